@@ -1,0 +1,27 @@
+"""From a dataclass to a command line."""
+
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import tyro
+
+from models.errors import InputError
+
+Options = TypeVar("Options")
+
+
+def command(function: Callable[[Options], None], options: type[Options] | Options) -> None:
+    """Parse the command line into a dataclass and call `function` with it.
+
+    `options` is the dataclass, or an instance whose values become the defaults. Unknown flags end the process with
+    exit code 2 (tyro); an `InputError` is printed as one line and ends it with exit code 1.
+    """
+    kind, defaults = (options, None) if isinstance(options, type) else (type(options), options)
+    description = sys.modules["__main__"].__doc__
+    arguments = {} if defaults is None else {"default": defaults}
+    parsed = tyro.cli(kind, description=description, config=(tyro.conf.OmitArgPrefixes,), **arguments)
+    try:
+        function(parsed)
+    except InputError as error:
+        sys.exit(f"error: {error}")

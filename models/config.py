@@ -1,0 +1,143 @@
+"""What defines a run: one frozen, checked dataclass, from which the command line and config.json are made."""
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import tyro
+
+from models.errors import InputError
+from models.paths import WorkFolder, default_work
+
+
+class Window(NamedTuple):
+    """A grey-scale window in Hounsfield units: `center` ± `width` / 2 is mapped to black ... white (PS3.3 C.11.2.1.2)."""
+
+    center: float
+    width: float
+
+
+class Channel(NamedTuple):
+    """One input channel of a network: a window of the slice `offset` places further along z (0: the slice itself)."""
+
+    offset: int
+    window: Window
+
+    def __str__(self) -> str:
+        return f"{self.window.center:g}/{self.window.width:g}" + (f"@{self.offset}" if self.offset else "")
+
+    @classmethod
+    def parse(cls, text: str) -> "Channel":
+        """Read `center/width` or `center/width@offset`, the notation of the command line and of config.json."""
+        match = re.fullmatch(r"(-?[\d.]+)/([\d.]+)(?:@([+-]?\d+))?", text)
+        if not match:
+            raise InputError(
+                f"channel {text!r} is not of the form center/width or center/width@offset, like 40/80 or 40/80@-1"
+            )
+        center, width, offset = match.groups()
+        return cls(int(offset or 0), Window(float(center), float(width)))
+
+
+CommandLineChannel = Annotated[
+    Channel,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="CENTER/WIDTH[@OFFSET]",
+        instance_from_str=lambda texts: Channel.parse(texts[0]),
+        is_instance=lambda value: isinstance(value, Channel),
+        str_from_instance=lambda channel: [str(channel)],
+    ),
+]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that shapes the weights of a run. Two runs of one name differ in nothing but the fold."""
+
+    name: str
+    """folder of the run below runs/"""
+    network: str
+    """a name from models/training/networks.py"""
+    image_size: int
+    """side of the stored slice, pixels"""
+    channels: tuple[CommandLineChannel, ...]
+    """input channels, each a window (Hounsfield units) and a slice offset"""
+    optimizer: Literal["radam", "adam"]
+    """radam (radam.py) or torch's Adam, both with decoupled weight decay"""
+    max_lr: float
+    """peak of the one-cycle schedule"""
+    epochs: int
+    """passes over the training slices"""
+    batch_size: int
+    """slices a step"""
+    crop_size: int | None = None
+    """side of the centre crop that the network sees; none: the whole slice"""
+    weight_decay: float = 1e-4
+    """decoupled: multiplied by the learning rate"""
+    skip_low_information: bool = False
+    """leave slices that show almost no brain out of training (never out of validation or test)"""
+    augment: bool = True
+    """the hard augmentations of models/training/augmentation.py"""
+    precision: Literal["fp16", "bf16", "fp32"] = "fp16"
+    """on CUDA; other devices compute in fp32"""
+    pretrained: bool = True
+    """start from ImageNet weights"""
+    weights: Path | None = None
+    """start from this file instead (.safetensors of a run, or a .pth of the two packages)"""
+    batchnorm_batches: int = 0
+    """recompute batch-norm statistics over so many batches before each validation; 0: keep the running ones"""
+    seed: int = 0
+    """of the new layers, the order of slices and the augmentation"""
+
+    def __post_init__(self) -> None:
+        positive = ("image_size", "max_lr", "epochs", "batch_size")
+        for name in positive:
+            _require(getattr(self, name) > 0, self, name, "must be above 0")
+        for name in ("weight_decay", "batchnorm_batches", "seed"):
+            _require(getattr(self, name) >= 0, self, name, "must not be negative")
+        _require(re.fullmatch(r"[\w.-]+", self.name) is not None, self, "name", "must be a plain folder name")
+        _require(len(self.channels) > 0, self, "channels", "must hold at least one channel")
+        _require(all(channel.window.width > 0 for channel in self.channels), self, "channels", "need widths above 0")
+        crop_fits = self.crop_size is None or 0 < self.crop_size <= self.image_size
+        _require(crop_fits, self, "crop_size", f"must lie in 1 ... {self.image_size}, the image size")
+
+    @property
+    def input_size(self) -> int:
+        """Side of the square that the network sees, pixels."""
+        return self.crop_size or self.image_size
+
+    def to_json(self) -> dict[str, Any]:
+        values = dataclasses.asdict(self)
+        values["channels"] = [str(channel) for channel in self.channels]
+        values["weights"] = str(self.weights) if self.weights else None
+        return values
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "TrainConfig":
+        """Rebuild a configuration from `to_json`. Raises InputError for a field that is missing or unknown."""
+        fields = {field.name for field in dataclasses.fields(cls)}
+        if wrong := fields.symmetric_difference(values):
+            raise InputError(
+                f"field {sorted(wrong)[0]!r} is missing or unknown; was it written by another version of this project?"
+            )
+        channels = tuple(Channel.parse(text) for text in values["channels"])
+        weights = Path(values["weights"]) if values["weights"] else None
+        return cls(**{**values, "channels": channels, "weights": weights})
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run happens; changes nothing of its result but the rounding."""
+
+    work: WorkFolder = field(default_factory=default_work)
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
+    workers: int = 2
+    """processes that load slices"""
+
+
+def _require(holds: bool, config: TrainConfig, name: str, rule: str) -> None:
+    if not holds:
+        raise InputError(f"{name} {rule}, not {getattr(config, name)!r}; repair --{name.replace('_', '-')}")

@@ -1,0 +1,8 @@
+"""The error for what the person at the keyboard can repair."""
+
+
+class InputError(ValueError):
+    """A file, flag or folder that cannot be used; the message names it and says what to do.
+
+    Scripts print the message alone, on one line. Any other exception is a defect of this project and keeps its traceback.
+    """

@@ -1,0 +1,118 @@
+"""Where files lie, and how they are written: whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import tyro
+
+from models.errors import InputError
+
+
+def _from_environment(variable: str, default: str) -> Path:
+    return Path(os.environ.get(variable, default))
+
+
+@dataclass(frozen=True)
+class Work:
+    """The working folder: `cache/` holds what is derived from the raw data, `runs/` holds results."""
+
+    root: Path
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def folds(self) -> Path:
+        return self.cache / "folds.csv"
+
+    @property
+    def problems(self) -> Path:
+        return self.cache / "problems.csv"
+
+    def metadata(self, split: str) -> Path:
+        return self.cache / f"metadata_{split}.parquet"
+
+    def slices(self, image_size: int) -> Path:
+        return self.cache / f"slices_{image_size}"
+
+    def series(self, image_size: int, series_id: str) -> Path:
+        return self.slices(image_size) / f"{series_id}.b2nd"
+
+    def run(self, name: str, fold: int) -> Path:
+        return self.runs / name / f"fold{fold}"
+
+
+DataFolder = Annotated[Path, tyro.conf.arg(help="raw folder in Kaggle's layout; never written to (or set RSNA_DATA)")]
+WorkFolder = Annotated[Path, tyro.conf.arg(help="folder that holds cache/ and runs/ (or set RSNA_WORK)")]
+
+
+def default_data() -> Path:
+    return _from_environment("RSNA_DATA", "data")
+
+
+def default_work() -> Path:
+    return _from_environment("RSNA_WORK", ".")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`, and rename it to `path` once the block has ended well.
+
+    The file is flushed to the disk before the rename, so that after a power cut the name holds the old file or the
+    whole new one. Raises InputError if the folder cannot be written to.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp makes files that only their owner reads
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; free it, or choose another folder with --work"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def write_parquet(path: Path, table: pd.DataFrame) -> None:
+    """Write with a checksum on every page: a flipped bit is an error when read, not another number."""
+    with replacing(path) as temporary:
+        table.to_parquet(temporary, index=False, write_page_checksum=True)
+
+
+def read_parquet(path: Path, repair: str) -> pd.DataFrame:
+    """Read a table of this project, page checksums verified. `repair` tells how to make the file anew."""
+    if not path.is_file():
+        raise InputError(f"no {path}; make it with: {repair}")
+    try:
+        return pd.read_parquet(path, page_checksum_verification=True)
+    except OSError as error:
+        raise InputError(f"{path} is damaged ({error}); delete it and make it anew with: {repair}") from error

@@ -1,0 +1,60 @@
+"""Headers of all files -> one row a slice, in anatomical order within its series."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from models.preprocessing.dicom import UnreadableSlice, read_header
+from models.preprocessing.parallel import progress_map
+
+PROBLEM_COLUMNS = ["item", "problem", "treatment"]
+
+
+def problem(item: str, what: str, treatment: str) -> dict[str, str]:
+    """A row of cache/problems.csv."""
+    return dict(zip(PROBLEM_COLUMNS, (item, what, treatment), strict=True))
+
+
+def collect_headers(files: list[Path], jobs: int, title: str) -> tuple[pd.DataFrame, list[dict]]:
+    """Read the headers of `files` in parallel.
+
+    Returns one row a readable file (identifiers, geometry, pixel format; the column `path`), and the problems.
+    """
+    rows, problems = [], []
+    for path, row in zip(files, progress_map(_header_row, files, jobs, title), strict=True):
+        if isinstance(row, str):
+            problems.append(problem(path.name, row, "left out"))
+        else:
+            rows.append({**row, "path": path})
+    table = pd.DataFrame(rows, columns=None if rows else ["image_id", "series_id", "path"])
+    repeated = table.duplicated("image_id")
+    problems += [
+        problem(path.name, "SOPInstanceUID of another file", "left out") for path in table.loc[repeated, "path"]
+    ]
+    return table[~repeated], problems
+
+
+def order_slices(table: pd.DataFrame) -> pd.DataFrame:
+    """Sort slices by series and position; adds `z`, mm along the slice normal, towards the head for axial slices.
+
+    The position is the projection of ImagePositionPatient on the normal of the slice plane (PS3.3 C.7.6.2.1.1); it
+    needs no InstanceNumber, and holds for tilted series. Slices at one position keep the order of their `image_id`.
+    """
+    row = table[[f"image_orientation_{i}" for i in (0, 1, 2)]].to_numpy(float)
+    column = table[[f"image_orientation_{i}" for i in (3, 4, 5)]].to_numpy(float)
+    position = table[[f"image_position_{i}" for i in (0, 1, 2)]].to_numpy(float)
+    z = (np.cross(row, column) * position).sum(axis=1)  # (slices,)
+    return table.assign(z=z).sort_values(["series_id", "z", "image_id"], ignore_index=True)
+
+
+def _header_row(path: Path) -> dict | str:
+    try:
+        row = read_header(path)
+    except UnreadableSlice as reason:
+        return str(reason)
+    for name in ("image_id", "series_id"):  # a series' file in the store bears its id
+        if not re.fullmatch(r"\w[\w.-]*", row[name]):
+            return f"{name} in the header is not a plain name"
+    return row

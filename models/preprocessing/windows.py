@@ -1,0 +1,28 @@
+"""Hounsfield units -> grey values, and how much brain a slice shows."""
+
+import cv2
+import numpy as np
+
+from models.config import Window
+
+BRAIN = Window(center=40, width=80)
+SUBDURAL = Window(center=80, width=200)
+SOFT_TISSUE = Window(center=40, width=380)
+BONE = Window(center=600, width=2800)
+
+# The original's measure of a slice that is not worth training on: `img_pct_window` below 2 %.
+LOW_INFORMATION = 0.02
+
+
+def apply_window(hounsfield: np.ndarray, window: Window) -> np.ndarray:
+    """Map Hounsfield units (height, width), int16 or float32, to grey values uint8, rounded to the nearest."""
+    scale = 255.0 / window.width
+    black = window.center - window.width / 2
+    # addWeighted is OpenCV's one call for a * x + b with saturation to the target type.
+    return cv2.addWeighted(hounsfield, scale, hounsfield, 0.0, -black * scale, dtype=cv2.CV_8U)
+
+
+def fraction_in_window(hounsfield: np.ndarray, window: Window = BRAIN) -> float:
+    """Share of pixels strictly inside the window, 0 ... 1 (fastai's `pct_in_window`, its column `img_pct_window`)."""
+    half = window.width // 2
+    return float(((hounsfield > window.center - half) & (hounsfield < window.center + half)).mean())
