@@ -1,9 +1,9 @@
-"""Milliseconds a step of our RAdam against torch's optimizers, on the parameters of EfficientNet-B2, on the CPU.
+"""Milliseconds a step of our RAdam and of torch's optimizers on EfficientNet-B2's parameters, on the CPU.
 
     python benchmarks/radam_step.py
 
-All optimizers step in turn on copies of the same parameters and gradients, so that other load on the machine meets each
-of them alike; the first steps, in which RAdam is not rectified yet, are left out. Needs no data and about 1 GB of memory.
+The optimizers take turns, each on its own copy of the same parameters and gradients, so that other load on
+the machine meets them alike. The first steps, which RAdam takes unrectified, are left out. Needs no data.
 """
 
 import statistics
@@ -41,8 +41,8 @@ def main() -> None:
             milliseconds[name].append(1000 * (time.perf_counter() - start))
 
     medians = {name: statistics.median(times[WARM_UP:]) for name, times in milliseconds.items()}
-    count = sum(parameter.numel() for parameter in network.parameters())
-    print(f"EfficientNet-B2: {count:,} parameters in {len(list(network.parameters()))} tensors, median of {STEPS} steps\n")
+    sizes = [parameter.numel() for parameter in network.parameters()]
+    print(f"EfficientNet-B2: {sum(sizes):,} parameters in {len(sizes)} tensors; median of {STEPS} steps\n")
     print(f"{'optimizer':34}{'ms a step':>10}{'times ours':>12}")
     for name, median in medians.items():
         print(f"{name:34}{median:10.2f}{median / medians[OURS]:12.2f}")

@@ -13,7 +13,7 @@ from models.paths import WorkFolder, default_work
 
 
 class Window(NamedTuple):
-    """A grey-scale window in Hounsfield units: `center` ± `width` / 2 is mapped to black ... white (PS3.3 C.11.2.1.2)."""
+    """A window in Hounsfield units: `center` ± `width` / 2 is mapped to black ... white (PS3.3 C.11.2.1.2)."""
 
     center: float
     width: float
@@ -134,8 +134,8 @@ class Machine:
     work: WorkFolder = field(default_factory=default_work)
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps"""
-    workers: int = 2
-    """processes that load slices"""
+    workers: int = -1
+    """processes that load slices; -1: none on a CPU, whose cores the network needs, else one a core, at most 8"""
 
 
 def _require(holds: bool, config: TrainConfig, name: str, rule: str) -> None:

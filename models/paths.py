@@ -1,5 +1,6 @@
 """Where files lie, and how they are written: whole or not at all."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -116,3 +117,12 @@ def read_parquet(path: Path, repair: str) -> pd.DataFrame:
         return pd.read_parquet(path, page_checksum_verification=True)
     except OSError as error:
         raise InputError(f"{path} is damaged ({error}); delete it and make it anew with: {repair}") from error
+
+
+def hash_file(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha256.update(block)
+    return sha256.hexdigest()

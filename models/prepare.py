@@ -2,8 +2,9 @@
 
     python models/prepare.py --data data --image-size 224 512
 
-Needs the challenge's data, or a phantom (python models/make_phantom.py data). Writes cache/metadata_{train,test}.parquet,
-cache/slices_<size>/<series>.b2nd, cache/folds.csv and cache/problems.csv. What is there already is not made again.
+Needs the challenge's data, or a phantom (python models/make_phantom.py data).
+Writes cache/metadata_{train,test}.parquet, cache/slices_<size>/<series>.b2nd, cache/folds.csv and cache/problems.csv.
+What is there already is not made again.
 """
 
 import json
@@ -91,8 +92,9 @@ def state_file(work: Work) -> Path:
 
 def print_summary(work: Work, tables: dict[str, pd.DataFrame], problems: int) -> None:
     for split, table in tables.items():
-        counts = f"{len(table):,} slices, {table['series_id'].nunique():,} series, {table['patient_id'].nunique():,} patients"
-        print(f"{split}: {counts}, {(table['chunk'] == UNREADABLE).sum():,} without a readable slice")
+        series, patients = table["series_id"].nunique(), table["patient_id"].nunique()
+        unreadable = (table["chunk"] == UNREADABLE).sum()
+        print(f"{split}: {len(table):,} slices, {series:,} series, {patients:,} patients, {unreadable:,} not readable")
     prevalence = ", ".join(f"{label} {share:.3f}" for label, share in label_shares(tables["train"]).items())
     print(f"train labels: {prevalence}")
     print(f"{work.cache}: {problems:,} problems, each a line in {work.problems.name}")

@@ -25,7 +25,7 @@ def join_labels(table: pd.DataFrame, labels: pd.DataFrame, file: str) -> tuple[p
 
 
 def add_missing(table: pd.DataFrame, expected: pd.Series, file: str) -> tuple[pd.DataFrame, list[dict]]:
-    """Append a row, without series or slice, for each expected `image_id` that has no file; returns it and the problems."""
+    """Append a row, without series or slice, for each expected image without a file; returns it and the problems."""
     absent = expected[~expected.isin(table["image_id"])].drop_duplicates()
     rows = pd.DataFrame({"image_id": absent, "chunk": UNREADABLE})
     problems = [
@@ -99,6 +99,6 @@ def _widen(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
         image_id = table.index[incomplete][0]
         missing = [label for label in LABELS if np.isnan(table.loc[image_id, label])]
         raise InputError(
-            f"{path} lacks {missing[0]} for {image_id} ({incomplete.sum():,} images are not complete); download it again"
+            f"{path} lacks {missing[0]} for {image_id} ({incomplete.sum():,} images lack a label); download it again"
         )
     return table.astype(np.float32).rename_axis(columns=None).reset_index()

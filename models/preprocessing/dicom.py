@@ -37,7 +37,7 @@ _VECTORS = {
 }
 
 
-class UnreadableSlice(Exception):
+class UnreadableSliceError(Exception):
     """A file that gives no slice; the message is the reason, as it stands in problems.csv."""
 
 
@@ -62,7 +62,7 @@ class Rescale:
 def read_header(path: Path) -> dict:
     """Read the header of one file into a flat row; `image_position_0` ... are numbers, NaN where the tag is absent.
 
-    Raises UnreadableSlice if the file is not DICOM or lacks the fields that give a slice its size.
+    Raises UnreadableSliceError if the file is not DICOM or lacks the fields that give a slice its size.
     """
     dataset = _read(path, stop_before_pixels=True)
     row: dict = {name: str(dataset.get(tag, "")).strip() for name, tag in _IDENTIFIERS.items()}
@@ -72,14 +72,14 @@ def read_header(path: Path) -> dict:
         values = _floats(dataset, tag, length)
         row.update({name: values[0]} if length == 1 else {f"{name}_{i}": value for i, value in enumerate(values)})
     if np.isnan(row["rows"]) or np.isnan(row["columns"]):
-        raise UnreadableSlice("no Rows or Columns in the header")
+        raise UnreadableSliceError("no Rows or Columns in the header")
     return row
 
 
 def read_slice(path: Path) -> np.ndarray:
     """Read one file as int16 Hounsfield units (rows, columns), clipped to HOUNSFIELD_RANGE.
 
-    Raises UnreadableSlice if the file is not DICOM, or its pixels are absent, cut off or not a grey-scale slice.
+    Raises UnreadableSliceError if the file is not DICOM, or its pixels are absent, cut off or not a grey-scale slice.
     """
     return clip(to_hounsfield(*read_stored(path)))
 
@@ -90,9 +90,9 @@ def read_stored(path: Path) -> tuple[np.ndarray, Rescale]:
     try:
         stored = dataset.pixel_array
     except Exception as error:  # pydicom raises a different class for each thing that can be wrong with pixels
-        raise UnreadableSlice(f"pixels cannot be decoded: {_one_line(error)}") from error
+        raise UnreadableSliceError(f"pixels cannot be decoded: {_one_line(error)}") from error
     if stored.ndim != 2:
-        raise UnreadableSlice(f"pixels of shape {stored.shape} are not one grey-scale slice")
+        raise UnreadableSliceError(f"pixels of shape {stored.shape} are not one grey-scale slice")
     bits, representation, intercept, slope = (
         _floats(dataset, tag, 1)[0] for tag in ("BitsStored", "PixelRepresentation", "RescaleIntercept", "RescaleSlope")
     )
@@ -124,9 +124,9 @@ def _read(path: Path, **options) -> pydicom.Dataset:
     try:
         return pydicom.dcmread(path, **options)
     except InvalidDicomError as error:
-        raise UnreadableSlice("not a DICOM file") from error
+        raise UnreadableSliceError("not a DICOM file") from error
     except Exception as error:  # a damaged file can fail in any of pydicom's parsers
-        raise UnreadableSlice(f"cannot be read: {_one_line(error)}") from error
+        raise UnreadableSliceError(f"cannot be read: {_one_line(error)}") from error
 
 
 def _floats(dataset: pydicom.Dataset, tag: str, length: int) -> list[float]:

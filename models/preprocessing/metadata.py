@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from models.preprocessing.dicom import UnreadableSlice, read_header
+from models.preprocessing.dicom import UnreadableSliceError, read_header
 from models.preprocessing.parallel import progress_map
 
 PROBLEM_COLUMNS = ["item", "problem", "treatment"]
@@ -52,7 +52,7 @@ def order_slices(table: pd.DataFrame) -> pd.DataFrame:
 def _header_row(path: Path) -> dict | str:
     try:
         row = read_header(path)
-    except UnreadableSlice as reason:
+    except UnreadableSliceError as reason:
         return str(reason)
     for name in ("image_id", "series_id"):  # a series' file in the store bears its id
         if not re.fullmatch(r"\w[\w.-]*", row[name]):

@@ -1,9 +1,9 @@
 """The healthy head of the synthetic studies: bone, face and brain as regions of space with Hounsfield values.
 
-Head coordinates in mm: x to the patient's left, y to the front, z up; the origin lies between the temporal lobes, at the
-height of the orbital roof. Proportions are an adult's (skull 140 x 175 mm, vertex 85 mm above and foramen magnum 45 mm
-below the origin). Every region is a test on points, so a slice in any pose and of any size is a sampling of the same
-head; partial volume comes from averaging several points a pixel (phantom.py).
+Head coordinates in mm: x to the patient's left, y to the front, z up; the origin lies between the temporal lobes, at
+the height of the orbital roof. Proportions are an adult's (skull 140 x 175 mm, vertex 85 mm above and foramen magnum
+45 mm below the origin). Every region is a test on points, so a slice in any pose and of any size is a sampling of the
+same head; partial volume comes from averaging several points a pixel (phantom.py).
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ AIR, FAT, SKIN, MUSCLE, CORTICAL_BONE = -1000.0, -95.0, 15.0, 55.0, 1150.0
 MASTOID = np.array([57, -29, -44])  # centre of the left mastoid, mm
 CENTRE_HEIGHT = 5.0  # the widest level of the skull, mm
 
-# Structures of the face and the skull base in paint order: start and end of a tapered capsule on the left side (mirrored
-# to the right), its radius at both ends (mm) and its Hounsfield value.
+# Structures of the face and the skull base in paint order: start and end of a tapered capsule on the left side
+# (mirrored to the right), its radius at both ends (mm) and its Hounsfield value.
 FACE = (
     ((60, 32, -48), (56, 38, -90), 10, 9, MUSCLE),  # masseter
     ((38, 24, -46), (36, 30, -85), 11, 9, MUSCLE),  # pterygoids
@@ -109,18 +109,19 @@ def draw_head(rng: np.random.Generator) -> Head:
     """A patient from a random stream."""
     atrophy = rng.beta(1.3, 2.0)
     angle = rng.uniform(0, 2 * np.pi)
+    white = rng.uniform(25.5, 31.5)
     return Head(
         half_width=rng.uniform(66, 74),
         half_length=rng.uniform(82, 92),
         top=rng.uniform(78, 90),
-        egg=rng.uniform(0.05, 0.14),
+        egg=rng.uniform(0.06, 0.18),
         skew=rng.normal(0, 0.025),
         bone=rng.uniform(5.0, 9.0),
         scalp=rng.uniform(3.5, 6.5),
-        grey=rng.uniform(35, 40),
-        white=rng.uniform(27, 31),
+        grey=white + rng.uniform(5, 9),
+        white=white,
         csf=rng.uniform(3, 10),
-        falx=rng.uniform(42, 60),
+        falx=rng.uniform(42, 56),
         sinus=rng.uniform(44, 62),
         sulcus=0.5 + 2.6 * atrophy,
         ventricle=float(np.clip(0.6 + 1.0 * atrophy + rng.normal(0, 0.15), 0.5, 2.0)),
@@ -176,7 +177,8 @@ def skull_depth(head: Head, p: Points) -> np.ndarray:
     sphere = x * x + y * y + z * z + 1e-6
     # The cross term squares the oval like a superellipse of exponent 2.2, without its powers.
     radius = np.sqrt(sphere - 0.25 * np.square(x * y) / sphere)
-    return np.sqrt(p.x * p.x + p.y * p.y + height * height) * (1 / radius - 1)
+    bumps = 1.6 * np.sin(p.x / 19 + head.offset[0]) * np.sin(p.y / 25 + head.offset[1]) * np.cos(p.z / 40)
+    return np.sqrt(p.x * p.x + p.y * p.y + height * height) * (1 / radius - 1) + bumps
 
 
 def bone_thickness(head: Head, p: Points) -> np.ndarray:
@@ -195,7 +197,8 @@ def skull_base(p: Points) -> np.ndarray:
     ridge = 9 * np.exp(-np.square((p.y - ridge_line) / 5)) * (side > 12)
     before_wing = 1 / (1 + np.exp(-(p.y - 17 - 14 * np.square(side / 55)) / 1.5))
     behind_ridge = 1 / (1 + np.exp((p.y - ridge_line) / 2.5))
-    return before_wing * anterior + (1 - before_wing) * (middle + behind_ridge * (-45 - middle) + ridge)
+    posterior = np.minimum(-47 + 0.006 * (np.square(p.x) + np.square(p.y + 38)), -25)
+    return before_wing * anterior + (1 - before_wing) * (middle + behind_ridge * (posterior - middle) + ridge)
 
 
 def outside_bone(head: Head, p: Points, depth: np.ndarray) -> np.ndarray:
@@ -218,7 +221,7 @@ def outside_bone(head: Head, p: Points, depth: np.ndarray) -> np.ndarray:
     skin = np.maximum(skin, np.where(p.z < 12, below - np.maximum(p.z, 0) * 3, -99))
     hu = np.where(skin > 0, np.where(skin < 1.6, SKIN, FAT), AIR)
     # Below the skull muscle and fat lie in strands; over it there is the temporal muscle, or a scalp haematoma.
-    strands = (p.z < -25) & (skin > 4) & (texture(head, p, 2.2) > -0.3)
+    strands = (p.z < -25) & (skin > 4) & (texture(head, p, 1.8) > -0.05)
     temporal = (temple > 2.0) & (depth > -temple) & (depth < 0)
     hu[strands | temporal] = MUSCLE
     hu[(swelling > 1.5) & (depth > -swelling) & (depth < 0)] = 58
@@ -255,11 +258,12 @@ def paint_vault(head: Head, p: Points, depth: np.ndarray, hu: np.ndarray) -> np.
     inner = depth - thickness
     cavity = (inner > 0) & (p.z > floor)
     grain = texture(head, p, 1.1)
-    bone = (depth > 0) & ~cavity & (p.z > floor - 5 - 1.5 * grain)
+    brow = (p.y > 45) & (p.z > -7 + 2 * grain) & (inner < 2)
+    bone = (depth > 0) & ~cavity & ((p.z > floor - 3.5 - 1.5 * grain) | brow)
     diploe = (np.abs(inner + 0.5 * thickness) < 0.22 * thickness) & (head.bone > 6)
     hu[bone] = (CORTICAL_BONE + 150 * grain - 450 * diploe)[bone]
     sinus = Points(np.abs(p.x), p.y / head.half_length * 87, p.z)
-    hu[bone & (sinus.distance2((11, 81, 6), (9 + head.frontal_sinus, 4, 5 + 2 * head.frontal_sinus)) < 1)] = (
+    hu[bone & (sinus.distance2((11, 81, 6), (8 + head.frontal_sinus, 4, 4 + head.frontal_sinus)) < 1)] = (
         AIR if head.frontal_sinus > 2 else 900
     )
     return np.where(cavity, np.minimum(inner, 2 * (p.z - floor)), -1)

@@ -39,7 +39,8 @@ def find_raw(data: Path) -> RawFolder:
     """
     if not data.is_dir():
         raise InputError(
-            f"no data folder at {data}; name it with --data or RSNA_DATA, or draw a phantom: python models/make_phantom.py {data}"
+            f"no data folder at {data}; name it with --data or RSNA_DATA, "
+            f"or draw a phantom: python models/make_phantom.py {data}"
         )
     root = data / _NESTED if (data / _NESTED).is_dir() else data
     folders = {
@@ -50,9 +51,8 @@ def find_raw(data: Path) -> RawFolder:
     stage = 2 if any(stage == 2 for stage, _ in folders) else 1
     for split in ("train", "test"):
         if (stage, split) not in folders:
-            raise InputError(
-                f"no folder stage_{stage}_{split} (or stage_{stage}_{split}_images) in {root}; unzip the challenge's data there"
-            )
+            name = f"stage_{stage}_{split}"
+            raise InputError(f"no folder {name} (or {name}_images) in {root}; unzip the challenge's data there")
     labels, sample = root / f"stage_{stage}_train.csv", root / f"stage_{stage}_sample_submission.csv"
     for file in (labels, sample):
         if not file.is_file():

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from models.paths import Work
-from models.preprocessing.dicom import UnreadableSlice, clip, read_stored, to_hounsfield
+from models.preprocessing.dicom import UnreadableSliceError, clip, read_stored, to_hounsfield
 from models.preprocessing.metadata import problem
 from models.preprocessing.parallel import progress_map
 from models.preprocessing.store import fit_to_square, write_series
@@ -25,7 +25,7 @@ class SeriesTask(NamedTuple):
 def store_all_series(
     table: pd.DataFrame, work: Work, image_sizes: Iterable[int], jobs: int, title: str
 ) -> tuple[pd.DataFrame, list[dict]]:
-    """Write the store for an ordered slice table (its column `path` is used up); a series that is there is not written again.
+    """Write the store for an ordered slice table, but for the series that are there; its column `path` is used up.
 
     Returns the table with `chunk` (place in the series' file, UNREADABLE for a slice that cannot be read) and the
     pixel statistics, and the problems. Memory: one series a process.
@@ -51,7 +51,7 @@ def store_series(task: SeriesTask) -> list[dict]:
     for path in task.files:
         try:
             stored, rescale = read_stored(path)
-        except UnreadableSlice as error:
+        except UnreadableSliceError as error:
             rows.append({"chunk": UNREADABLE, "reason": str(error)})
             continue
         hounsfield = to_hounsfield(stored, rescale)
@@ -64,7 +64,7 @@ def store_series(task: SeriesTask) -> list[dict]:
 
 
 def pixel_statistics(stored: np.ndarray, hounsfield: np.ndarray) -> dict[str, float]:
-    """The columns of fastai's `from_dicoms(px_summ=True)`: of the stored values, and the share inside the brain window."""
+    """The columns of fastai's `from_dicoms(px_summ=True)`: of the stored values, and the share of brain."""
     return {
         "img_min": float(stored.min()),
         "img_max": float(stored.max()),

@@ -1,0 +1,54 @@
+"""Prediction files: `image_id` and six float32 probabilities a slice."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from models.errors import InputError
+from models.labels import LABELS
+from models.paths import read_parquet
+
+
+def read_predictions(file: Path, repair: str) -> pd.DataFrame:
+    """Read a prediction file, indexed by `image_id`, columns LABELS.
+
+    Raises InputError if it is missing or damaged, lacks a column, holds a slice twice, or a value outside [0, 1].
+    `repair` is the command that makes it anew.
+    """
+    table = read_parquet(file, repair)
+    if list(table.columns) != ["image_id", *LABELS]:
+        raise InputError(
+            f"{file} has the columns {list(table.columns)}, not image_id and the six labels; make it with: {repair}"
+        )
+    if (repeated := table["image_id"].duplicated()).any():
+        raise InputError(f"{file} holds {table.loc[repeated, 'image_id'].iloc[0]} twice; make it anew with: {repair}")
+    predictions = table.set_index("image_id")
+    values = predictions.to_numpy()
+    if (wrong := ~((values >= 0) & (values <= 1)).all(axis=1)).any():  # NaN is wrong too
+        raise InputError(
+            f"{file} gives {predictions.index[wrong][0]} a value that is no probability; make it anew with: {repair}"
+        )
+    return predictions
+
+
+def align(predictions: pd.DataFrame, image_ids: pd.Series, name: str) -> pd.DataFrame:
+    """Predictions in the order of `image_ids`. Raises InputError if slices lack."""
+    missing = image_ids[~image_ids.isin(predictions.index)].unique()
+    if len(missing):
+        raise InputError(f"{name} lacks {len(missing):,} of {image_ids.nunique():,} slices, first {missing[0]}")
+    return predictions.loc[image_ids]
+
+
+def fill_unreadable(slices: pd.DataFrame, predictions: pd.DataFrame, prior: pd.Series) -> pd.DataFrame:
+    """Add a row for each slice (in anatomical order) that has no prediction.
+
+    It gets the mean of the nearest predicted slices before and after it in its series, of one of them at the series'
+    ends, and the prior where the series has none. Returns `predictions` in the order of `slices`.
+    """
+    series = slices["series_id"].fillna(slices["image_id"])  # a slice without a file is a series of its own
+    known = predictions.reindex(slices["image_id"])
+    groups = known.groupby(series.to_numpy())
+    before, after = groups.ffill(), groups.bfill()
+    between = (before.fillna(after) + after.fillna(before)) / 2
+    return known.fillna(between).fillna(prior.astype(np.float32)).astype(np.float32)

@@ -1,0 +1,204 @@
+"""The five hemorrhages of the synthetic studies, each where anatomy puts it, as acute blood of 50 to 80 HU."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.labels import SUBTYPES
+from models.preprocessing.phantom_anatomy import Head
+from models.preprocessing.phantom_brain import Brain
+
+# How often a study with blood has each kind: near the RSNA's mix, epidural raised so that it can be learnt.
+SHARE = {
+    "epidural": 0.22,
+    "intraparenchymal": 0.58,
+    "intraventricular": 0.36,
+    "subarachnoid": 0.34,
+    "subdural": 0.32,
+}
+
+
+@dataclass(frozen=True)
+class Bleed:
+    """One hemorrhage: a centre in head coordinates (mm), sizes (mm) and a density (HU).
+
+    What size and extent mean is told where each kind is painted (KINDS).
+    """
+
+    kind: str
+    centre: tuple[float, float, float]
+    size: tuple[float, float, float]
+    hounsfield: float
+    style: float  # uniform in [0, 1]: chooses among the shapes of a kind
+    mass: float  # millimetres by which it moves the midline
+
+
+def draw_bleeds(rng: np.random.Generator, head: Head, share_with_blood: float) -> tuple[Bleed, ...]:
+    """The hemorrhages of one study, none in (1 - share_with_blood) of the studies."""
+    bleeding = rng.random() < share_with_blood
+    wanted = rng.random(len(SUBTYPES)) < [SHARE[kind] for kind in SUBTYPES]
+    if not wanted.any():
+        wanted[rng.choice([1, 3, 4])] = True
+    bleeds = [b for kind, w in zip(SUBTYPES, wanted, strict=True) if w for b in DRAW[kind](rng, head)]
+    return tuple(bleeds) if bleeding else ()
+
+
+def surface_point(head: Head, angle: float, height: float) -> tuple[float, float, float]:
+    """A point near the inner table; the angle (radian) runs from the left side to the front."""
+    rest = np.sqrt(max(0.05, 1 - (height / head.top) ** 2))
+    reach = rest * (1 - head.bone / 70)
+    return (head.half_width * reach * np.cos(angle), head.half_length * reach * np.sin(angle), height)
+
+
+def draw_epidural(rng, head: Head) -> list[Bleed]:
+    angle = rng.normal(0.2, 0.45) if rng.random() < 0.75 else rng.uniform(-1.2, 1.2)
+    centre = surface_point(head, angle + np.pi * (rng.random() < 0.5), rng.uniform(-6, 50))
+    thick = rng.uniform(9, 23)
+    return [Bleed("epidural", centre, (thick, rng.uniform(24, 40), 0), rng.uniform(57, 78), rng.random(), 0.3 * thick)]
+
+
+def draw_subdural(rng, head: Head) -> list[Bleed]:
+    left = rng.choice([-1.0, 1.0])
+    thick = rng.uniform(4, 15)
+    centre = (left, rng.normal(0, 0.5), rng.uniform(5, 50))
+    size = (thick, rng.uniform(0.9, 1.7), rng.uniform(25, 55))
+    return [Bleed("subdural", centre, size, rng.uniform(51, 76), rng.random(), 0.5 * thick * (rng.random() < 0.7))]
+
+
+def draw_intraparenchymal(rng, head: Head) -> list[Bleed]:
+    style = rng.random()
+    side = rng.choice([-1.0, 1.0])
+    if style < 0.15:  # contusions: several small ones at the frontal and temporal poles
+        count, low, high = rng.integers(2, 5), 5, 11
+    else:
+        count, low, high = 1, 7, 24
+    bleeds = []
+    for _ in range(count):
+        if style < 0.15:
+            spots = [(25, 58, 14), (45, 20, -12), (30, 45, 30), (48, -5, 5)]
+            centre = np.array(spots[rng.integers(4)]) + rng.normal(0, 5, 3)
+        elif style < 0.5:  # deep: basal ganglia and thalamus
+            centre = np.array([(24, 4, 8), (13, -12, 10)][rng.integers(2)]) + rng.normal(0, 3, 3)
+        elif style < 0.6:  # cerebellum
+            centre = np.array([rng.uniform(3, 28), -48, -25]) + rng.normal(0, 4, 3)
+        else:  # lobar
+            angle = rng.uniform(-np.pi, np.pi)
+            centre = np.array([8 + 36 * abs(np.cos(angle)), 58 * np.sin(angle), rng.uniform(5, 58)])
+        radius = rng.uniform(low, high)
+        size = tuple(radius * rng.uniform(0.7, 1.25, 3))
+        mass = 0.35 * max(radius - 8, 0) * (style > 0.15)
+        bleeds.append(
+            Bleed("intraparenchymal", (side * centre[0], centre[1], centre[2]), size, rng.uniform(55, 78), style, mass)
+        )
+    return bleeds
+
+
+def draw_intraventricular(rng, head: Head) -> list[Bleed]:
+    level = rng.uniform(-52, -20)
+    return [
+        Bleed("intraventricular", (rng.choice([-1.0, 1.0]), level, 0), (0, 0, 0), rng.uniform(53, 76), rng.random(), 0)
+    ]
+
+
+def draw_subarachnoid(rng, head: Head) -> list[Bleed]:
+    style = rng.random()
+    if style < 0.45:  # aneurysmal: cisterns and fissures around the circle of Willis
+        centre, reach = (rng.normal(0, 8), rng.uniform(-5, 18), rng.uniform(-8, 4)), rng.uniform(30, 60)
+    else:  # over the convexity of one side
+        angle = rng.uniform(-np.pi, np.pi)
+        centre, reach = surface_point(head, angle, rng.uniform(-5, 62)), rng.uniform(28, 55)
+    return [Bleed("subarachnoid", centre, (reach, rng.uniform(2.6, 4.8), 0), rng.uniform(55, 75), style, 0)]
+
+
+DRAW = {
+    "epidural": draw_epidural,
+    "intraparenchymal": draw_intraparenchymal,
+    "intraventricular": draw_intraventricular,
+    "subarachnoid": draw_subarachnoid,
+    "subdural": draw_subdural,
+}
+
+
+def mass_effect(bleeds: tuple[Bleed, ...], p) -> tuple[np.ndarray, np.ndarray]:
+    """How far the bleeds push the midline (mm to the left) and close sulci (share) at points. # (n,), (n,)"""
+    shift, swelling = np.zeros_like(p.x), np.zeros_like(p.x)
+    for bleed in bleeds:
+        if bleed.mass:
+            side = np.sign(bleed.centre[0]) or 1.0
+            y, z = (0.0, bleed.centre[2]) if bleed.kind == "subdural" else bleed.centre[1:]
+            near = np.exp(-np.square((p.y - 0.6 * y) / 45) - np.square((p.z - z) / 35))
+            shift += -side * bleed.mass * near * np.clip(1 - np.square(p.x / 65), 0, 1)
+            swelling += 0.09 * bleed.mass * near * (p.x * side > 0)
+    return np.clip(shift, -14, 14), np.clip(swelling, 0, 0.85)
+
+
+def paint_bleeds(bleeds: tuple[Bleed, ...], brain: Brain) -> np.ndarray:
+    """Paint the blood over the brain's values and return where each kind lies. # (5, n)"""
+    blood = np.zeros((len(SUBTYPES), brain.depth.size), bool)
+    for bleed in bleeds:
+        where = KINDS[bleed.kind](bleed, brain)
+        brain.hounsfield[where] = np.clip(bleed.hounsfield + 2.5 * brain.grain[where], 50, 80)
+        blood[:, where] = False  # the last painted lies in front
+        blood[SUBTYPES.index(bleed.kind)] |= where
+    return blood
+
+
+def epidural(bleed: Bleed, brain: Brain) -> np.ndarray:
+    """A lens against the skull: size is (thickness, radius)."""
+    thick, radius, _ = bleed.size
+    return brain.depth < thick * (1 - brain.points.distance2(bleed.centre) / radius**2)
+
+
+def subdural(bleed: Bleed, brain: Brain) -> np.ndarray:
+    """A crescent over one hemisphere, or a layer along the falx: size is (thickness, half angle, half height)."""
+    side, angle, height = bleed.centre
+    thick, half_angle, half_height = bleed.size
+    p = brain.points
+    lateral = brain.midline * side
+    along = np.arctan2(p.y, np.abs(p.x) + 1e-3) - angle
+    inside = 1 - np.square((p.z - height) / half_height)
+    if bleed.style < 0.15:  # along the falx
+        span = np.sqrt(np.clip(inside - np.square((p.y + 40 * angle) / 70), 0, None))
+        return (lateral > 0.4) & (lateral < 0.7 * min(thick, 9) * span) & (brain.depth < 38) & (p.z > 10)
+    span = np.sqrt(np.clip(inside - np.square(along / half_angle), 0, None))
+    return (brain.depth < thick * span * (1 + 0.12 * brain.grain)) & (lateral > 2)
+
+
+def intraparenchymal(bleed: Bleed, brain: Brain) -> np.ndarray:
+    """A ragged ellipsoid in the parenchyma with a dark seam of oedema: size is its radii."""
+    p = brain.points
+    radius = np.sqrt(p.distance2(bleed.centre, bleed.size)) + 0.13 * brain.grain
+    inside = (p.x * bleed.centre[0] > 0) & (brain.depth > 1.0) & ~brain.ventricles
+    seam = inside & (radius < 1 + (2 + 5 * bleed.style) / min(bleed.size))
+    brain.hounsfield[seam & (brain.hounsfield > 20) & (brain.hounsfield < 45)] = 21
+    return inside & (radius < 1)
+
+
+def intraventricular(bleed: Bleed, brain: Brain) -> np.ndarray:
+    """Blood in the ventricles: a level in the horns behind, a cast of one side, or of all: centre is (side, level)."""
+    side, level, _ = bleed.centre
+    p = brain.points
+    if bleed.style < 0.55:
+        return brain.ventricles & (p.y + 1.5 * brain.grain < level) & (p.z > -12)
+    if bleed.style < 0.85:
+        return brain.ventricles & ((brain.midline * side > -1.5) | (np.abs(p.x) < 2.5))
+    return brain.ventricles
+
+
+def subarachnoid(bleed: Bleed, brain: Brain) -> np.ndarray:
+    """Blood in sulci, cisterns and fissures around a point: size is (reach, width of a filled sulcus)."""
+    reach, width, _ = bleed.size
+    near = np.sqrt(brain.points.distance2(bleed.centre)) + 5 * brain.grain < reach
+    # Filled sulci are widened by what fills them.
+    sulci = (brain.sulcus < 0.5 * width * (1 - brain.depth / 26)) & (brain.depth < 18) & (brain.points.z > -8)
+    rim = brain.depth < 0.35 * width * (brain.grain > 0)
+    return near & (brain.cisterns | sulci | rim)
+
+
+KINDS = {
+    "epidural": epidural,
+    "intraparenchymal": intraparenchymal,
+    "intraventricular": intraventricular,
+    "subarachnoid": subarachnoid,
+    "subdural": subdural,
+}

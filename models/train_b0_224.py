@@ -1,0 +1,29 @@
+"""EfficientNet-B0 at 224 px on three narrow windows: the original's fast experiment, kept for the blend.
+
+    python models/train_b0_224.py --fold 0
+
+Needs cache/ from models/prepare.py --image-size 224.
+Writes runs/b0_224/fold0/: config.json, model.safetensors, history.csv and valid.parquet.
+"""
+
+from models.config import Channel, TrainConfig, Window
+from models.training.learner import main
+
+CONFIG = TrainConfig(
+    name="b0_224",
+    network="efficientnet-b0",
+    image_size=224,
+    channels=(
+        Channel(0, Window(20, 40)),
+        Channel(0, Window(60, 40)),
+        Channel(0, Window(100, 40)),
+    ),  # fluid, brain, blood
+    optimizer="radam",
+    max_lr=1e-4,
+    epochs=10,
+    batch_size=48,
+    skip_low_information=True,  # 11.7 % of the training slices show almost no brain
+)
+
+if __name__ == "__main__":
+    main(CONFIG)

@@ -1,0 +1,27 @@
+"""ResNeXt101_32x4d on a centre crop of 410 of 512 px, in training and in inference.
+
+    python models/train_resnext101.py --fold 0
+
+Needs cache/ from models/prepare.py --image-size 512.
+Writes runs/resnext101/fold0/: config.json, model.safetensors, history.csv and valid.parquet.
+"""
+
+from models.config import Channel, TrainConfig, Window
+from models.preprocessing.windows import BRAIN, SUBDURAL
+from models.training.learner import main
+
+CONFIG = TrainConfig(
+    name="resnext101",
+    network="resnext101_32x4d",
+    image_size=512,
+    crop_size=410,  # the head fills it; the corners are air
+    channels=(Channel(0, BRAIN), Channel(0, SUBDURAL), Channel(0, Window(300, 1000))),  # the last one: skull and blood
+    optimizer="radam",
+    max_lr=1e-4,
+    epochs=10,
+    batch_size=32,
+    skip_low_information=True,  # 11.7 % of the training slices show almost no brain
+)
+
+if __name__ == "__main__":
+    main(CONFIG)

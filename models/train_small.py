@@ -1,0 +1,26 @@
+"""A small residual network at 64 px: the whole path in CPU minutes, for the demo, the tests and people without a GPU.
+
+    python models/train_small.py --fold 0
+
+Needs cache/ from models/prepare.py --image-size 64.
+Writes runs/small/fold0/: config.json, model.safetensors, history.csv and valid.parquet.
+"""
+
+from models.config import Channel, TrainConfig
+from models.preprocessing.windows import BONE, BRAIN, SUBDURAL
+from models.training.learner import main
+
+CONFIG = TrainConfig(
+    name="small",
+    network="small",  # 0.3 million parameters
+    image_size=64,
+    channels=(Channel(0, BRAIN), Channel(0, SUBDURAL), Channel(0, BONE)),  # bone: blood against skull
+    optimizer="radam",
+    max_lr=3e-3,  # from scratch, so thirty times the rate of the finetuned networks
+    epochs=12,
+    batch_size=32,
+    pretrained=False,  # there are no ImageNet weights for it
+)
+
+if __name__ == "__main__":
+    main(CONFIG)

@@ -1,0 +1,47 @@
+"""The original's hard augmentations, from Albumentations: geometry on Hounsfield units, gamma on grey values."""
+
+import random
+
+import albumentations as A
+import cv2
+import numpy as np
+
+from models.config import TrainConfig
+from models.preprocessing.dicom import HOUNSFIELD_RANGE
+
+_OUTSIDE = {"border_mode": cv2.BORDER_CONSTANT, "fill": HOUNSFIELD_RANGE[0]}  # what comes in from outside is air
+
+
+def geometry(config: TrainConfig, augment: bool) -> A.Compose:
+    """Flips, quarter turns, shift-scale-rotate and grid distortion (when `augment`), resize and centre crop.
+
+    Works on Hounsfield units (height, width, slices), before the windows: one distortion serves all windows of a
+    slice, and the interpolation sees the values that a window would have cut off.
+    """
+    hard = [
+        A.HorizontalFlip(p=0.5),
+        A.VerticalFlip(p=0.5),
+        A.RandomRotate90(p=0.5),
+        A.ShiftScaleRotate(shift_limit=0.0625, scale_limit=0.1, rotate_limit=45, p=0.5, **_OUTSIDE),
+        A.GridDistortion(num_steps=5, distort_limit=0.3, p=0.5, **_OUTSIDE),
+    ]
+    size = [A.Resize(config.image_size, config.image_size)]
+    if config.crop_size:
+        size.append(A.CenterCrop(config.crop_size, config.crop_size))
+    return A.Compose([*(hard if augment else []), *size])
+
+
+def gamma() -> A.Compose:
+    """Random gamma 0.8 ... 1.2 on uint8 grey values (height, width, channels), the same for all channels."""
+    return A.Compose([A.RandomGamma(gamma_limit=(80, 120), p=0.5)])
+
+
+def seed_transforms(key: tuple[int, ...], *pipelines: A.Compose) -> None:
+    """Make the next call of each pipeline depend on `key` alone, for example on (seed, epoch, slice).
+
+    Not `Compose(seed=...)`: in Albumentations 2.0.8 that gives every transform of a pipeline the same random numbers,
+    so that with p=0.5 all of them happen together or not at all.
+    """
+    generator = np.random.default_rng(key)
+    for pipeline in pipelines:
+        pipeline.set_random_state(generator, random.Random(int(generator.integers(2**63))))

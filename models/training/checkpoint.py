@@ -1,0 +1,77 @@
+"""A finished run on disk: safetensors for the weights, JSON for everything else; opening one never runs code."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from models.config import TrainConfig
+from models.errors import InputError
+from models.paths import hash_file, replacing, write_text
+
+_PACKAGES = ("torch", "fastai", "albumentations", "efficientnet-pytorch", "pretrainedmodels", "numpy", "blosc2")
+
+
+def save_weights(folder: Path, network: nn.Module) -> None:
+    with replacing(folder / "model.safetensors") as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, temporary)
+
+
+def save_config(folder: Path, config: TrainConfig, fold: int, results: dict) -> None:
+    """Write config.json, from which inference builds the network: last of a run's files, so that it marks the whole."""
+    description = {
+        "config": config.to_json(),
+        "fold": fold,
+        "weights_sha256": hash_file(folder / "model.safetensors"),
+        "results": results,
+        "versions": {package: version(package) for package in _PACKAGES},
+        "torch_threads": torch.get_num_threads(),  # the last bits of a CPU run depend on it
+    }
+    write_text(folder / "config.json", json.dumps(description, indent=2))
+
+
+class RunRecord(NamedTuple):
+    """What config.json tells of a finished run."""
+
+    config: TrainConfig
+    weights_sha256: str
+    results: dict  # weighted_log_loss, best_epoch, prevalence (of the labels in training)
+
+
+def read_run(folder: Path) -> RunRecord | None:
+    """The record of the run in `folder`, or None if there is no finished one. Raises InputError if it is damaged."""
+    file = folder / "config.json"
+    if not file.is_file():
+        return None
+    try:
+        values = json.loads(file.read_text())
+        return RunRecord(TrainConfig.from_json(values["config"]), values["weights_sha256"], values["results"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file} cannot be read ({error}); delete {folder} and train that fold anew") from error
+
+
+def load_trained(folder: Path, record: RunRecord, network: nn.Module) -> None:
+    """Load the weights of a finished run. Raises InputError if they are not the ones that its record names."""
+    file = folder / "model.safetensors"
+    if not file.is_file() or hash_file(file) != record.weights_sha256:
+        raise InputError(f"{file} is missing, or its sha256 is not the one in config.json; train that fold anew")
+    network.load_state_dict(read_weights(file))
+
+
+def read_weights(file: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a .safetensors file. Raises InputError if it is not one."""
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise InputError(f"{file} is not a whole safetensors file ({error}); name another one") from error
+
+
+def differences(config: TrainConfig, other: TrainConfig) -> list[str]:
+    """Names and values of the fields in which two configurations differ."""
+    ours, theirs = config.to_json(), other.to_json()
+    return [f"{name} {theirs[name]!r} (now {ours[name]!r})" for name in ours if ours[name] != theirs[name]]

@@ -1,0 +1,125 @@
+"""Slices of the store -> network inputs."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from models.config import TrainConfig
+from models.errors import InputError
+from models.labels import LABELS
+from models.paths import Work, read_parquet
+from models.preprocessing.series import UNREADABLE
+from models.preprocessing.store import Series
+from models.preprocessing.windows import LOW_INFORMATION, apply_window
+from models.training.augmentation import gamma, geometry, seed_transforms
+
+PREPARE = "python models/prepare.py"
+
+
+def read_slices(work: Work, split: str) -> pd.DataFrame:
+    """The metadata of "train" or "test": one row a slice, in anatomical order within its series."""
+    return read_parquet(work.metadata(split), PREPARE)
+
+
+def split_fold(work: Work, fold: int, skip_low_information: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training and validation slices of a fold: the readable ones that have labels.
+
+    Low-information slices are left out of training when asked, never out of validation. Raises InputError for a fold
+    that does not exist.
+    """
+    slices = read_slices(work, "train").dropna(subset=list(LABELS))
+    folds = pd.read_csv(work.folds)
+    if fold not in set(folds["fold"]):
+        raise InputError(f"no fold {fold}: {work.folds} holds folds {folds['fold'].min()} to {folds['fold'].max()}")
+    slices = slices[slices["chunk"] != UNREADABLE].merge(folds, on="patient_id", validate="many_to_one")
+    train = slices[slices["fold"] != fold]
+    if skip_low_information:
+        train = train[train["img_pct_window"] >= LOW_INFORMATION]
+    return train.reset_index(drop=True), slices[slices["fold"] == fold].reset_index(drop=True)
+
+
+class SliceDataset(Dataset):
+    """Slices as uint8 tensors (channels, size, size), with their labels, float32 (6,).
+
+    Indexed by (epoch, row): the augmentation of a sample depends on the seed, the epoch and the row alone, not on the
+    process that makes it.
+    """
+
+    def __init__(self, slices: pd.DataFrame, work: Work, config: TrainConfig, augment: bool) -> None:
+        if not work.slices(config.image_size).is_dir():
+            size = config.image_size
+            raise InputError(f"no slice store at {work.slices(size)}; make it with: {PREPARE} --image-size {size}")
+        self.folder = work.slices(config.image_size)
+        self.series_ids = slices["series_id"].to_numpy()
+        self.chunks = slices["chunk"].to_numpy(int)
+        self.targets = slices.reindex(columns=LABELS).to_numpy(np.float32)  # (slices, 6); NaN where unknown
+        self.seed = config.seed
+        self.offsets = sorted({channel.offset for channel in config.channels})
+        self.channels = [(self.offsets.index(channel.offset), channel.window) for channel in config.channels]
+        self.geometry = geometry(config, augment)
+        self.gamma = gamma() if augment else None
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        epoch, row = key
+        hounsfield = self.read(row)  # (size, size, offsets)
+        if self.gamma:
+            seed_transforms((self.seed, epoch, row), self.geometry, self.gamma)
+        hounsfield = np.atleast_3d(self.geometry(image=hounsfield)["image"])
+        grey = np.dstack([apply_window(hounsfield[..., offset], window) for offset, window in self.channels])
+        if self.gamma:
+            grey = np.atleast_3d(self.gamma(image=grey)["image"])
+        return torch.from_numpy(np.ascontiguousarray(grey.transpose(2, 0, 1))), torch.from_numpy(self.targets[row])
+
+    def read(self, row: int) -> np.ndarray:
+        """Hounsfield units of a slice and its neighbours (size, size, offsets); the series' ends repeat their slice."""
+        series = open_series(self.folder / f"{self.series_ids[row]}.b2nd")
+        places = np.clip(self.chunks[row] + np.array(self.offsets), 0, len(series) - 1)
+        return np.dstack([series.read(int(place)) for place in places])
+
+
+class EpochOrder(Sampler):
+    """Keys (epoch, row) for a SliceDataset: shuffled anew by (seed, epoch), or in order."""
+
+    def __init__(self, length: int, seed: int | None) -> None:
+        self.length, self.seed, self.epoch = length, seed, 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rows = range(self.length)
+        if self.seed is not None:
+            rows = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        return ((self.epoch, int(row)) for row in rows)
+
+
+def make_loader(dataset: SliceDataset, batch_size: int, workers: int, shuffle_seed: int | None = None) -> DataLoader:
+    """Batches of a dataset; with a `shuffle_seed` they are shuffled, and the incomplete last one is dropped."""
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=EpochOrder(len(dataset), shuffle_seed),
+        drop_last=shuffle_seed is not None,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        worker_init_fn=_start_worker,
+    )
+
+
+@lru_cache(maxsize=256)
+def open_series(path: Path) -> Series:
+    return Series(path)
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # a loader process is one thread; OpenCV's pool would fight over the cores

@@ -1,0 +1,164 @@
+"""The networks: EfficientNets, the pretrainedmodels family, and a small one for CPUs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pretrainedmodels
+import torch
+from efficientnet_pytorch import EfficientNet
+from efficientnet_pytorch.utils import url_map
+from fastai.layers import AdaptiveConcatPool2d, ConvLayer, Flatten, ResBlock
+from pretrainedmodels.models.torchvision_models import update_state_dict
+from torch import nn
+from torch.nn.functional import relu
+
+from models.config import TrainConfig
+from models.errors import InputError
+from models.labels import LABELS
+from models.training.checkpoint import read_weights
+from models.training.pretrained import adapt_first_convolution, imagenet_file, read_public_weights
+
+# Grey levels of a window in all channels alike: the mean over colours of ImageNet's statistics.
+MEAN, STD = 0.449, 0.226
+
+
+class Architecture(NamedTuple):
+    build: Callable[[int], nn.Module]  # input size in pixels -> a network of three channels
+    imagenet: str | None  # where the package publishes its weights
+
+
+class HemorrhageNetwork(nn.Module):
+    """uint8 grey values (slices, channels, height, width) -> logits of the six labels (slices, 6)."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, grey: torch.Tensor) -> torch.Tensor:
+        # Normalised here, on the device: on the host it would cost more than the decoding of the slice.
+        return self.backbone((grey.float() / 255 - MEAN) / STD)
+
+
+class Cadene(nn.Module):
+    """A network of pretrainedmodels with a pool that takes any input size (its own takes 7 x 7 features only)."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.network = getattr(pretrainedmodels, name)(num_classes=1000, pretrained=None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = relu(self.network.features(x))  # DenseNet's features end before their ReLU; the others' after it
+        return self.network.last_linear(features.mean(dim=(2, 3)))
+
+
+def build_network(config: TrainConfig) -> HemorrhageNetwork:
+    """The network of a configuration, with random weights.
+
+    Raises InputError for a name that is not in ARCHITECTURES.
+    """
+    backbone = _architecture(config).build(config.input_size)
+    _set_channels(backbone, len(config.channels))
+    _set_outputs(backbone, len(LABELS))
+    return HemorrhageNetwork(backbone)
+
+
+def load_initial_weights(network: HemorrhageNetwork, config: TrainConfig) -> None:
+    """Give a new network the weights that its configuration starts from: a file, ImageNet's, or none.
+
+    Raises InputError if they cannot be had or do not fit.
+    """
+    url = _architecture(config).imagenet
+    if config.weights is not None and not config.weights.is_file():
+        raise InputError(f"no weights at {config.weights}; name a file with --weights, or start with --no-pretrained")
+    if config.weights is not None and config.weights.suffix == ".safetensors":
+        _load(network, read_weights(config.weights), config.weights, head=True)
+    elif config.weights is not None or config.pretrained:
+        if url is None:
+            raise InputError(f"{config.network} has no ImageNet weights; start it with --no-pretrained")
+        path = config.weights or imagenet_file(config.network, url)
+        _load(network, _rename(network, read_public_weights(path, url)), path, head=False)
+
+
+def _architecture(config: TrainConfig) -> Architecture:
+    if config.network not in ARCHITECTURES:
+        raise InputError(f"no network {config.network!r}; there are {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[config.network]
+
+
+def _load(network: HemorrhageNetwork, state: dict[str, torch.Tensor], path: Path, head: bool) -> None:
+    """Load a state dict whose first convolution may have three channels; without `head` the last layer stays random."""
+    state = dict(state)
+    stem, last = (f"backbone.{find(network.backbone)}" for find in (_first_convolution, _last_linear))
+    expected = network.state_dict()
+    if not head:
+        state.update({f"{last}.{part}": expected[f"{last}.{part}"] for part in ("weight", "bias")})
+    if f"{stem}.weight" in state:
+        state[f"{stem}.weight"] = adapt_first_convolution(state[f"{stem}.weight"], expected[f"{stem}.weight"].shape[1])
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} does not fit this network ({reason}); name another file with --weights") from error
+
+
+def _rename(network: HemorrhageNetwork, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Names of a published file -> names of our network; the published last layer, of 1000 classes, is dropped."""
+    prefix = "backbone.network." if isinstance(network.backbone, Cadene) else "backbone."
+    heads = ("fc.", "_fc.", "classifier.", "last_linear.")
+    return {prefix + name: value for name, value in update_state_dict(state).items() if not name.startswith(heads)}
+
+
+def _first_convolution(network: nn.Module) -> str:
+    return next(name for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
+
+
+def _last_linear(network: nn.Module) -> str:
+    return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
+
+
+def _set_channels(network: nn.Module, channels: int) -> None:
+    convolution = network.get_submodule(_first_convolution(network))
+    if convolution.in_channels != channels:
+        convolution.in_channels = channels
+        convolution.weight = nn.Parameter(adapt_first_convolution(convolution.weight.detach(), channels))
+
+
+def _set_outputs(network: nn.Module, outputs: int) -> None:
+    linear = network.get_submodule(_last_linear(network))
+    parent, _, name = _last_linear(network).rpartition(".")
+    setattr(network.get_submodule(parent), name, nn.Linear(linear.in_features, outputs))
+
+
+def _small(_: int) -> nn.Module:
+    """A residual network of 0.3 million parameters for 64 px, of fastai's layers: it learns in CPU minutes."""
+    return nn.Sequential(
+        ConvLayer(3, 32, stride=2),
+        ResBlock(1, 32, 32),
+        ResBlock(1, 32, 64, stride=2),
+        ResBlock(1, 64, 128, stride=2),
+        AdaptiveConcatPool2d(1),
+        Flatten(),
+        nn.Linear(256, len(LABELS)),
+    )
+
+
+def _efficientnet(name: str) -> Architecture:
+    def build(input_size: int) -> nn.Module:
+        network = EfficientNet.from_name(name, image_size=input_size)  # the size sets its "same" padding
+        network.set_swish(memory_efficient=False)  # torch's SiLU saves no more for the backward pass, and is fused
+        return network
+
+    return Architecture(build, url_map[name])
+
+
+def _cadene(name: str) -> Architecture:
+    return Architecture(lambda _: Cadene(name), pretrainedmodels.pretrained_settings[name]["imagenet"]["url"])
+
+
+ARCHITECTURES = {
+    "small": Architecture(_small, None),
+    **{name: _efficientnet(name) for name in ("efficientnet-b0", "efficientnet-b2", "efficientnet-b5")},
+    # the original's ResNeXt, and three that it also tried
+    **{name: _cadene(name) for name in ("resnext101_32x4d", "resnet50", "se_resnext50_32x4d", "densenet121")},
+}

@@ -1,0 +1,61 @@
+"""ImageNet weights: the files that efficientnet-pytorch and pretrainedmodels publish, checked before they are read."""
+
+import re
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+
+from models.errors import InputError
+from models.paths import hash_file
+
+
+def imagenet_file(network: str, url: str) -> Path:
+    """The local copy of a published weight file, downloaded into torch.hub's folder if it is not there.
+
+    Raises InputError when the download fails.
+    """
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=published_hash(url))
+        except (URLError, OSError, RuntimeError) as error:
+            reason = getattr(error, "reason", error)
+            raise InputError(
+                f"cannot download the ImageNet weights of {network} from {url} ({reason}); "
+                "name a local copy with --weights FILE, or start from random weights with --no-pretrained"
+            ) from error
+    return path
+
+
+def read_public_weights(path: Path, url: str) -> dict[str, torch.Tensor]:
+    """Read a published .pth file: tensors only, and only if its sha256 is the one in the published file name.
+
+    The one place of the project that opens a pickle; `weights_only` keeps it from running code. Raises InputError for
+    another file.
+    """
+    sha256 = hash_file(path)
+    if not sha256.startswith(published_hash(url)):
+        raise InputError(
+            f"{path} is not the published {url.rpartition('/')[2]} (its sha256 starts with {sha256[:8]}); download "
+            f"{url}, or give weights as .safetensors"
+        )
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def published_hash(url: str) -> str:
+    """First eight hex digits of the sha256, which torch.hub's naming puts before the ending of the file name."""
+    return re.search(r"-([0-9a-f]{8,})\.pth$", url).group(1)
+
+
+def adapt_first_convolution(weight: torch.Tensor, channels: int) -> torch.Tensor:
+    """Weights (out, 3, height, width) for an input of `channels` channels.
+
+    The three input planes are repeated in turn and scaled by 3 / channels, so that equal channels give the same
+    response as before (the way of timm's adapt_input_conv).
+    """
+    if channels == weight.shape[1]:
+        return weight
+    repeats = -(-channels // weight.shape[1])
+    return weight.repeat(1, repeats, 1, 1)[:, :channels] * (weight.shape[1] / channels)
