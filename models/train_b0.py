@@ -7,14 +7,14 @@ Writes runs/b0/fold0/: config.json, model.safetensors, history.csv and valid.par
 """
 
 from models.config import Channel, TrainConfig
-from models.preprocessing.windows import BRAIN, SOFT_TISSUE, SUBDURAL
+from models.preprocessing import windows
 from models.training.learner import main
 
 CONFIG = TrainConfig(
     name="b0",
     network="efficientnet-b0",
     image_size=512,
-    channels=(Channel(0, BRAIN), Channel(0, SUBDURAL), Channel(0, SOFT_TISSUE)),
+    channels=(Channel(0, windows.BRAIN), Channel(0, windows.SUBDURAL), Channel(0, windows.SOFT_TISSUE)),
     optimizer="radam",
     max_lr=1e-4,
     epochs=10,

@@ -6,7 +6,8 @@ Needs cache/ from models/prepare.py --image-size 224.
 Writes runs/b0_224/fold0/: config.json, model.safetensors, history.csv and valid.parquet.
 """
 
-from models.config import Channel, TrainConfig, Window
+from models.config import Channel, TrainConfig
+from models.preprocessing import windows
 from models.training.learner import main
 
 CONFIG = TrainConfig(
@@ -14,9 +15,9 @@ CONFIG = TrainConfig(
     network="efficientnet-b0",
     image_size=224,
     channels=(
-        Channel(0, Window(20, 40)),
-        Channel(0, Window(60, 40)),
-        Channel(0, Window(100, 40)),
+        Channel(0, windows.FLUID),
+        Channel(0, windows.TISSUE),
+        Channel(0, windows.CLOT),
     ),  # fluid, brain, blood
     optimizer="radam",
     max_lr=1e-4,

@@ -6,8 +6,8 @@ Needs cache/ from models/prepare.py --image-size 512.
 Writes runs/resnext101/fold0/: config.json, model.safetensors, history.csv and valid.parquet.
 """
 
-from models.config import Channel, TrainConfig, Window
-from models.preprocessing.windows import BRAIN, SUBDURAL
+from models.config import Channel, TrainConfig
+from models.preprocessing import windows
 from models.training.learner import main
 
 CONFIG = TrainConfig(
@@ -15,7 +15,7 @@ CONFIG = TrainConfig(
     network="resnext101_32x4d",
     image_size=512,
     crop_size=410,  # the head fills it; the corners are air
-    channels=(Channel(0, BRAIN), Channel(0, SUBDURAL), Channel(0, Window(300, 1000))),  # the last one: skull and blood
+    channels=(Channel(0, windows.BRAIN), Channel(0, windows.SUBDURAL), Channel(0, windows.SKULL)),
     optimizer="radam",
     max_lr=1e-4,
     epochs=10,

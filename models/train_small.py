@@ -7,14 +7,14 @@ Writes runs/small/fold0/: config.json, model.safetensors, history.csv and valid.
 """
 
 from models.config import Channel, TrainConfig
-from models.preprocessing.windows import BONE, BRAIN, SUBDURAL
+from models.preprocessing import windows
 from models.training.learner import main
 
 CONFIG = TrainConfig(
     name="small",
     network="small",  # 0.3 million parameters
     image_size=64,
-    channels=(Channel(0, BRAIN), Channel(0, SUBDURAL), Channel(0, BONE)),  # bone: blood against skull
+    channels=(Channel(0, windows.BRAIN), Channel(0, windows.SUBDURAL), Channel(0, windows.BONE)),
     optimizer="radam",
     max_lr=3e-3,  # from scratch, so thirty times the rate of the finetuned networks
     epochs=12,

@@ -1,0 +1,1 @@
+"""DICOM -> Hounsfield slices on disk."""

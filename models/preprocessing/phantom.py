@@ -54,7 +54,8 @@ class Scan:
     heights: np.ndarray  # (slices,) along the slice normal
     thickness: float
     noise: float  # HU at 512 x 512
-    sharpness: float  # mm, width of the reconstruction kernel
+    kernel: float  # mm, by which the reconstruction smooths image and noise
+    metal: tuple[float, float, float] | None  # where a clip or coil throws a star of streaks, mm
     calibration: float  # HU by which this scanner reads all soft tissue too high
     glow: float  # share of the bone around that beam hardening adds to soft tissue
     table: tuple[float, float, float, float]  # kind, distance behind the centre, radius or half width, HU
@@ -115,10 +116,11 @@ def draw_scan(rng: np.random.Generator, head: Head) -> Scan:
         scale=scale,
         heights=np.array(heights),
         thickness=spacing,
-        noise=rng.uniform(2.8, 5.2),
-        sharpness=rng.uniform(0.4, 0.7),
+        noise=rng.uniform(2.2, 4.8),
+        kernel=rng.uniform(0.45, 0.75),
+        metal=tuple(rng.normal([0, -20, -5], [15, 15, 12])) if rng.random() < 0.05 else None,
         calibration=float(np.clip(rng.normal(0, 2.5), -6, 6)),
-        glow=rng.uniform(0, 0.022),
+        glow=0.11 * rng.beta(1.0, 2.2),
         table=(rng.random(), rng.uniform(104, 122), rng.uniform(95, 140), rng.uniform(-150, 700)),
         frame=np.array([0.0, rng.uniform(-30, 150), rng.uniform(-50, 300)]),
     )
@@ -129,7 +131,9 @@ def draw_slice(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, height: float,
     hu = np.empty((size, size), np.float32)
     area = np.zeros(len(SUBTYPES))
     spacing = scan.field_of_view / size
-    offsets = sub_samples(8 if size <= SMALL_IMAGE else 4) * [spacing, spacing, scan.thickness]
+    small = size <= SMALL_IMAGE
+    width = spacing + small * scan.kernel  # between large pixels no filter can spread what the kernel spreads
+    offsets = sub_samples(8 if small else 4) * [width, width, scan.thickness]
     rows_at_once = max(1, POINTS_AT_ONCE // (size * len(offsets)))
     dx, dy, dz = offsets.astype(np.float32).T[:, :, None, None]
     across = ((np.arange(size) - (size - 1) / 2) * spacing).astype(np.float32)
@@ -160,12 +164,12 @@ def sample(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, x, y, z) -> tuple[
     near = np.flatnonzero((depth > -26) | (p.z < 12) & (p.x**2 + (p.y - 5) ** 2 < 115**2))
     blood = np.zeros(len(SUBTYPES))
     if near.size:
-        hu[near], blood = paint(head, bleeds, p.take(near), depth[near], hu[near])
+        hu[near], blood = paint(head, bleeds, scan, p.take(near), depth[near], hu[near])
     return hu, blood
 
 
-def paint(head: Head, bleeds: tuple[Bleed, ...], p: Points, depth, background) -> tuple[np.ndarray, np.ndarray]:
-    """Hounsfield values at points on and in the head, over a background, and the points of each kind of blood."""
+def paint(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, p: Points, depth, background):
+    """Hounsfield values on and in the head over a background, and counts of each kind of blood. # (n,), (5,)"""
     hu = outside_bone(head, p, depth)
     low = np.flatnonzero(p.z < 12)
     if low.size:
@@ -181,7 +185,8 @@ def paint(head: Head, bleeds: tuple[Bleed, ...], p: Points, depth, background) -
     q = p.take(cavity)
     brain = paint_brain(head, q, inner[cavity], *mass_effect(bleeds, q))
     blood = paint_bleeds(bleeds, brain)
-    hu[cavity] = brain.hounsfield
+    # A few points a pixel cannot give a few per cent of bone: the tails of kernel and slice profile are added here.
+    hu[cavity] = brain.hounsfield + 260 * np.exp(-inner[cavity] / np.float32(2 * scan.kernel))
     return hu, blood.sum(axis=1)
 
 
@@ -211,19 +216,30 @@ def add_artefacts(hounsfield: np.ndarray, rng: np.random.Generator, scan: Scan) 
     size = hounsfield.shape[-1]
     across = (np.arange(size, dtype=np.float32) - (size - 1) / 2) * scan.field_of_view / size
     x, y = across[None, :], across[:, None]
-    reach = 9.0 * size / scan.field_of_view  # 9 mm
+    pixels = size / scan.field_of_view  # a millimetre
     for index, height in enumerate(scan.heights):
+        hounsfield[index] = gaussian_filter(hounsfield[index], 1.3 * scan.kernel * pixels)
         bone = np.clip(hounsfield[index] - 150, 0, 1000)
-        change = scan.calibration + scan.glow * gaussian_filter(bone, reach)
+        change = scan.calibration + scan.glow * gaussian_filter(bone, 12 * pixels, truncate=2.5)
         angle, place, width, wave, strength, dice = rng.random(6)
         if -45 < height < -5:  # beam hardening
             band = np.cos((y - 15 - 20 * place) / (2 + 4 * width) + 0.1 * x * (wave - 0.5))
             change += (1 + 7 * strength) * band * np.exp(-np.square((y - 15) / 18) - np.square(x / 45))
-        if dice < 0.06:  # one bright or dark streak
+        if scan.metal and abs(scan.metal[2] - height) < scan.thickness:
+            change += star(x - scan.metal[0], y - scan.metal[1], angle)
+        if dice < 0.04:  # one bright or dark streak
             along = x * np.cos(np.pi * angle) + y * np.sin(np.pi * angle) - 60 * (place - 0.5)
-            change += (60 * strength - 15) * np.exp(-np.square(along / (1 + 4 * width)))
+            change += (45 * strength - 15) * np.exp(-np.square(along / (1 + 4 * width)))
         soft = (hounsfield[index] > -20) & (hounsfield[index] < 100)
         hounsfield[index] += change * soft
+
+
+def star(x, y, angle: float) -> np.ndarray:
+    """Bright and dark streaks around metal at the origin (mm), HU."""
+    turn = np.arctan2(y, x)
+    rays = np.cos(7 * turn + 9 * angle) + np.cos(12 * turn + 5 * angle) + np.cos(19 * turn)
+    distance = np.hypot(x, y)
+    return 35 * rays * np.exp(-distance / 50) + 2500 * (distance < 3)
 
 
 def add_noise(hounsfield: np.ndarray, rng: np.random.Generator, scan: Scan) -> None:
@@ -234,7 +250,7 @@ def add_noise(hounsfield: np.ndarray, rng: np.random.Generator, scan: Scan) -> N
     size = hounsfield.shape[-1]
     across = (np.arange(size, dtype=np.float32) - (size - 1) / 2) / size
     middle = 1.25 - 2.0 * (across[None, :] ** 2 + across[:, None] ** 2)
-    kernel = scan.sharpness * size / scan.field_of_view  # pixels
+    kernel = scan.kernel * size / scan.field_of_view  # pixels
     amount = scan.noise * np.sqrt(size / 512) / impulse_energy(kernel)
     for index, image in enumerate(hounsfield):
         bony = 1 + 2.5 * (image > 300).mean()

@@ -99,6 +99,7 @@ class Head:
     choroid: tuple[float, float]  # HU of the calcified plexus right and left, 0 for none
     pineal: float
     ganglia: float  # HU of calcified basal ganglia, 0 for none
+    electrode: float  # HU of a shunt or of stimulation electrodes, 0 for none
     infarct: tuple[float, float, float, float]  # x, y, z, radius of an old infarct; radius 0 for none
     haematoma: tuple[float, float, float]  # angle (radian), height, thickness under the scalp, 0 for none
     frontal_sinus: float
@@ -110,13 +111,14 @@ def draw_head(rng: np.random.Generator) -> Head:
     atrophy = rng.beta(1.3, 2.0)
     angle = rng.uniform(0, 2 * np.pi)
     white = rng.uniform(25.5, 31.5)
+    hydrocephalus = rng.uniform(1.5, 2.6) if rng.random() < 0.06 else 1.0
     return Head(
         half_width=rng.uniform(66, 74),
         half_length=rng.uniform(82, 92),
         top=rng.uniform(78, 90),
         egg=rng.uniform(0.06, 0.18),
         skew=rng.normal(0, 0.025),
-        bone=rng.uniform(5.0, 9.0),
+        bone=rng.uniform(6.0, 11.5),
         scalp=rng.uniform(3.5, 6.5),
         grey=white + rng.uniform(5, 9),
         white=white,
@@ -124,12 +126,13 @@ def draw_head(rng: np.random.Generator) -> Head:
         falx=rng.uniform(42, 56),
         sinus=rng.uniform(44, 62),
         sulcus=0.5 + 2.6 * atrophy,
-        ventricle=float(np.clip(0.6 + 1.0 * atrophy + rng.normal(0, 0.15), 0.5, 2.0)),
+        ventricle=float(np.clip(0.6 + 1.0 * atrophy + rng.normal(0, 0.15), 0.5, 2.0)) * hydrocephalus,
         lean=rng.normal(0, 0.15),
         leukoaraiosis=rng.uniform(0, 9) if rng.random() < 0.35 else 0.0,
         choroid=tuple(rng.uniform(90, 500, 2) * (rng.random(2) < 0.85) * (rng.random() < 0.6)),
         pineal=rng.uniform(90, 400) * (rng.random() < 0.5),
         ganglia=rng.uniform(55, 120) * (rng.random() < 0.12),
+        electrode=rng.uniform(200, 2500) * (rng.random() < 0.06),
         infarct=(
             45 * np.cos(angle),
             55 * np.sin(angle),
@@ -185,7 +188,7 @@ def bone_thickness(head: Head, p: Points) -> np.ndarray:
     """Thickness of the vault: thin at the temples, thick in front and behind, crests on the midline."""
     along = p.y / head.half_length
     crest = 4 * np.exp(-np.square(p.x / 6)) * (np.abs(along) > 0.6) * (p.z < 30)
-    return head.bone * (0.7 + 0.5 * along * along) + crest
+    return head.bone * (0.8 + 0.4 * along * along) + crest
 
 
 def skull_base(p: Points) -> np.ndarray:
@@ -252,12 +255,12 @@ def paint_face(head: Head, p: Points, hu: np.ndarray) -> None:
 def paint_vault(head: Head, p: Points, depth: np.ndarray, hu: np.ndarray) -> np.ndarray:
     """Paint the skull over `hu` and return the depth below the inner table, negative outside the cavity, mm."""
     thickness = bone_thickness(head, p)
+    grain = texture(head, p, 1.1)
     floor = np.full_like(p.z, -99)
     low = np.flatnonzero((p.z < 16) & (depth > 0))
-    floor[low] = skull_base(p.take(low))
+    floor[low] = skull_base(p.take(low)) + 1.2 * grain[low]
     inner = depth - thickness
     cavity = (inner > 0) & (p.z > floor)
-    grain = texture(head, p, 1.1)
     brow = (p.y > 45) & (p.z > -7 + 2 * grain) & (inner < 2)
     bone = (depth > 0) & ~cavity & ((p.z > floor - 3.5 - 1.5 * grain) | brow)
     diploe = (np.abs(inner + 0.5 * thickness) < 0.22 * thickness) & (head.bone > 6)
@@ -266,4 +269,4 @@ def paint_vault(head: Head, p: Points, depth: np.ndarray, hu: np.ndarray) -> np.
     hu[bone & (sinus.distance2((11, 81, 6), (8 + head.frontal_sinus, 4, 4 + head.frontal_sinus)) < 1)] = (
         AIR if head.frontal_sinus > 2 else 900
     )
-    return np.where(cavity, np.minimum(inner, 2 * (p.z - floor)), -1)
+    return np.where(cavity, np.minimum(inner, p.z - floor), -1)

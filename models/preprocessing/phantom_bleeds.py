@@ -59,10 +59,10 @@ def draw_epidural(rng, head: Head) -> list[Bleed]:
 
 def draw_subdural(rng, head: Head) -> list[Bleed]:
     left = rng.choice([-1.0, 1.0])
-    thick = rng.uniform(4, 15)
+    thick = rng.uniform(5.5, 17)
     centre = (left, rng.normal(0, 0.5), rng.uniform(5, 50))
     size = (thick, rng.uniform(0.9, 1.7), rng.uniform(25, 55))
-    return [Bleed("subdural", centre, size, rng.uniform(51, 76), rng.random(), 0.5 * thick * (rng.random() < 0.7))]
+    return [Bleed("subdural", centre, size, rng.uniform(55, 77), rng.random(), 0.5 * thick * (rng.random() < 0.7))]
 
 
 def draw_intraparenchymal(rng, head: Head) -> list[Bleed]:
@@ -71,7 +71,7 @@ def draw_intraparenchymal(rng, head: Head) -> list[Bleed]:
     if style < 0.15:  # contusions: several small ones at the frontal and temporal poles
         count, low, high = rng.integers(2, 5), 5, 11
     else:
-        count, low, high = 1, 7, 24
+        count, low, high = 1, 8, 26
     bleeds = []
     for _ in range(count):
         if style < 0.15:
@@ -167,7 +167,7 @@ def subdural(bleed: Bleed, brain: Brain) -> np.ndarray:
 def intraparenchymal(bleed: Bleed, brain: Brain) -> np.ndarray:
     """A ragged ellipsoid in the parenchyma with a dark seam of oedema: size is its radii."""
     p = brain.points
-    radius = np.sqrt(p.distance2(bleed.centre, bleed.size)) + 0.13 * brain.grain
+    radius = np.sqrt(p.distance2(bleed.centre, bleed.size)) + 0.18 * brain.grain
     inside = (p.x * bleed.centre[0] > 0) & (brain.depth > 1.0) & ~brain.ventricles
     seam = inside & (radius < 1 + (2 + 5 * bleed.style) / min(bleed.size))
     brain.hounsfield[seam & (brain.hounsfield > 20) & (brain.hounsfield < 45)] = 21

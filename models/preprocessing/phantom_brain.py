@@ -166,5 +166,7 @@ def paint_calcium(head: Head, p: Points, hu) -> None:
             hu[capsule(side, (23, -37, 12), (21, -32, 15), 2.6, 1.8) & here] = value
     if head.pineal:
         hu[p.distance2((0, -27, 7)) < 6] = head.pineal
+    if head.electrode:
+        hu[capsule(side, (36, 46, 66), (10, 2, 2), 0.9, 0.9)] = head.electrode
     if head.ganglia:
         hu[side.distance2((20, 8, 7), (2.5, 6, 4)) < 1] = head.ganglia

@@ -8,7 +8,13 @@ from models.config import Window
 BRAIN = Window(center=40, width=80)
 SUBDURAL = Window(center=80, width=200)
 SOFT_TISSUE = Window(center=40, width=380)
+SKULL = Window(center=300, width=1000)
 BONE = Window(center=600, width=2800)
+
+# Three narrow windows side by side, 0 ... 120 HU: fluid and oedema, grey and white matter, blood.
+FLUID = Window(center=20, width=40)
+TISSUE = Window(center=60, width=40)
+CLOT = Window(center=100, width=40)
 
 # The original's measure of a slice that is not worth training on: `img_pct_window` below 2 %.
 LOW_INFORMATION = 0.02

@@ -9,8 +9,6 @@ import numpy as np
 from models.config import TrainConfig
 from models.preprocessing.dicom import HOUNSFIELD_RANGE
 
-_OUTSIDE = {"border_mode": cv2.BORDER_CONSTANT, "fill": HOUNSFIELD_RANGE[0]}  # what comes in from outside is air
-
 
 def geometry(config: TrainConfig, augment: bool) -> A.Compose:
     """Flips, quarter turns, shift-scale-rotate and grid distortion (when `augment`), resize and centre crop.
@@ -18,12 +16,15 @@ def geometry(config: TrainConfig, augment: bool) -> A.Compose:
     Works on Hounsfield units (height, width, slices), before the windows: one distortion serves all windows of a
     slice, and the interpolation sees the values that a window would have cut off.
     """
+    # What comes in from outside is air. Four times, because OpenCV would give a single number to the first channel
+    # only, and takes images of more than four channels in fours.
+    outside = {"border_mode": cv2.BORDER_CONSTANT, "fill": (HOUNSFIELD_RANGE[0],) * 4}
     hard = [
         A.HorizontalFlip(p=0.5),
         A.VerticalFlip(p=0.5),
         A.RandomRotate90(p=0.5),
-        A.ShiftScaleRotate(shift_limit=0.0625, scale_limit=0.1, rotate_limit=45, p=0.5, **_OUTSIDE),
-        A.GridDistortion(num_steps=5, distort_limit=0.3, p=0.5, **_OUTSIDE),
+        A.ShiftScaleRotate(shift_limit=0.0625, scale_limit=0.1, rotate_limit=45, p=0.5, **outside),
+        A.GridDistortion(num_steps=5, distort_limit=0.3, p=0.5, **outside),
     ]
     size = [A.Resize(config.image_size, config.image_size)]
     if config.crop_size:

@@ -41,7 +41,10 @@ def read_public_weights(path: Path, url: str) -> dict[str, torch.Tensor]:
             f"{path} is not the published {url.rpartition('/')[2]} (its sha256 starts with {sha256[:8]}); download "
             f"{url}, or give weights as .safetensors"
         )
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises its own, zip's and unpickling errors
+        raise InputError(f"{path} holds more than tensors; give weights as .safetensors") from error
 
 
 def published_hash(url: str) -> str:

@@ -1,0 +1,48 @@
+# make help tells the targets. Each of them installs what it needs by itself, once.
+
+PYTHON := .venv/bin/python
+REAL   := ../shared/rsna_sample
+DEMO   := RSNA_DATA=demo/data RSNA_WORK=demo $(PYTHON)
+
+# Threads that wait should sleep: with several processes on few cores a spinning one costs the others ten times the time.
+export OMP_WAIT_POLICY := passive
+
+.PHONY: help demo test check bench picture
+
+help:           ## this list
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+.venv/installed: requirements.txt constraints.txt pyproject.toml
+	python3 -m venv .venv
+	$(PYTHON) -m pip install --disable-pip-version-check -r requirements.txt -c constraints.txt
+	touch $@
+
+demo: .venv/installed ## the whole path on a phantom, from DICOM to demo/submission.csv, in CPU minutes
+	$(PYTHON) models/make_phantom.py demo/data
+	$(DEMO) models/prepare.py --image-size 64
+	$(DEMO) models/train_small.py --fold 0
+	$(DEMO) models/train_small.py --fold 1
+	$(DEMO) models/train_b0_224.py --fold 0 --image-size 64 --epochs 4 --max-lr 4e-3 --batch-size 32 --no-pretrained --batchnorm-batches 30
+	$(DEMO) models/infer_small.py --fold 0
+	$(DEMO) models/infer_small.py --fold 1
+	$(DEMO) models/infer_b0_224.py --fold 0
+	RSNA_DATA=demo/data RSNA_WORK=demo .venv/bin/jupyter execute --output=demo/blending blending.ipynb
+	$(DEMO) models/score.py
+	@if [ -d $(REAL) ]; then $(MAKE) --no-print-directory real; fi
+
+real:           # how the small network, trained on the phantom alone, ranks real slices
+	$(PYTHON) models/prepare.py --data $(REAL) --work demo/real --image-size 64
+	$(PYTHON) models/infer_small.py --fold 0 --weights demo/runs/small/fold0 --split train --work demo/real
+	$(PYTHON) models/infer_small.py --fold 1 --weights demo/runs/small/fold1 --split train --work demo/real
+	$(PYTHON) models/score.py demo/real/runs/small/fold0/train.parquet demo/real/runs/small/fold1/train.parquet --labels $(REAL)/stage_2_train.csv
+
+test: .venv/installed ## all tests
+	$(PYTHON) -m pytest
+
+check: .venv/installed ## ruff, and notebooks without outputs
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/nbstripout --verify *.ipynb
+
+bench: .venv/installed ## the measured claims of the README, each beside its peer
+	$(PYTHON) benchmarks/radam_step.py

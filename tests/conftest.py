@@ -1,0 +1,48 @@
+"""Data that the tests share: phantoms that they draw, and the real sample where it is present."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from models.paths import Work
+from models.prepare import PrepareOptions, prepare
+from models.preprocessing.phantom_dicom import write_phantom
+
+REPOSITORY = Path(__file__).parent.parent
+SHARED = REPOSITORY.parent / "shared"
+
+
+def _present(variable: str, default: Path) -> Path:
+    folder = Path(os.environ.get(variable, default))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; name its folder with {variable}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_sample() -> Path:
+    """Nine studies of the challenge in Kaggle's layout; not part of this repository."""
+    return _present("RSNA_SAMPLE", SHARED / "rsna_sample")
+
+
+@pytest.fixture(scope="session")
+def real_labels() -> Path:
+    """The challenge's label tables; not part of this repository."""
+    return _present("RSNA_LABELS", SHARED / "rsna_labels")
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory) -> Path:
+    """A raw folder of 40 training and 6 test studies at 64 px."""
+    folder = tmp_path_factory.mktemp("phantom") / "data"
+    write_phantom(folder, studies=40, test_studies=6, image_size=64, seed=0, jobs=2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(phantom, tmp_path_factory) -> Work:
+    """A working folder with the cache of that phantom. Tests that write to it do so under names of their own."""
+    work = Work(tmp_path_factory.mktemp("work"))
+    prepare(PrepareOptions(data=phantom, work=work.root, image_size=(64,), jobs=2))
+    return work
