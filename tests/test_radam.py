@@ -145,9 +145,7 @@ def test_radam_learns_as_torch_does():
         losses = [optimizer.step(closure).item() for _ in range(300)]
         assert losses[-1] < 1e-4 < losses[0]
         solutions.append(weight.detach())
-    assert_follows(
-        solutions[:1], solutions[1:], tolerance=1e-5
-    )  # a loop through the gradient amplifies rounding
+    assert_follows(solutions[:1], solutions[1:], tolerance=1e-5)  # a loop through the gradient amplifies rounding
 
 
 def test_a_schedule_of_rate_and_momentum_is_followed():
@@ -184,9 +182,7 @@ def test_a_parameter_without_gradient_rests():
             before = [tensor.detach().clone() for tensor in tensors]
             optimizer.step()
             assert_same_bits(tensors[step % 4 :: 3], before[step % 4 :: 3])
-    assert [own.state[tensor]["step"] for tensor in ours] == [
-        oracle.state[tensor]["step"] for tensor in theirs
-    ]
+    assert [own.state[tensor]["step"] for tensor in ours] == [oracle.state[tensor]["step"] for tensor in theirs]
     assert_follows(ours, theirs)
 
 

@@ -71,7 +71,7 @@ def draw_study(seed: int, image_size: int, patient_seed: int | None = None) -> P
     scan = draw_scan(stream(seed, 1), head)
     bleeds = draw_bleeds(stream(seed, 2), head, SHARE_WITH_BLOOD)
     if any(bleed.kind == "intraventricular" for bleed in bleeds):
-        head = replace(head, ventricle=max(head.ventricle, 1.15))  # blood widens what it fills
+        head = replace(head, ventricle=max(head.ventricle, 1.4))  # blood widens what it fills
     spacing = scan.field_of_view / image_size
     slices = [draw_slice(head, bleeds, scan, height, image_size) for height in scan.heights]
     hounsfield = np.stack([hu for hu, _ in slices])
@@ -119,7 +119,7 @@ def draw_scan(rng: np.random.Generator, head: Head) -> Scan:
         noise=rng.uniform(2.2, 4.8),
         kernel=rng.uniform(0.45, 0.75),
         metal=tuple(rng.normal([0, -20, -5], [15, 15, 12])) if rng.random() < 0.05 else None,
-        calibration=float(np.clip(rng.normal(0, 2.5), -6, 6)),
+        calibration=float(np.clip(rng.normal(0, 2.0), -5, 5)),
         glow=0.11 * rng.beta(1.0, 2.2),
         table=(rng.random(), rng.uniform(104, 122), rng.uniform(95, 140), rng.uniform(-150, 700)),
         frame=np.array([0.0, rng.uniform(-30, 150), rng.uniform(-50, 300)]),

@@ -139,7 +139,7 @@ def draw_head(rng: np.random.Generator) -> Head:
             rng.uniform(-5, 55),
             rng.uniform(10, 30) * (rng.random() < 0.2),
         ),
-        haematoma=(rng.uniform(-np.pi, np.pi), rng.uniform(-10, 60), rng.uniform(4, 12) * (rng.random() < 0.25)),
+        haematoma=(rng.uniform(-np.pi, np.pi), rng.uniform(-10, 60), rng.uniform(4, 12) * (rng.random() < 0.18)),
         frontal_sinus=rng.uniform(0, 7),
         offset=tuple(rng.uniform(0, 64, 3)),
     )

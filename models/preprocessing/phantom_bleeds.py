@@ -59,10 +59,10 @@ def draw_epidural(rng, head: Head) -> list[Bleed]:
 
 def draw_subdural(rng, head: Head) -> list[Bleed]:
     left = rng.choice([-1.0, 1.0])
-    thick = rng.uniform(5.5, 17)
+    thick = rng.uniform(6.5, 18)
     centre = (left, rng.normal(0, 0.5), rng.uniform(5, 50))
-    size = (thick, rng.uniform(0.9, 1.7), rng.uniform(25, 55))
-    return [Bleed("subdural", centre, size, rng.uniform(55, 77), rng.random(), 0.5 * thick * (rng.random() < 0.7))]
+    size = (thick, rng.uniform(0.9, 1.7), rng.uniform(30, 60))
+    return [Bleed("subdural", centre, size, rng.uniform(58, 78), rng.random(), 0.5 * thick * (rng.random() < 0.7))]
 
 
 def draw_intraparenchymal(rng, head: Head) -> list[Bleed]:
@@ -94,20 +94,20 @@ def draw_intraparenchymal(rng, head: Head) -> list[Bleed]:
 
 
 def draw_intraventricular(rng, head: Head) -> list[Bleed]:
-    level = rng.uniform(-52, -20)
+    level = rng.uniform(-48, -15)
     return [
-        Bleed("intraventricular", (rng.choice([-1.0, 1.0]), level, 0), (0, 0, 0), rng.uniform(53, 76), rng.random(), 0)
+        Bleed("intraventricular", (rng.choice([-1.0, 1.0]), level, 0), (0, 0, 0), rng.uniform(57, 78), rng.random(), 0)
     ]
 
 
 def draw_subarachnoid(rng, head: Head) -> list[Bleed]:
     style = rng.random()
     if style < 0.45:  # aneurysmal: cisterns and fissures around the circle of Willis
-        centre, reach = (rng.normal(0, 8), rng.uniform(-5, 18), rng.uniform(-8, 4)), rng.uniform(30, 60)
+        centre, reach = (rng.normal(0, 8), rng.uniform(-5, 18), rng.uniform(-8, 6)), rng.uniform(36, 66)
     else:  # over the convexity of one side
         angle = rng.uniform(-np.pi, np.pi)
-        centre, reach = surface_point(head, angle, rng.uniform(-5, 62)), rng.uniform(28, 55)
-    return [Bleed("subarachnoid", centre, (reach, rng.uniform(2.6, 4.8), 0), rng.uniform(55, 75), style, 0)]
+        centre, reach = surface_point(head, angle, rng.uniform(0, 68)), rng.uniform(34, 60)
+    return [Bleed("subarachnoid", centre, (reach, rng.uniform(3.4, 6.0), 0), rng.uniform(60, 78), style, 0)]
 
 
 DRAW = {
@@ -190,8 +190,8 @@ def subarachnoid(bleed: Bleed, brain: Brain) -> np.ndarray:
     reach, width, _ = bleed.size
     near = np.sqrt(brain.points.distance2(bleed.centre)) + 5 * brain.grain < reach
     # Filled sulci are widened by what fills them.
-    sulci = (brain.sulcus < 0.5 * width * (1 - brain.depth / 26)) & (brain.depth < 18) & (brain.points.z > -8)
-    rim = brain.depth < 0.35 * width * (brain.grain > 0)
+    sulci = (brain.sulcus < 0.5 * width * (1 - brain.depth / 32)) & (brain.depth < 22) & (brain.points.z > -8)
+    rim = brain.depth < 0.45 * width * (brain.grain > -0.3)
     return near & (brain.cisterns | sulci | rim)
 
 

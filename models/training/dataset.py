@@ -58,7 +58,7 @@ class SliceDataset(Dataset):
         self.folder = work.slices(config.image_size)
         self.series_ids = slices["series_id"].to_numpy()
         self.chunks = slices["chunk"].to_numpy(int)
-        self.targets = slices.reindex(columns=LABELS).to_numpy(np.float32)  # (slices, 6); NaN where unknown
+        self.targets = slices.reindex(columns=LABELS).to_numpy(np.float32, copy=True)  # (slices, 6); NaN where unknown
         self.seed = config.seed
         self.offsets = sorted({channel.offset for channel in config.channels})
         self.channels = [(self.offsets.index(channel.offset), channel.window) for channel in config.channels]

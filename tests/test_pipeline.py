@@ -1,0 +1,71 @@
+"""The whole path: raw folder -> cache -> runs -> submission.csv."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from models import train_b0_224, train_small
+from models.config import Machine
+from models.inference.blending import blend, equal_weights, load_runs, write_submission
+from models.inference.predict import InferOptions, infer
+from models.inference.predictions import read_predictions
+from models.inference.scoring import score_table
+from models.labels import LABELS
+from models.paths import Work
+from models.prepare import PrepareOptions, prepare
+from models.preprocessing.cleaning import read_labels, read_sample_submission
+from models.preprocessing.phantom_dicom import write_phantom
+from models.preprocessing.raw import find_raw
+from models.training.dataset import read_slices
+from models.training.learner import TrainOptions, train
+
+
+def test_the_real_sample_ends_in_a_valid_submission(real_sample, tmp_path):
+    work, machine = Work(tmp_path), Machine(work=tmp_path, device="cpu")
+    prepare(PrepareOptions(data=real_sample, work=tmp_path, image_size=(64,), jobs=2))
+    small = replace(train_small.CONFIG, epochs=1)
+    b0 = replace(train_b0_224.CONFIG, image_size=64, epochs=1, batch_size=16, pretrained=False)
+    for config in (small, b0):
+        train(TrainOptions(config, fold=0, machine=machine))
+        infer(InferOptions(config.name, fold=0, machine=machine))
+    runs = load_runs(work)
+    assert [run.name for run in runs] == ["b0_224", "small"]
+    sample = read_sample_submission(find_raw(real_sample).sample_submission)
+    write_submission(
+        tmp_path / "submission.csv", blend({run.name: run.test for run in runs}, equal_weights(runs)), sample
+    )
+
+    submission = pd.read_csv(tmp_path / "submission.csv")
+    assert len(submission) == 396
+    assert list(submission["ID"]) == list(sample)
+    assert submission["Label"].between(0, 1).all()
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A fold of the small network as `make demo` trains it."""
+    folder = tmp_path_factory.mktemp("demo")
+    write_phantom(folder / "data", studies=120, test_studies=20, image_size=64, seed=0, jobs=2)
+    prepare(PrepareOptions(data=folder / "data", work=folder, image_size=(64,), jobs=2))
+    train(TrainOptions(train_small.CONFIG, fold=0, machine=Machine(work=folder, device="cpu")))
+    return Work(folder)
+
+
+@pytest.mark.slow
+def test_the_small_network_learns_the_phantom(demo):
+    predictions = read_predictions(demo.run("small", 0) / "valid.parquet", "")
+    labels = read_slices(demo, "train").set_index("image_id")
+    row = score_table(labels, {"small": predictions}).loc["small"]
+    assert row["weighted log loss"] < 0.65 * row["prior"]
+    assert row["AUC any"] > 0.9
+
+
+@pytest.mark.slow
+def test_the_small_network_ranks_real_slices_that_it_never_trained_on(demo, real_sample, tmp_path):
+    prepare(PrepareOptions(data=real_sample, work=tmp_path, image_size=(64,), jobs=2))
+    machine = Machine(work=tmp_path, device="cpu")
+    infer(InferOptions("small", split="train", weights=demo.run("small", 0), machine=machine))
+    predictions = read_predictions(tmp_path / "runs/small/fold0/train.parquet", "")
+    labels = read_labels(real_sample / "stage_2_train.csv")[0].set_index("image_id")[list(LABELS)]
+    assert score_table(labels, {"small": predictions}).loc["small", "AUC any"] >= 0.85

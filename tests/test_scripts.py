@@ -1,0 +1,136 @@
+"""The front doors: what a person types."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tyro
+
+from models.config import TrainConfig
+from models.training.learner import TrainOptions
+from models.training.networks import ARCHITECTURES
+
+MODELS = Path(__file__).parent.parent / "models"
+TRAIN = sorted(MODELS.glob("train_*.py"))
+INFER = sorted(MODELS.glob("infer_*.py"))
+NOUNS = {"__init__", "cli", "config", "errors", "labels", "paths"}
+
+
+def names(paths):
+    return [path.stem.split("_", 1)[1] for path in paths]
+
+
+def run(*arguments, folder=None):
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=folder, check=False, timeout=300
+    )
+
+
+def without_configuration(path):
+    """The syntax tree of a training script, its docstring and the arguments of its CONFIG taken out."""
+    tree = ast.parse(path.read_text())
+    tree.body = tree.body[1:]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "TrainConfig":
+            node.keywords = []
+    return ast.dump(tree)
+
+
+def test_training_scripts_differ_in_their_configuration_alone():
+    assert len({without_configuration(path) for path in TRAIN}) == 1
+
+
+@pytest.mark.parametrize("path", TRAIN, ids=lambda path: path.stem)
+def test_training_script_fits_on_a_page_and_declares_its_name(path):
+    config = importlib.import_module(f"models.{path.stem}").CONFIG
+    assert isinstance(config, TrainConfig)
+    assert path.stem == f"train_{config.name}"
+    assert config.network in ARCHITECTURES
+    assert len(path.read_text().splitlines()) <= 30
+
+
+def test_every_training_script_has_its_inference_twin():
+    assert names(TRAIN) == names(INFER)
+    for path in INFER:
+        name = path.stem.removeprefix("infer_")
+        assert (
+            path.read_text()
+            .replace(f'"{name}"', '"NAME"')
+            .endswith('from models.inference.predict import main\n\nif __name__ == "__main__":\n    main("NAME")\n')
+        )
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*.py")), ids=lambda path: path.stem)
+def test_a_verb_is_run_and_a_noun_is_imported(path):
+    is_run = '__name__ == "__main__"' in path.read_text()
+    assert is_run == (path.stem not in NOUNS)
+    if is_run:
+        assert f"python models/{path.name}" in ast.get_docstring(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize("path", TRAIN, ids=lambda path: path.stem)
+def test_every_field_of_the_configuration_is_a_flag(path, capsys):
+    config = importlib.import_module(f"models.{path.stem}").CONFIG
+    with pytest.raises(SystemExit):
+        tyro.cli(TrainOptions, default=TrainOptions(config), args=["--help"], config=(tyro.conf.OmitArgPrefixes,))
+    text = capsys.readouterr().out
+    for name in [*TrainConfig.__dataclass_fields__, "fold", "work", "device", "workers"]:
+        assert f"--{name.replace('_', '-')}" in text
+
+
+def test_a_misspelt_flag_is_an_error(tmp_path):
+    result = run(MODELS / "train_small.py", "--epoch", 3, folder=tmp_path)
+    assert result.returncode == 2
+    assert "--epoch" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["prepare.py", "--data", "nowhere"], r"error: no data folder at nowhere; name it with --data or RSNA_DATA"),
+        (["train_small.py"], r"error: no cache/metadata_train.parquet; make it with: python models/prepare.py"),
+        (
+            ["infer_b5.py", "--fold", "2"],
+            r"error: no trained network in runs/b5/fold2; train it with: python models/train_b5",
+        ),
+        (["train_small.py", "--max-lr", "-1"], r"max_lr must be above 0, not -1.0"),
+        (["score.py"], r"error: no cache/metadata_train.parquet"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_that_names_the_item_and_the_repair(command, message, tmp_path):
+    script, *flags = command
+    result = run(MODELS / script, *flags, folder=tmp_path)
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    assert re.search(message, " ".join(result.stderr.split()))
+    if result.stderr.startswith("error"):
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_scripts_run_from_any_folder_and_write_into_the_current_one(phantom, tmp_path):
+    result = run(MODELS / "prepare.py", "--data", phantom, "--image-size", 32, "--jobs", 1, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "cache" / "slices_32").is_dir()
+
+
+def test_imports_run_one_way():
+    """inference -> training -> preprocessing -> the facts that every stage shares."""
+    order = ["preprocessing", "training", "inference"]
+    for rank, room in enumerate(order):
+        for path in (MODELS / room).glob("*.py"):
+            for later in order[rank + 1 :]:
+                assert f"models.{later}" not in path.read_text(), f"{path.name} imports {later}"
+    for noun in NOUNS - {"__init__"}:
+        assert not re.search(
+            r"import models\.\w+\.|from models\.(preproc|train|infer)", (MODELS / f"{noun}.py").read_text()
+        )
+
+
+def test_no_module_hides_one_of_the_standard_library():
+    stems = {path.stem for path in MODELS.rglob("*.py")} - {"__init__"}
+    assert not stems & set(sys.stdlib_module_names)

@@ -1,0 +1,157 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastai.callback.schedule import fit_one_cycle  # noqa: F401 (adds the method to Learner)
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+
+from models.config import Machine
+from models.errors import InputError
+from models.inference.predict import InferOptions, infer
+from models.inference.predictions import read_predictions
+from models.labels import LABELS
+from models.train_small import CONFIG
+from models.training.dataset import SliceDataset, make_loader, split_fold
+from models.training.evaluation import predict
+from models.training.learner import EpochSeed, RecomputeBatchNorm, TrainOptions, optimizer, train
+from models.training.loss import WeightedLogLoss
+from models.training.networks import build_network
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def options(prepared):
+    config = replace(CONFIG, name="learner", epochs=2)
+    return TrainOptions(config, fold=1, machine=Machine(work=prepared.root, device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def run(options, prepared):
+    train(options)
+    return prepared.run("learner", 1)
+
+
+def test_a_run_is_the_four_files(run):
+    assert {file.name for file in run.iterdir()} == {"config.json", "model.safetensors", "history.csv", "valid.parquet"}
+
+
+def test_out_of_fold_predictions_are_of_the_folds_patients_alone(run, prepared):
+    _, valid = split_fold(prepared, 1, skip_low_information=False)
+    predictions = read_predictions(run / "valid.parquet", "")
+    assert list(predictions.index) == list(valid["image_id"])
+    assert (predictions.dtypes == np.float32).all()
+
+
+def test_history_holds_an_epoch_a_row_and_the_best_one_is_kept(run):
+    history = pd.read_csv(run / "history.csv")
+    assert list(history.columns) == ["epoch", "train_loss", "valid_loss"]
+    assert list(history["epoch"]) == [1, 2]
+    results = json.loads((run / "config.json").read_text())["results"]
+    assert results["best_epoch"] == history["epoch"][history["valid_loss"].idxmin()]
+    assert results["weighted_log_loss"] == pytest.approx(history["valid_loss"].min(), rel=1e-4)
+
+
+def test_a_finished_run_is_left_alone(run, options, capsys):
+    before = (run / "model.safetensors").stat().st_mtime_ns
+    train(options)
+    assert "is finished" in capsys.readouterr().out
+    assert (run / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_configuration_is_refused_by_the_name_of_the_field(run, options):
+    with pytest.raises(InputError, match=r"fold1 was trained with max_lr 0.003 \(now 0.1\)"):
+        train(replace(options, config=replace(options.config, max_lr=0.1)))
+
+
+def test_the_same_command_gives_the_same_bits(run, options, prepared):
+    train(replace(options, config=replace(options.config, name="again")))
+    other = prepared.run("again", 1)
+    for file in ("model.safetensors", "history.csv", "valid.parquet"):
+        assert (run / file).read_bytes() == (other / file).read_bytes()
+
+
+def test_inference_predicts_every_test_slice_and_is_done_once(run, options, prepared, capsys):
+    infer(InferOptions("learner", fold=1, machine=options.machine))
+    predictions = read_predictions(run / "test.parquet", "")
+    assert list(predictions.index) == list(pd.read_parquet(prepared.metadata("test"))["image_id"])
+    infer(InferOptions("learner", fold=1, machine=options.machine))
+    assert "is there" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"test.parquet was made with tta d4, not none"):
+        infer(InferOptions("learner", fold=1, tta="none", machine=options.machine))
+
+
+def test_a_network_reads_slices_of_another_working_folder(run, options, prepared, tmp_path):
+    """Predictions for one's own data: the weights stay where they were trained."""
+    (tmp_path / "cache").symlink_to(prepared.cache)
+    machine = replace(options.machine, work=tmp_path)
+    infer(InferOptions("learner", fold=1, split="train", weights=run, machine=machine))
+    assert (tmp_path / "runs/learner/fold1/train.parquet").is_file()
+
+
+def test_inference_before_training_names_the_command(options):
+    with pytest.raises(
+        InputError, match=r"no trained network in .*fold0; train it with: python models/train_b2.py --fold 0"
+    ):
+        infer(InferOptions("b2", machine=options.machine))
+
+
+def test_a_batch_larger_than_the_fold_is_refused(options):
+    with pytest.raises(InputError, match=r"lower --batch-size 5000"):
+        train(replace(options, config=replace(options.config, name="large", batch_size=5000)))
+
+
+@pytest.mark.parametrize("name", ["radam", "adam"])
+def test_one_cycle_reaches_the_optimizer(options, prepared, name):
+    """fastai's schedule and weight decay arrive at the torch optimizer's own groups."""
+    config = replace(options.config, optimizer=name, batch_size=16, weight_decay=0.02)
+    slices, _ = split_fold(prepared, 0, skip_low_information=False)
+    loader = make_loader(SliceDataset(slices.head(64), prepared, config, augment=False), 16, 0, shuffle_seed=0)
+    learner = Learner(
+        DataLoaders(loader, loader, device=CPU),
+        build_network(config),
+        loss_func=WeightedLogLoss(),
+        opt_func=optimizer(config),
+        wd=config.weight_decay,
+        cbs=[EpochSeed()],
+    )
+    with learner.no_bar(), learner.no_logging():
+        learner.fit_one_cycle(2, 1e-3)
+    (group,) = learner.opt.opt.param_groups
+    assert group["weight_decay"] == 0.02
+    assert group["lr"] < 1e-5  # the end of the cycle
+    assert max(learner.recorder.hps["lr"]) == pytest.approx(1e-3, rel=0.2) if hasattr(learner.recorder, "hps") else True
+
+
+def test_recomputed_batch_norm_is_the_mean_over_training_batches(options, prepared):
+    slices, _ = split_fold(prepared, 0, skip_low_information=False)
+    loader = make_loader(SliceDataset(slices, prepared, options.config, augment=False), 32, 0, shuffle_seed=0)
+    network = build_network(options.config)
+    callback = RecomputeBatchNorm(loader, 3, CPU)
+    callback.learn = type("Stub", (), {"model": network})()
+    callback.before_validate()
+    first = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    means = []
+    convolution = network.backbone[0][0]
+    with torch.inference_mode():
+        for number, (grey, _) in enumerate(loader):
+            if number == 3:
+                break
+            means.append(convolution((grey.float() / 255 - 0.449) / 0.226).mean(dim=(0, 2, 3)))
+    torch.testing.assert_close(first.running_mean, torch.stack(means).mean(dim=0), rtol=1e-4, atol=1e-5)
+    assert not network.training
+
+
+def test_predictions_keep_the_order_of_the_loader(options, prepared):
+    slices, _ = split_fold(prepared, 0, skip_low_information=False)
+    network = build_network(options.config)
+    forward, backward = (
+        predict(network, make_loader(SliceDataset(table, prepared, options.config, False), 8, 0), CPU, "fp32", "")
+        for table in (slices.head(20), slices.head(20)[::-1])
+    )
+    np.testing.assert_allclose(forward, backward[::-1], rtol=1e-5, atol=1e-6)
+    assert forward.shape == (20, len(LABELS))
