@@ -3,6 +3,7 @@
 import copy
 import math
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -86,7 +87,7 @@ def test_rectification_begins_at_the_sixth_step_of_the_usual_beta2():
 
 def test_rectification_grows_to_one():
     factors = [rectification(step, 0.99) for step in range(6, 3000)]
-    assert all(0 < small < large <= 1 for small, large in zip(factors, factors[1:400], strict=False))
+    assert all(0 < small < large <= 1 for small, large in pairwise(factors[:400]))
     assert factors[-1] == pytest.approx(1)
 
 
@@ -173,7 +174,8 @@ def test_a_parameter_without_gradient_rests():
     ours, theirs = parameters(), parameters()
     own, oracle = RAdam(ours, weight_decay=0.1), TorchRAdam(theirs, weight_decay=0.1)
     own.step()
-    assert not own.state and not oracle.state
+    assert not own.state
+    assert not oracle.state
     for step in range(50):
         for optimizer, tensors in ((own, ours), (oracle, theirs)):
             set_gradients(tensors, seed=step)
@@ -293,7 +295,8 @@ def test_the_state_is_three_plain_tensors_a_parameter():
     take_steps(optimizer, range(7))
     for tensor, state in optimizer.state.items():
         assert set(state) == {"step", "exp_avg", "exp_avg_sq"}
-        assert state["step"].dtype == torch.float32 and state["step"].item() == 7
+        assert state["step"].dtype == torch.float32
+        assert state["step"].item() == 7
         assert state["exp_avg"].shape == state["exp_avg_sq"].shape == tensor.shape
 
 
@@ -322,7 +325,7 @@ def test_a_value_out_of_range_is_named(options, value):
 def test_sparse_and_complex_gradients_are_refused():
     embedding = nn.Embedding(5, 3, sparse=True)
     embedding(torch.tensor([1, 2])).sum().backward()
-    with pytest.raises(RuntimeError, match="dense real gradients, not torch.sparse_coo"):
+    with pytest.raises(RuntimeError, match=r"dense real gradients, not torch.sparse_coo"):
         RAdam(embedding.parameters()).step()
     wave = torch.ones(3, dtype=torch.complex64, requires_grad=True)
     wave.abs().sum().backward()
@@ -384,7 +387,8 @@ def test_one_cycle_under_fastais_wrapper_follows_torch():
     assert own.recorder.values[-1][0] < own.recorder.values[0][0]  # the mean loss of an epoch
     assert_follows(own.model.parameters(), oracle.model.parameters(), tolerance=1e-4)
     assert own.recorder.hps == oracle.recorder.hps
-    assert len(set(own.recorder.hps["lr"])) > 10 and len(set(own.recorder.hps["mom"])) > 10
+    assert len(set(own.recorder.hps["lr"])) > 10
+    assert len(set(own.recorder.hps["mom"])) > 10
     assert set(own.opt.hypers[0]) == {"lr", "mom", "sqr_mom", "eps", "wd"}
     assert [hyper["wd"] for hyper in own.opt.hypers] == [1e-2, 1e-2]
     assert own.opt.hypers[0]["lr"] < own.opt.hypers[1]["lr"]

