@@ -7,7 +7,7 @@ DEMO   := RSNA_DATA=demo/data RSNA_WORK=demo $(PYTHON)
 # Threads that wait should sleep: with several processes on few cores a spinning one costs the others ten times the time.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help demo test check bench picture
+.PHONY: help demo real test check bench picture
 
 help:           ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -43,6 +43,10 @@ check: .venv/installed ## ruff, and notebooks without outputs
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/nbstripout --verify *.ipynb
+
+picture: .venv/installed ## draws docs/phantom.png, the picture of the README
+	$(PYTHON) models/make_phantom.py demo/picture --studies 12 --test-studies 1 --image-size 256
+	mkdir -p docs && cp demo/picture/contact_sheet.png docs/phantom.png
 
 bench: .venv/installed ## the measured claims of the README, each beside its peer
 	$(PYTHON) benchmarks/radam_step.py

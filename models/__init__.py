@@ -1,0 +1,16 @@
+"""The map. Directly in this folder a verb is run; everything else is a noun and is imported.
+
+make_phantom.py      draws synthetic studies                        -> data/       (a stand-in for the challenge's data)
+prepare.py           DICOM files -> metadata, slice store, folds    -> cache/
+train_<name>.py      slices -> the weights of a fold                -> runs/<name>/fold<k>/
+infer_<name>.py      weights -> probabilities of the test slices    -> runs/<name>/fold<k>/test.parquet
+score.py             predictions -> a table of scores
+blending.ipynb       runs -> submission.csv                         (in the folder above)
+
+preprocessing/       DICOM -> Hounsfield slices on disk
+training/            slices -> weights
+inference/           weights -> probabilities -> submission
+labels, paths, config, cli, errors: the facts that all stages share.
+
+Imports run one way: inference -> training -> preprocessing -> the shared facts.
+"""

@@ -83,8 +83,9 @@ def write_submission(file: Path, predictions: pd.DataFrame, submission_ids: pd.S
 
 
 def _finished_folds(work: Work, name: str) -> list[int]:
-    folders = (work.runs / name).glob("fold*")
-    return sorted(int(folder.name.removeprefix("fold")) for folder in folders if read_run(folder) is not None)
+    numbers = [folder.name.removeprefix("fold") for folder in (work.runs / name).glob("fold*")]
+    folds = sorted(int(number) for number in numbers if number.isdecimal())  # fold0_old is none
+    return [fold for fold in folds if read_run(work.run(name, fold)) is not None]
 
 
 def _load_run(work: Work, name: str, folds: list[int]) -> Run:
@@ -93,7 +94,7 @@ def _load_run(work: Work, name: str, folds: list[int]) -> Run:
         folder = work.run(name, fold)
         valid.append(read_predictions(folder / "valid.parquet", f"python models/train_{name}.py --fold {fold}"))
         test.append(read_predictions(folder / "test.parquet", f"python models/infer_{name}.py --fold {fold}"))
-    image_ids = test[0].index.to_series()
+    image_ids = pd.concat(test).index.unique().to_series()
     means = np.mean([align(fold, image_ids, f"runs/{name}: a test.parquet").to_numpy() for fold in test], axis=0)
     out_of_fold = pd.concat(valid)
     if (repeated := out_of_fold.index.duplicated()).any():

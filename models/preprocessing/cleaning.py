@@ -42,10 +42,12 @@ def read_labels(path: Path) -> tuple[pd.DataFrame, list[str]]:
     value that is neither 0 nor 1, contradicting duplicates, or an image without all six labels.
     """
     rows = _split_ids(path, _read_csv(path))
-    wrong = rows.index[~rows["Label"].isin((0, 1))]
+    values = pd.to_numeric(rows["Label"], errors="coerce")  # one word makes the whole column text
+    wrong = rows.index[~values.isin((0, 1))]
     if len(wrong):
         row = rows.loc[wrong[0]]
         raise InputError(f"{path} holds {row['Label']!r} for {row['ID']} ({len(wrong):,} such rows); a label is 0 or 1")
+    rows = rows.assign(Label=values)
     unique = rows.drop_duplicates(["image_id", "subtype", "Label"])
     if (contradicting := unique.duplicated(["image_id", "subtype"])).any():
         raise InputError(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -65,7 +66,7 @@ def read_header(path: Path) -> dict:
     Raises UnreadableSliceError if the file is not DICOM or lacks the fields that give a slice its size.
     """
     dataset = _read(path, stop_before_pixels=True)
-    row: dict = {name: str(dataset.get(tag, "")).strip() for name, tag in _IDENTIFIERS.items()}
+    row: dict = {name: str(_element(dataset, tag) or "").strip() for name, tag in _IDENTIFIERS.items()}
     for name, tag in _NUMBERS.items():
         row[name] = _floats(dataset, tag, 1)[0]
     for name, (tag, length) in _VECTORS.items():
@@ -129,10 +130,17 @@ def _read(path: Path, **options) -> pydicom.Dataset:
         raise UnreadableSliceError(f"cannot be read: {_one_line(error)}") from error
 
 
+def _element(dataset: pydicom.Dataset, tag: str) -> Any:
+    try:
+        return dataset.get(tag)  # pydicom parses an element when it is asked for
+    except Exception as error:
+        raise UnreadableSliceError(f"{tag} cannot be read: {_one_line(error)}") from error
+
+
 def _floats(dataset: pydicom.Dataset, tag: str, length: int) -> list[float]:
     """The first `length` numbers of an element, NaN where it is absent, empty or not a number."""
+    value = _element(dataset, tag)
     try:
-        value = dataset.get(tag)
         values = [value] if np.isscalar(value) or value is None else list(value)
         numbers = [float(number) for number in values[:length]]
     except (TypeError, ValueError, OverflowError):

@@ -14,9 +14,11 @@ def make_folds(table: pd.DataFrame, folds: int, seed: int) -> pd.DataFrame:
     """Assign every patient of a labelled slice table to a fold; returns `patient_id`, `fold`, sorted by patient.
 
     A patient's slices never stand on both sides of a split (285 patients of the challenge have several studies).
-    Stratified by each slice's rarest subtype, so that epidural, 0.4 % of slices, is spread too. Raises InputError with
-    fewer patients than folds.
+    Stratified by each slice's rarest subtype, so that epidural, 0.4 % of slices, is spread too. Raises InputError for
+    fewer than two folds, and with fewer patients than folds.
     """
+    if folds < 2:
+        raise InputError(f"--folds {folds} leaves nothing to validate on; ask for at least 2")
     patients = table["patient_id"].nunique()
     if patients < folds:
         raise InputError(

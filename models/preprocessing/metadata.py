@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from models.errors import InputError
 from models.preprocessing.dicom import UnreadableSliceError, read_header
 from models.preprocessing.parallel import progress_map
 
@@ -21,6 +22,7 @@ def collect_headers(files: list[Path], jobs: int, title: str) -> tuple[pd.DataFr
     """Read the headers of `files` in parallel.
 
     Returns one row a readable file (identifiers, geometry, pixel format; the column `path`), and the problems.
+    Raises InputError if there is no readable file at all.
     """
     rows, problems = [], []
     for path, row in zip(files, progress_map(_header_row, files, jobs, title), strict=True):
@@ -28,7 +30,12 @@ def collect_headers(files: list[Path], jobs: int, title: str) -> tuple[pd.DataFr
             problems.append(problem(path.name, row, "left out"))
         else:
             rows.append({**row, "path": path})
-    table = pd.DataFrame(rows, columns=None if rows else ["image_id", "series_id", "path"])
+    if not rows:
+        reason = f", first: {problems[0]['problem']}" if problems else ""
+        raise InputError(
+            f"{title}: none of {len(files)} files is a DICOM slice{reason}; name another folder with --data"
+        )
+    table = pd.DataFrame(rows)
     repeated = table.duplicated("image_id")
     problems += [
         problem(path.name, "SOPInstanceUID of another file", "left out") for path in table.loc[repeated, "path"]

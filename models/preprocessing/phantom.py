@@ -99,7 +99,7 @@ def draw_scan(rng: np.random.Generator, head: Head) -> Scan:
     tilt = np.clip(rng.normal(-13, 6), -25, -2) if tilted else 0.0
     scale = rng.uniform(0.94, 1.06)
     spacing = rng.choice([5.0, 5.0, 4.8, 5.4, 4.5])
-    lowest = rng.uniform(-75, -32)
+    lowest = rng.uniform(-68, -30)
     heights = [lowest]
     thin_base = rng.random() < 0.2  # thin slices through the posterior fossa, thick ones above
     while heights[-1] < scale * head.top + rng.uniform(4, 12):

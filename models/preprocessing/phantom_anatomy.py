@@ -194,7 +194,7 @@ def bone_thickness(head: Head, p: Points) -> np.ndarray:
 def skull_base(p: Points) -> np.ndarray:
     """Height of the floor of the three cranial fossae in mm."""
     side = np.abs(p.x)
-    anterior = 2 + 7 * np.exp(-np.square((side - 30) / 14)) - 6 * np.exp(-np.square(side / 6))
+    anterior = -5 + 8 * np.exp(-np.square((side - 30) / 14)) - 5 * np.exp(-np.square(side / 6))
     middle = -25 + 17 * np.exp(-np.square(side / 14))
     ridge_line = 2 - 0.5 * side
     ridge = 9 * np.exp(-np.square((p.y - ridge_line) / 5)) * (side > 12)
@@ -261,12 +261,12 @@ def paint_vault(head: Head, p: Points, depth: np.ndarray, hu: np.ndarray) -> np.
     floor[low] = skull_base(p.take(low)) + 1.2 * grain[low]
     inner = depth - thickness
     cavity = (inner > 0) & (p.z > floor)
-    brow = (p.y > 45) & (p.z > -7 + 2 * grain) & (inner < 2)
+    brow = (p.y > 45) & (p.z > -11 + 2 * grain) & (inner < 2)
     bone = (depth > 0) & ~cavity & ((p.z > floor - 3.5 - 1.5 * grain) | brow)
     diploe = (np.abs(inner + 0.5 * thickness) < 0.22 * thickness) & (head.bone > 6)
     hu[bone] = (CORTICAL_BONE + 150 * grain - 450 * diploe)[bone]
     sinus = Points(np.abs(p.x), p.y / head.half_length * 87, p.z)
-    hu[bone & (sinus.distance2((11, 81, 6), (8 + head.frontal_sinus, 4, 4 + head.frontal_sinus)) < 1)] = (
+    hu[bone & (sinus.distance2((11, 81, 2), (8 + head.frontal_sinus, 4, 4 + head.frontal_sinus)) < 1)] = (
         AIR if head.frontal_sinus > 2 else 900
     )
     return np.where(cavity, np.minimum(inner, p.z - floor), -1)

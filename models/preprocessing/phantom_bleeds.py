@@ -52,7 +52,7 @@ def surface_point(head: Head, angle: float, height: float) -> tuple[float, float
 
 def draw_epidural(rng, head: Head) -> list[Bleed]:
     angle = rng.normal(0.2, 0.45) if rng.random() < 0.75 else rng.uniform(-1.2, 1.2)
-    centre = surface_point(head, angle + np.pi * (rng.random() < 0.5), rng.uniform(-6, 50))
+    centre = surface_point(head, angle + np.pi * (rng.random() < 0.5), rng.uniform(8, 58))
     thick = rng.uniform(9, 23)
     return [Bleed("epidural", centre, (thick, rng.uniform(24, 40), 0), rng.uniform(57, 78), rng.random(), 0.3 * thick)]
 
@@ -60,7 +60,7 @@ def draw_epidural(rng, head: Head) -> list[Bleed]:
 def draw_subdural(rng, head: Head) -> list[Bleed]:
     left = rng.choice([-1.0, 1.0])
     thick = rng.uniform(6.5, 18)
-    centre = (left, rng.normal(0, 0.5), rng.uniform(5, 50))
+    centre = (left, rng.normal(0, 0.5), rng.uniform(18, 60))
     size = (thick, rng.uniform(0.9, 1.7), rng.uniform(30, 60))
     return [Bleed("subdural", centre, size, rng.uniform(58, 78), rng.random(), 0.5 * thick * (rng.random() < 0.7))]
 
@@ -102,12 +102,13 @@ def draw_intraventricular(rng, head: Head) -> list[Bleed]:
 
 def draw_subarachnoid(rng, head: Head) -> list[Bleed]:
     style = rng.random()
-    if style < 0.45:  # aneurysmal: cisterns and fissures around the circle of Willis
+    if style < 0.35:  # aneurysmal: cisterns and fissures around the circle of Willis
         centre, reach = (rng.normal(0, 8), rng.uniform(-5, 18), rng.uniform(-8, 6)), rng.uniform(36, 66)
     else:  # over the convexity of one side
         angle = rng.uniform(-np.pi, np.pi)
-        centre, reach = surface_point(head, angle, rng.uniform(0, 68)), rng.uniform(34, 60)
-    return [Bleed("subarachnoid", centre, (reach, rng.uniform(3.4, 6.0), 0), rng.uniform(60, 78), style, 0)]
+        centre, reach = surface_point(head, angle, rng.uniform(12, 76)), rng.uniform(34, 64)
+    mass = rng.uniform(0, 5) * (style >= 0.35)  # the hemisphere under it swells
+    return [Bleed("subarachnoid", centre, (reach, rng.uniform(2.2, 5.4), 0), rng.uniform(55, 76), style, mass)]
 
 
 DRAW = {
@@ -137,7 +138,7 @@ def paint_bleeds(bleeds: tuple[Bleed, ...], brain: Brain) -> np.ndarray:
     blood = np.zeros((len(SUBTYPES), brain.depth.size), bool)
     for bleed in bleeds:
         where = KINDS[bleed.kind](bleed, brain)
-        brain.hounsfield[where] = np.clip(bleed.hounsfield + 2.5 * brain.grain[where], 50, 80)
+        brain.hounsfield[where] = np.clip(bleed.hounsfield + 3.5 * brain.grain[where], 50, 80)
         blood[:, where] = False  # the last painted lies in front
         blood[SUBTYPES.index(bleed.kind)] |= where
     return blood
@@ -169,7 +170,7 @@ def intraparenchymal(bleed: Bleed, brain: Brain) -> np.ndarray:
     p = brain.points
     radius = np.sqrt(p.distance2(bleed.centre, bleed.size)) + 0.18 * brain.grain
     inside = (p.x * bleed.centre[0] > 0) & (brain.depth > 1.0) & ~brain.ventricles
-    seam = inside & (radius < 1 + (2 + 5 * bleed.style) / min(bleed.size))
+    seam = inside & (radius < 1 + (2 + 14 * bleed.style**3) / min(bleed.size))
     brain.hounsfield[seam & (brain.hounsfield > 20) & (brain.hounsfield < 45)] = 21
     return inside & (radius < 1)
 
@@ -190,9 +191,9 @@ def subarachnoid(bleed: Bleed, brain: Brain) -> np.ndarray:
     reach, width, _ = bleed.size
     near = np.sqrt(brain.points.distance2(bleed.centre)) + 5 * brain.grain < reach
     # Filled sulci are widened by what fills them.
-    sulci = (brain.sulcus < 0.5 * width * (1 - brain.depth / 32)) & (brain.depth < 22) & (brain.points.z > -8)
+    sulci = (brain.sulcus < 0.5 * width * (1 - brain.depth / 36)) & (brain.depth < 27) & (brain.points.z > 0)
     rim = brain.depth < 0.45 * width * (brain.grain > -0.3)
-    return near & (brain.cisterns | sulci | rim)
+    return near & (brain.cisterns & (brain.points.z > -20) | sulci | rim)
 
 
 KINDS = {

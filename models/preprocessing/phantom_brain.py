@@ -66,7 +66,7 @@ def paint_brain(head: Head, p: Points, depth: np.ndarray, shift: np.ndarray, swe
     pull = 0.25 + 0.75 * 68 / radius
     sulcus = np.abs(texture(head, Points(p.x * pull, p.y * pull, p.z * pull), 1.35)) * 3.7
 
-    grey = (depth < 5.5 + grain) | ((sulcus < 4 + 0.5 * width) & (depth < 15 + 3 * grain))
+    grey = (depth < 5.5 + grain) | ((sulcus < 4 + 0.5 * width) & (depth < 20 + 4 * grain))
     for centre, radii in DEEP_GREY:
         grey |= side.distance2(centre, radii) < 1
     hu = np.where(grey | behind, np.float32(head.grey), np.float32(head.white)) + 0.7 * grain
@@ -81,7 +81,7 @@ def paint_brain(head: Head, p: Points, depth: np.ndarray, shift: np.ndarray, swe
         seam = ventricle_mask(head, p, 1.0, head.leukoaraiosis * (1 + 0.3 * grain)) & ~grey & ~behind
         hu[seam] = head.white - 8
     cisterns = cistern_mask(head, p, depth, stem, tentorium, behind, grain)
-    open_sulcus = (sulcus < 0.5 * width * (1 - depth / 22)) & (depth < 15 + 3 * grain) & ~stem
+    open_sulcus = (sulcus < 0.5 * width * (1 - depth / 30)) & (depth < 21 + 4 * grain) & ~stem
     open_sulcus |= depth < 0.3 * width
     hu[open_sulcus & (~behind | (sulcus < 0.2 * width)) | cisterns | ventricles] = head.csf
     paint_membranes(head, p, depth, tentorium, stem, hu)

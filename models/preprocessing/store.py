@@ -4,6 +4,7 @@ Chosen over PNG, JPEG-LS and HDF5 by measurement: exact int16 Hounsfield units s
 neighbours is one open file.
 """
 
+import math
 import zlib
 from pathlib import Path
 
@@ -71,18 +72,25 @@ class Series:
         self.path = path
         try:
             self._array = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
-            self._crc32 = self._array.schunk.vlmeta["crc32"]
+            self._crc32 = list(self._array.schunk.vlmeta["crc32"])
+            chunk_bytes = self._array.schunk.chunksize
         except FileNotFoundError:
             raise InputError(f"no {path}; make it with: {_repair(path)}") from None
         except Exception as error:  # blosc2 raises RuntimeError, ValueError, KeyError ... for a damaged header
             raise self._damaged("its header cannot be read") from error
+        count, *shape = self._array.shape  # no checksum covers the shape, but each of its numbers stands there twice
+        if count != len(self._crc32) or math.prod(shape) * np.dtype(np.int16).itemsize != chunk_bytes:
+            raise self._damaged("its header contradicts itself")
 
     def __len__(self) -> int:
         return len(self._array)
 
     def read(self, index: int) -> np.ndarray:
         """Slice `index` in Hounsfield units, int16 (size, size). Raises InputError if its bytes have changed."""
-        chunk = self._array.schunk.get_chunk(index)
+        try:
+            chunk = self._array.schunk.get_chunk(index)
+        except RuntimeError as error:
+            raise self._damaged(f"slice {index} cannot be found in it") from error
         if zlib.crc32(chunk) != self._crc32[index]:
             raise self._damaged(f"the checksum of slice {index} does not match")
         values = np.empty(self._array.shape[1:], dtype=np.int16)

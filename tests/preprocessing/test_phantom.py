@@ -23,7 +23,7 @@ from models.preprocessing.pictures import WINDOWS, contact_sheet
 # The RSNA's identifiers are not valid UIDs, and pydicom says so for every one.
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 
-STUDIES = 40  # as many as the statistical laws need
+STUDIES = 36  # as many as the statistical laws need
 
 # What stands in a file of the challenge, and nothing else does.
 RSNA_ELEMENTS = {
@@ -97,14 +97,14 @@ def test_a_seed_gives_the_same_study():
     assert not np.array_equal(first.hounsfield[:10], other.hounsfield[:10])
 
 
-def test_a_seed_is_one_patient_at_every_image_size():
-    for seed in (0, 1, 5):
-        small, large = draw_study(seed, 48), draw_study(seed, 96)
+def test_a_seed_is_one_patient_at_every_image_size(studies):
+    for seed in (0, 1):
+        small, large = studies[seed], draw_study(seed, 64)
         assert len(small.labels) == len(large.labels)
         assert (small.labels != large.labels).mean() < 0.03
         assert small.pixel_spacing == pytest.approx(2 * large.pixel_spacing)
         assert middles(small) == pytest.approx(middles(large))
-        reduced = [cv2.resize(image, (48, 48), interpolation=cv2.INTER_AREA) for image in large.hounsfield]
+        reduced = [cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA) for image in large.hounsfield]
         brain = (small.hounsfield > 0) & (small.hounsfield < 80)
         difference = np.abs(np.stack(reduced).astype(float) - small.hounsfield)
         assert np.median(difference[brain]) < 5
@@ -145,7 +145,7 @@ def test_blood_has_50_to_80_hounsfield_units_and_lies_where_anatomy_puts_it():
         assert brain.ventricles[where["intraventricular"]].all()
         assert not brain.ventricles[where["intraparenchymal"]].any()
         outside = where["subarachnoid"] & ~brain.cisterns
-        assert brain.sulcus[outside & (brain.depth > 2)].max(initial=0) < 3  # in or at a sulcus
+        assert brain.sulcus[outside & (brain.depth > 4)].max(initial=0) < 3  # in or at a sulcus
         seen.update(kind for kind in SUBTYPES if where[kind].any())
     assert set(seen) == set(SUBTYPES)
 

@@ -1,0 +1,248 @@
+"""Laws of step 1: a raw folder becomes one consistent cache, and what is wrong with a file is a line, not an end."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from models.errors import InputError
+from models.labels import LABELS
+from models.paths import Work, read_parquet
+from models.prepare import PrepareOptions, prepare
+from models.preprocessing.cleaning import read_labels
+from models.preprocessing.dicom import read_slice
+from models.preprocessing.phantom_dicom import write_phantom
+from models.preprocessing.series import UNREADABLE
+from models.preprocessing.store import Series, fit_to_square
+
+SIZE = 48
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory) -> PrepareOptions:
+    """Options for a small phantom; prepare has run with them."""
+    folder = tmp_path_factory.mktemp("prepare")
+    write_phantom(folder / "data", studies=6, test_studies=1, image_size=SIZE, jobs=1)
+    done = PrepareOptions(data=folder / "data", work=folder, image_size=(SIZE,), folds=3, jobs=1)
+    prepare(done)
+    return done
+
+
+@pytest.fixture
+def copied(options, tmp_path) -> PrepareOptions:
+    """The same with a copy of the cache, to be changed."""
+    shutil.copytree(Work(options.work).cache, tmp_path / "cache")
+    return replace(options, work=tmp_path)
+
+
+def metadata(options: PrepareOptions, split: str) -> pd.DataFrame:
+    return read_parquet(Work(options.work).metadata(split), "python models/prepare.py")
+
+
+def problems(options: PrepareOptions) -> pd.DataFrame:
+    return pd.read_csv(Work(options.work).problems)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def drop_lines(path: Path, start: str) -> None:
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if not line.startswith(start)))
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_every_slice_has_a_row_in_anatomical_order_and_its_place_in_the_store(options, split):
+    table = metadata(options, split)
+    assert sorted(table["image_id"]) == sorted(path.stem for path in (options.data / f"stage_2_{split}").iterdir())
+    for series_id, series in table.groupby("series_id"):
+        assert series["z"].is_monotonic_increasing
+        assert list(series["chunk"]) == list(range(len(series)))
+        stored = Series(Work(options.work).series(SIZE, series_id))
+        assert len(stored) == len(series)
+        for image_id, chunk in zip(series["image_id"], series["chunk"], strict=True):
+            hounsfield = read_slice(options.data / f"stage_2_{split}" / f"{image_id}.dcm")
+            assert np.array_equal(stored.read(chunk), fit_to_square(hounsfield, SIZE))
+
+
+def test_the_labels_stand_beside_their_slices(options):
+    truth = read_labels(options.data / "stage_2_train.csv")[0].set_index("image_id")
+    table = metadata(options, "train").set_index("image_id")
+    pd.testing.assert_frame_equal(table[list(LABELS)], truth.loc[table.index], check_index_type=False)
+    assert not set(LABELS) & set(metadata(options, "test"))
+
+
+def test_every_patient_has_a_fold(options):
+    folds = pd.read_csv(Work(options.work).folds)
+    assert sorted(folds["patient_id"]) == sorted(metadata(options, "train")["patient_id"].unique())
+    assert set(folds["fold"]) == {0, 1, 2}
+
+
+def test_a_whole_folder_has_no_problems(options):
+    assert list(problems(options).columns) == ["item", "problem", "treatment"]
+    assert problems(options).empty
+
+
+def test_the_cache_holds_these_files_and_no_others(options):
+    series = {name for split in ("train", "test") for name in metadata(options, split)["series_id"]}
+    stores = [f"slices_48/{name}.b2nd" for name in series]
+    tables = ["folds.csv", "metadata_test.parquet", "metadata_train.parquet", "prepare.json", "problems.csv"]
+    assert sorted(contents(Work(options.work).cache)) == sorted([*tables, *stores])
+
+
+def test_the_raw_folder_is_never_written_to(options):
+    assert sorted(path.name for path in options.data.iterdir()) == [
+        "contact_sheet.png",
+        "phantom.json",
+        "phantom_test_labels.csv",
+        "stage_2_sample_submission.csv",
+        "stage_2_test",
+        "stage_2_train",
+        "stage_2_train.csv",
+    ]
+
+
+def test_the_number_of_processes_changes_no_byte(options, tmp_path):
+    prepare(replace(options, work=tmp_path, jobs=2))
+    assert contents(tmp_path / "cache") == contents(Work(options.work).cache)
+
+
+def test_a_second_call_does_nothing(copied, capsys):
+    files = [path for path in Work(copied.work).cache.rglob("*") if path.is_file()]
+    times = [path.stat().st_mtime_ns for path in files]
+    prepare(copied)
+    assert "nothing to do" in capsys.readouterr().out
+    assert [path.stat().st_mtime_ns for path in files] == times
+
+
+def test_an_added_size_keeps_everything_else(copied):
+    cache = Work(copied.work).cache
+    before = contents(cache)
+    prepare(replace(copied, image_size=(32,)))
+    after = contents(cache)
+    added = {name for name in after if name.startswith("slices_32/")}
+    assert {name: after[name] for name in after if name not in added and name != "prepare.json"} == {
+        name: before[name] for name in before if name != "prepare.json"
+    }
+    assert len(added) == len([name for name in before if name.startswith("slices_48/")])
+    prepare(replace(copied, image_size=(32, SIZE)))  # both are there
+    assert contents(cache) == after
+
+
+def test_a_call_that_was_interrupted_is_completed(copied, options):
+    cache = Work(copied.work).cache
+    (cache / "prepare.json").unlink()
+    (cache / "metadata_test.parquet").unlink()
+    next((cache / "slices_48").iterdir()).unlink()
+    prepare(copied)
+    assert contents(cache) == contents(Work(options.work).cache)
+
+
+@pytest.mark.parametrize(("changes", "named"), [({"folds": 2}, "--folds 3"), ({"seed": 1}, "--seed 0")])
+def test_other_folds_are_refused_and_the_difference_is_named(copied, changes, named):
+    before = contents(copied.work)
+    with pytest.raises(InputError, match=named):
+        prepare(replace(copied, **changes))
+    assert contents(copied.work) == before
+
+
+def test_another_raw_folder_is_refused(copied, tmp_path):
+    shutil.copytree(copied.data, tmp_path / "data")
+    next((tmp_path / "data" / "stage_2_train").iterdir()).unlink()
+    with pytest.raises(InputError, match="another raw folder"):
+        prepare(replace(copied, data=tmp_path / "data"))
+
+
+@pytest.fixture(scope="module")
+def damaged(options, tmp_path_factory):
+    """Options for a copy of the raw folder in which one thing of each kind is wrong, and which slice has what."""
+    folder = tmp_path_factory.mktemp("damaged")
+    data = shutil.copytree(options.data, folder / "data")
+    train, test = metadata(options, "train")["image_id"], metadata(options, "test")["image_id"]
+    wrong = dict(zip(["text", "cut", "unlabelled", "deleted", "repeated"], train[3:28:5], strict=True))
+    wrong["test deleted"] = test[5]
+    slices = data / "stage_2_train"
+    (slices / f"{wrong['text']}.dcm").write_text("no DICOM")
+    cut = slices / f"{wrong['cut']}.dcm"
+    cut.write_bytes(cut.read_bytes()[:-500])
+    (slices / f"{wrong['deleted']}.dcm").unlink()
+    (data / "stage_2_test" / f"{wrong['test deleted']}.dcm").unlink()
+    labels = data / "stage_2_train.csv"
+    drop_lines(labels, wrong["unlabelled"])
+    rows = [line for line in labels.read_text().splitlines(True) if line.startswith(wrong["repeated"])]
+    labels.write_text(labels.read_text() + "".join(rows))
+    done = replace(options, data=data, work=folder)
+    prepare(done)
+    return done, wrong
+
+
+def test_each_thing_that_is_wrong_is_a_line_and_nothing_else_is(damaged):
+    options, wrong = damaged
+    lines = problems(options).set_index("item")["problem"]
+    assert lines.index.is_unique
+    words = {
+        f"{wrong['text']}.dcm": "not a DICOM file",
+        f"{wrong['cut']}.dcm": "pixels cannot be decoded",
+        wrong["text"]: "without a slice",
+        wrong["deleted"]: "without a slice",
+        wrong["unlabelled"]: "without a label",
+        wrong["repeated"]: "more than once",
+        wrong["test deleted"]: "no slice",
+    }
+    assert set(lines.index) == set(words)
+    assert all(word in lines[item] for item, word in words.items())
+
+
+def test_the_other_slices_are_prepared_all_the_same(damaged, options):
+    damaged_options, wrong = damaged
+    table = metadata(damaged_options, "train")
+    whole = metadata(options, "train").set_index("image_id")
+    assert set(whole.index) - set(table["image_id"]) == {wrong["text"], wrong["deleted"]}
+    assert list(table.loc[table["chunk"] == UNREADABLE, "image_id"]) == [wrong["cut"]]
+    assert list(table.loc[table["any"].isna(), "image_id"]) == [wrong["unlabelled"]]
+    for series_id, series in table[table["chunk"] != UNREADABLE].groupby("series_id"):
+        stored = Series(Work(damaged_options.work).series(SIZE, series_id))
+        original = Series(Work(options.work).series(SIZE, series_id))
+        assert list(series["chunk"]) == list(range(len(stored)))
+        for image_id, chunk in zip(series["image_id"], series["chunk"], strict=True):
+            assert np.array_equal(stored.read(chunk), original.read(whole.loc[image_id, "chunk"]))
+
+
+def test_a_test_slice_without_a_file_has_a_row_to_be_predicted(damaged, options):
+    damaged_options, wrong = damaged
+    table = metadata(damaged_options, "test").set_index("image_id")
+    row = table.loc[wrong["test deleted"]]
+    assert row["chunk"] == UNREADABLE
+    assert pd.isna(row["series_id"])
+    assert sorted(table.index) == sorted(metadata(options, "test")["image_id"])
+
+
+def test_a_series_without_one_readable_slice_has_no_store(options, tmp_path):
+    data = shutil.copytree(options.data, tmp_path / "data")
+    table = metadata(options, "train")
+    series = table[table["series_id"] == table["series_id"].iloc[0]]
+    for image_id in series["image_id"]:
+        path = data / "stage_2_train" / f"{image_id}.dcm"
+        path.write_bytes(path.read_bytes()[:-100])
+    changed = replace(options, data=data, work=tmp_path)
+    prepare(changed)
+    assert len(problems(changed)) == len(series)
+    assert not Work(tmp_path).series(SIZE, series["series_id"].iloc[0]).exists()
+    assert (metadata(changed, "train")["chunk"] == UNREADABLE).sum() == len(series)
+
+
+def test_a_label_file_that_cannot_be_used_stops_before_any_work(options, tmp_path):
+    data = shutil.copytree(options.data, tmp_path / "data")
+    (data / "stage_2_train.csv").write_text("ID,Value\n")
+    with pytest.raises(InputError, match="Label"):
+        prepare(replace(options, data=data, work=tmp_path / "work"))
+    assert not (tmp_path / "work").exists()
+
+
+def test_fewer_patients_than_folds_are_refused(options, tmp_path):
+    with pytest.raises(InputError, match="--folds"):
+        prepare(replace(options, work=tmp_path, folds=50))
+    assert not (tmp_path / "cache" / "prepare.json").exists()

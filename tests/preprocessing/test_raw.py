@@ -1,0 +1,100 @@
+"""Laws of the raw folder: every layout that Kaggle has used is found, and what is missing is named."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from models.errors import InputError
+from models.preprocessing.raw import find_raw
+
+NESTED = "rsna-intracranial-hemorrhage-detection"
+
+
+def lay_out(root: Path, stage: int = 2, suffix: str = "") -> Path:
+    for split in ("train", "test"):
+        folder = root / f"stage_{stage}_{split}{suffix}"
+        folder.mkdir(parents=True)
+        for name in "ba":
+            (folder / f"ID_{split}{name}.dcm").write_bytes(name.encode())
+    for table in ("train", "sample_submission"):
+        (root / f"stage_{stage}_{table}.csv").write_text("ID,Label\n")
+    return root
+
+
+@pytest.mark.parametrize("nested", ["", NESTED], ids=["plain", "nested"])
+@pytest.mark.parametrize("suffix", ["", "_images"])
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_layout_of_kaggle_is_found(tmp_path, stage, suffix, nested):
+    root = lay_out(tmp_path / nested, stage, suffix)
+    raw = find_raw(tmp_path)
+    assert raw.stage == stage
+    assert (raw.train, raw.test) == (root / f"stage_{stage}_train{suffix}", root / f"stage_{stage}_test{suffix}")
+    assert raw.labels == root / f"stage_{stage}_train.csv"
+    assert raw.sample_submission == root / f"stage_{stage}_sample_submission.csv"
+
+
+def test_the_second_stage_counts_where_both_are_there(tmp_path):
+    for stage in (1, 2):
+        lay_out(tmp_path, stage)
+    assert find_raw(tmp_path).stage == 2
+
+
+def test_slices_are_sorted_by_name_and_other_files_are_none(tmp_path):
+    raw = find_raw(lay_out(tmp_path))
+    (raw.train / "notes.txt").write_text("")
+    assert [path.name for path in raw.files("train")] == ["ID_traina.dcm", "ID_trainb.dcm"]
+    assert [path.name for path in raw.files("test")] == ["ID_testa.dcm", "ID_testb.dcm"]
+
+
+def test_the_real_sample_has_the_layout(real_sample):
+    raw = find_raw(real_sample)
+    assert raw.stage == 2
+    assert (len(raw.files("train")), len(raw.files("test"))) == (236, 66)
+
+
+def test_a_missing_data_folder_is_named_with_the_ways_out(tmp_path):
+    with pytest.raises(InputError) as caught:
+        find_raw(tmp_path / "absent")
+    assert all(word in str(caught.value) for word in (str(tmp_path / "absent"), "--data", "RSNA_DATA", "make_phantom"))
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("name", ["train", "test", "train.csv", "sample_submission.csv"])
+def test_a_missing_part_is_named(tmp_path, stage, name):
+    part = lay_out(tmp_path, stage) / f"stage_{stage}_{name}"
+    part.rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=f"stage_{stage}_{name}"):
+        find_raw(tmp_path)
+
+
+def test_an_empty_data_folder_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="stage_1_train"):
+        find_raw(tmp_path)
+
+
+def test_a_file_in_place_of_a_folder_is_not_taken_for_it(tmp_path):
+    lay_out(tmp_path)
+    (tmp_path / "stage_2_test").rename(tmp_path / "elsewhere")
+    (tmp_path / "stage_2_test").write_text("")
+    with pytest.raises(InputError, match="stage_2_test"):
+        find_raw(tmp_path)
+
+
+def test_the_fingerprint_changes_with_every_file_and_not_with_the_place(tmp_path):
+    original = find_raw(lay_out(tmp_path / "original" / "data")).fingerprint()
+    changes = {
+        "moved": lambda root: None,
+        "added": lambda root: (root / "stage_2_test" / "ID_new.dcm").write_bytes(b"a"),
+        "removed": lambda root: (root / "stage_2_train" / "ID_traina.dcm").unlink(),
+        "renamed": lambda root: (root / "stage_2_train" / "ID_traina.dcm").rename(root / "stage_2_train" / "ID_x.dcm"),
+        "grown": lambda root: (root / "stage_2_train" / "ID_traina.dcm").write_bytes(b"longer"),
+        "labels": lambda root: (root / "stage_2_train.csv").write_text("ID,Label\nID_a_any,1\n"),
+        "sample": lambda root: (root / "stage_2_sample_submission.csv").write_text("ID,Label\nID_a_any,1\n"),
+    }
+    fingerprints = {"original": original}
+    for name, change in changes.items():
+        change(lay_out(tmp_path / name / "data"))
+        fingerprints[name] = find_raw(tmp_path / name / "data").fingerprint()
+    assert fingerprints.pop("moved") == original
+    assert all(one != other for one, other in itertools.combinations(fingerprints.values(), 2))

@@ -1,0 +1,175 @@
+"""Laws of the slice store: exact, self-checking, and readable from forked workers."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader, Dataset
+
+from models.errors import InputError
+from models.preprocessing.dicom import HOUNSFIELD_RANGE
+from models.preprocessing.store import Series, fit_to_square, write_series
+
+AIR = HOUNSFIELD_RANGE[0]
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(*HOUNSFIELD_RANGE, size=shape, endpoint=True).astype(np.int16)
+
+
+def head(count: int, size: int) -> np.ndarray:
+    """Slices (count, size, size) that compress: noise in the middle, air around it."""
+    slices = np.full((count, size, size), AIR, np.int16)
+    slices[:, size // 4 : -size // 4, size // 4 : -size // 4] = noise(count, size // 2, size // 2)
+    return slices
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A stored series, and the slices in it."""
+    path, slices = tmp_path / "slices_16" / "ID_a.b2nd", head(5, 16)
+    write_series(path, slices)
+    return path, slices
+
+
+class StoredSlices(Dataset):
+    def __init__(self, path):
+        self.series = Series(path)
+
+    def __len__(self):
+        return len(self.series)
+
+    def __getitem__(self, index):
+        return torch.from_numpy(self.series.read(index))
+
+
+@pytest.mark.parametrize(
+    "slices",
+    [
+        noise(7, 33, 33),
+        head(20, 64),
+        np.full((1, 512, 512), AIR, np.int16),
+        np.stack([np.full((8, 8), value, np.int16) for value in (-1000, 0, 2000, -32768, 32767)]),
+    ],
+    ids=["noise", "head", "one slice of air", "extremes"],
+)
+def test_slices_come_back_exactly_in_any_order(tmp_path, slices):
+    write_series(tmp_path / "a.b2nd", slices)
+    series = Series(tmp_path / "a.b2nd")
+    assert len(series) == len(slices)
+    for index in reversed(range(len(slices))):
+        read = series.read(index)
+        assert read.dtype == np.int16
+        assert np.array_equal(read, slices[index])
+
+
+def test_what_is_read_can_be_written_to(stored):
+    path, slices = stored
+    series = Series(path)
+    series.read(0)[:] = 0
+    assert np.array_equal(series.read(0), slices[0])
+
+
+def test_the_same_slices_give_the_same_bytes(stored, tmp_path):
+    path, slices = stored
+    write_series(tmp_path / "again.b2nd", slices)
+    assert (tmp_path / "again.b2nd").read_bytes() == path.read_bytes()
+
+
+def test_a_slice_past_the_end_is_an_error(stored):
+    path, slices = stored
+    with pytest.raises((IndexError, InputError)):
+        Series(path).read(len(slices))
+
+
+def test_a_flipped_bit_is_seen_or_harmless(stored):
+    path, slices = stored
+    whole = path.read_bytes()
+    generator = np.random.default_rng(0)
+    # The header is a few hundred bytes: half of the flips go there.
+    positions = [*generator.integers(len(whole), size=200), *generator.integers(300, size=200)]
+    seen = []
+    for position in positions:
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << generator.integers(8)
+        path.write_bytes(damaged)
+        try:
+            series = Series(path)
+            read = np.stack([series.read(index) for index in range(len(series))])
+        except InputError as error:
+            seen.append(str(error))
+        else:
+            assert np.array_equal(read, slices)
+    assert len(seen) > 100
+    assert all(str(path) in message and "--image-size 16" in message for message in seen)
+
+
+@pytest.mark.parametrize("length", [0, 1, 50, 200, -200, -1])
+def test_a_file_that_is_cut_off_is_seen(stored, length):
+    path, slices = stored
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(InputError, match="--image-size 16"):
+        [Series(path).read(index) for index in range(len(slices))]
+
+
+def test_a_missing_series_is_named_with_the_command_that_makes_it(tmp_path):
+    path = tmp_path / "slices_224" / "ID_a.b2nd"
+    with pytest.raises(InputError, match=r"python models/prepare.py --image-size 224") as caught:
+        Series(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_workers_that_are_forked_after_the_parent_has_read_read_the_same(stored):
+    path, slices = stored
+    dataset = StoredSlices(path)
+    assert np.array_equal(dataset[0].numpy(), slices[0])
+    for _ in range(2):
+        loader = DataLoader(dataset, batch_size=2, num_workers=2, multiprocessing_context="fork", timeout=30)
+        assert np.array_equal(torch.cat(list(loader)).numpy(), slices)
+
+
+@pytest.mark.parametrize("size", [1, 16, 512])
+def test_a_square_of_the_right_size_is_left_as_it_is(size):
+    image = noise(size, size)
+    assert np.array_equal(fit_to_square(image, size), image)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(638, 490), (666, 512), (490, 638), (5, 4), (1, 8)])
+def test_a_slice_that_is_not_square_is_padded_with_air_about_its_centre(rows, columns):
+    image, side = noise(rows, columns), max(rows, columns)
+    square = fit_to_square(image, side)
+    top, left = (side - rows) // 2, (side - columns) // 2
+    assert np.array_equal(square[top : top + rows, left : left + columns], image)
+    assert (square == AIR).sum() == side * side - rows * columns + (image == AIR).sum()
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4, 8])
+def test_shrinking_by_a_whole_factor_is_the_mean_of_blocks(factor):
+    image = noise(12 * factor, 12 * factor)
+    means = image.reshape(12, factor, 12, factor).mean(axis=(1, 3))
+    assert np.abs(fit_to_square(image, 12) - means).max() <= 0.5
+
+
+@pytest.mark.parametrize("size", [15, 24, 61])
+def test_growing_is_linear(size):
+    image = noise(12, 12)
+    expected = cv2.resize(image.astype(np.float64), (size, size), interpolation=cv2.INTER_LINEAR)
+    assert np.abs(fit_to_square(image, size) - expected).max() <= 0.5 + 1e-3
+
+
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 48))
+def test_every_shape_becomes_a_square_within_the_range_of_its_values(rows, columns, size):
+    image = noise(rows, columns)
+    square = fit_to_square(image, size)
+    assert square.shape == (size, size)
+    assert square.dtype == np.int16
+    assert min(image.min(), AIR) <= square.min() <= square.max() <= image.max()
+
+
+@pytest.mark.parametrize("size", [8, 16, 40])
+def test_air_stays_air_at_every_size(size):
+    assert (fit_to_square(np.full((16, 12), AIR, np.int16), size) == AIR).all()

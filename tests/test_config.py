@@ -1,0 +1,191 @@
+"""Laws of a run's configuration: its notation, its checks, its file and its command line."""
+
+import dataclasses
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.cli import command
+from models.config import Channel, TrainConfig, Window
+from models.errors import InputError
+from models.labels import ANY, LABELS, METRIC_WEIGHTS
+
+CONFIG = TrainConfig(
+    name="example",
+    network="small",
+    image_size=64,
+    channels=(Channel(0, Window(40, 80)), Channel(-1, Window(600, 2800))),
+    optimizer="radam",
+    max_lr=1e-3,
+    epochs=2,
+    batch_size=8,
+)
+
+
+def changed(**values) -> TrainConfig:
+    return dataclasses.replace(CONFIG, **values)
+
+
+def run_command(monkeypatch, *arguments: str, function=None) -> list[TrainConfig]:
+    """Parse the arguments on top of CONFIG; returns what the command was called with."""
+    calls: list[TrainConfig] = []
+    monkeypatch.setattr(sys, "argv", ["train_example.py", *arguments])
+    command(function or calls.append, CONFIG)
+    return calls
+
+
+def test_any_is_the_last_label_and_counts_twice():
+    assert LABELS[ANY] == "any"
+    assert [weight for label, weight in zip(LABELS, METRIC_WEIGHTS, strict=True) if label == "any"] == [2.0]
+    assert sum(METRIC_WEIGHTS) == len(LABELS) + 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"crop_size": 32, "skip_low_information": True},
+        {"weights": Path("runs/b5/fold0/model.safetensors"), "pretrained": False},
+        {"channels": (Channel(3, Window(-600, 1500.5)),), "max_lr": 1.25e-5},
+        {"seed": 2**31, "precision": "bf16", "augment": False},
+    ],
+)
+def test_a_configuration_comes_back_from_json_as_it_was(values):
+    config = changed(**values)
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(TrainConfig)])
+def test_a_field_that_lacks_in_json_is_named(field):
+    values = CONFIG.to_json()
+    del values[field]
+    with pytest.raises(InputError, match=repr(field)):
+        TrainConfig.from_json(values)
+
+
+def test_a_field_that_json_has_too_much_is_named():
+    with pytest.raises(InputError, match="'epoch'"):
+        TrainConfig.from_json({**CONFIG.to_json(), "epoch": 3})
+
+
+@pytest.mark.parametrize(
+    ("text", "channel"),
+    [
+        ("40/80", Channel(0, Window(40, 80))),
+        ("40/80@-1", Channel(-1, Window(40, 80))),
+        ("40/80@+2", Channel(2, Window(40, 80))),
+        ("-600/1500", Channel(0, Window(-600, 1500))),
+        ("32.5/7.5", Channel(0, Window(32.5, 7.5))),
+    ],
+)
+def test_a_channel_is_written_center_width_offset(text, channel):
+    assert Channel.parse(text) == channel
+
+
+tenths = st.integers(1, 40_000).map(lambda tenth: tenth / 10)
+
+
+@given(st.integers(-60, 60), st.one_of(tenths, tenths.map(lambda value: -value), st.just(0.0)), tenths)
+def test_a_channel_reads_what_it_writes(offset, center, width):
+    channel = Channel(offset, Window(center, width))
+    assert Channel.parse(str(channel)) == channel
+
+
+WRONG_CHANNELS = ["", "40", "40/", "/80", "40/80@", "40/80@x", "40/80@1.5", "40/-80", "40 80", "40/80 ", "a/b"]
+
+
+@pytest.mark.parametrize("text", [*WRONG_CHANNELS, "./80", "1.2.3/80", "40/."])
+def test_what_is_no_channel_is_named_in_the_error(text):
+    with pytest.raises(InputError, match="center/width") as caught:
+        Channel.parse(text)
+    assert repr(text) in str(caught.value)
+
+
+@given(st.text(alphabet="0123456789.-+/@ ", max_size=12))
+def test_any_text_is_a_channel_or_an_input_error(text):
+    try:
+        channel = Channel.parse(text)
+    except InputError:
+        return
+    assert math.isfinite(channel.window.center)
+    assert channel.window.width >= 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[(field, value) for field in ("image_size", "max_lr", "epochs", "batch_size") for value in (0, -1)],
+        *[(field, -1) for field in ("weight_decay", "batchnorm_batches", "seed")],
+        ("max_lr", math.nan),
+        ("channels", ()),
+        ("channels", (Channel(0, Window(40, 80)), Channel(0, Window(40, 0)))),
+        ("crop_size", 0),
+        ("crop_size", 65),
+        *[("name", value) for value in ("", "a/b", "a b", ".", "..", "/root")],
+    ],
+)
+def test_a_value_that_cannot_be_meant_names_its_flag(field, value):
+    with pytest.raises(InputError, match=f"--{field.replace('_', '-')}"):
+        changed(**{field: value})
+
+
+def test_the_network_sees_the_crop_or_else_the_whole_slice():
+    assert CONFIG.input_size == 64
+    assert changed(crop_size=48).input_size == 48
+
+
+def test_without_flags_the_command_gets_what_the_script_declares(monkeypatch):
+    assert run_command(monkeypatch) == [CONFIG]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "values"),
+    [
+        (["--no-pretrained"], {"pretrained": False}),
+        (["--max-lr", "3e-5"], {"max_lr": 3e-5}),
+        (["--channels", "40/80", "40/80@-1"], {"channels": (Channel(0, Window(40, 80)), Channel(-1, Window(40, 80)))}),
+        (["--crop-size", "48", "--image-size", "96"], {"crop_size": 48, "image_size": 96}),
+        (["--weights", "b5.safetensors"], {"weights": Path("b5.safetensors")}),
+    ],
+)
+def test_a_flag_changes_its_field_and_no_other(monkeypatch, arguments, values):
+    assert run_command(monkeypatch, *arguments) == [changed(**values)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--epoch", "3"], "--epoch"),
+        (["--optimizer", "sgd"], "--optimizer"),
+        (["--epochs", "many"], "--epochs"),
+        (["--epochs", "0"], "--epochs"),
+        (["--channels", "40-80"], "--channels"),
+    ],
+)
+def test_a_wrong_flag_or_value_ends_the_command_with_2(monkeypatch, capsys, arguments, named):
+    with pytest.raises(SystemExit) as caught:
+        run_command(monkeypatch, *arguments)
+    assert caught.value.code == 2
+    assert named in capsys.readouterr().err
+
+
+def test_an_input_error_is_one_line_without_a_traceback(monkeypatch):
+    def refuse(config):
+        raise InputError("no folder here; make one")
+
+    with pytest.raises(SystemExit) as caught:
+        run_command(monkeypatch, function=refuse)
+    assert caught.value.code == "error: no folder here; make one"  # Python prints it and exits with 1
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch):
+    def fail(config):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_command(monkeypatch, function=fail)

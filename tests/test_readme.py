@@ -1,0 +1,50 @@
+"""What the README says is so."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+README = (REPOSITORY / "README.md").read_text()
+PRESETS = re.findall(r"^\| `models/(train_\w+)\.py` \|(.*)\|$", README, flags=re.MULTILINE)
+
+
+def test_every_file_that_it_names_is_there():
+    named = re.findall(r"(?:models|docs|benchmarks|tests)/[\w./]+\.(?:py|png|ipynb)|[\w-]+\.ipynb", README)
+    assert len(named) > 10
+    assert [name for name in named if not (REPOSITORY / name).is_file()] == []
+
+
+def test_every_training_script_is_in_the_table_of_presets():
+    assert {name for name, _ in PRESETS} == {path.stem for path in (REPOSITORY / "models").glob("train_*.py")}
+
+
+@pytest.mark.parametrize(("script", "row"), PRESETS)
+def test_table_of_presets_is_what_the_scripts_declare(script, row):
+    config = importlib.import_module(f"models.{script}").CONFIG
+    expected = [
+        config.network,
+        config.image_size,
+        config.crop_size or "–",
+        " ".join(str(channel) for channel in config.channels),
+        config.optimizer,
+        f"{config.max_lr:g}",
+        config.epochs,
+        config.batch_size,
+    ]
+    assert [cell.strip() for cell in row.split("|")] == [str(value) for value in expected]
+
+
+def test_low_information_slices_are_left_out_where_it_says_so():
+    keep = {
+        script for script, _ in PRESETS if not importlib.import_module(f"models.{script}").CONFIG.skip_low_information
+    }
+    assert keep == {"train_small", "train_b2"}
+
+
+def test_every_make_target_that_it_names_exists():
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for target in re.findall(r"`?make (\w+)", README):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
