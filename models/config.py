@@ -4,12 +4,16 @@ import dataclasses
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import tyro
 
 from models.errors import InputError
 from models.paths import WorkFolder, default_work
+
+Optimizer = Literal["radam", "adam"]
+Augment = Literal["hard", "light", "none"]
+Precision = Literal["fp16", "bf16", "fp32"]
 
 
 class Window(NamedTuple):
@@ -31,7 +35,7 @@ class Channel(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> "Channel":
         """Read `center/width` or `center/width@offset`, the notation of the command line and of config.json."""
-        match = re.fullmatch(r"(-?[\d.]+)/([\d.]+)(?:@([+-]?\d+))?", text)
+        match = re.fullmatch(r"(-?\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)(?:@([+-]?\d+))?", text)
         if not match:
             raise InputError(
                 f"channel {text!r} is not of the form center/width or center/width@offset, like 40/80 or 40/80@-1"
@@ -64,7 +68,7 @@ class TrainConfig:
     """side of the stored slice, pixels"""
     channels: tuple[CommandLineChannel, ...]
     """input channels, each a window (Hounsfield units) and a slice offset"""
-    optimizer: Literal["radam", "adam"]
+    optimizer: Optimizer
     """radam (radam.py) or torch's Adam, both with decoupled weight decay"""
     max_lr: float
     """peak of the one-cycle schedule"""
@@ -78,9 +82,9 @@ class TrainConfig:
     """decoupled: multiplied by the learning rate"""
     skip_low_information: bool = False
     """leave slices that show almost no brain out of training (never out of validation or test)"""
-    augment: bool = True
-    """the hard augmentations of models/training/augmentation.py"""
-    precision: Literal["fp16", "bf16", "fp32"] = "fp16"
+    augment: Augment = "hard"
+    """hard: the original's; light: without grid distortion and gamma (models/training/augmentation.py)"""
+    precision: Precision = "fp16"
     """on CUDA; other devices compute in fp32"""
     pretrained: bool = True
     """start from ImageNet weights"""
@@ -95,9 +99,11 @@ class TrainConfig:
         positive = ("image_size", "max_lr", "epochs", "batch_size")
         for name in positive:
             _require(getattr(self, name) > 0, self, name, "must be above 0")
+        for name, kind in (("optimizer", Optimizer), ("augment", Augment), ("precision", Precision)):
+            _require(getattr(self, name) in get_args(kind), self, name, f"must be one of {', '.join(get_args(kind))}")
         for name in ("weight_decay", "batchnorm_batches", "seed"):
             _require(getattr(self, name) >= 0, self, name, "must not be negative")
-        _require(re.fullmatch(r"[\w.-]+", self.name) is not None, self, "name", "must be a plain folder name")
+        _require(re.fullmatch(r"\w[\w.-]*", self.name) is not None, self, "name", "must be a plain folder name")
         _require(len(self.channels) > 0, self, "channels", "must hold at least one channel")
         _require(all(channel.window.width > 0 for channel in self.channels), self, "channels", "need widths above 0")
         crop_fits = self.crop_size is None or 0 < self.crop_size <= self.image_size

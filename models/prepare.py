@@ -39,6 +39,8 @@ class PrepareOptions:
 
 
 def prepare(options: PrepareOptions) -> None:
+    if not options.image_size or min(options.image_size) < 1:
+        raise InputError(f"--image-size {options.image_size} must be one or more sizes above 0")
     raw, work = find_raw(options.data), Work(options.work)
     state = {"raw": raw.fingerprint(), "folds": options.folds, "seed": options.seed}
     finished = finished_sizes(work, state)

@@ -52,7 +52,7 @@ def test_any_is_the_last_label_and_counts_twice():
         {"crop_size": 32, "skip_low_information": True},
         {"weights": Path("runs/b5/fold0/model.safetensors"), "pretrained": False},
         {"channels": (Channel(3, Window(-600, 1500.5)),), "max_lr": 1.25e-5},
-        {"seed": 2**31, "precision": "bf16", "augment": False},
+        {"seed": 2**31, "precision": "bf16", "augment": "none"},
     ],
 )
 def test_a_configuration_comes_back_from_json_as_it_was(values):

@@ -27,7 +27,7 @@ def test_table_of_presets_is_what_the_scripts_declare(script, row):
     expected = [
         config.network,
         config.image_size,
-        config.crop_size or "–",
+        config.crop_size or "no",
         " ".join(str(channel) for channel in config.channels),
         config.optimizer,
         f"{config.max_lr:g}",

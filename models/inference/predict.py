@@ -70,7 +70,7 @@ def infer(options: InferOptions) -> None:
 
 def predict_slices(slices: pd.DataFrame, record: RunRecord, folder: Path, options: InferOptions) -> pd.DataFrame:
     """Probabilities of readable slices by the network in `folder`, indexed by `image_id`."""
-    dataset = SliceDataset(slices, Work(options.machine.work), record.config, augment=False)
+    dataset = SliceDataset(slices, Work(options.machine.work), record.config, augment="none")
     network = build_network(record.config)
     load_trained(folder, record, network)
     device = choose_device(options.machine.device)

@@ -47,12 +47,13 @@ def order_slices(table: pd.DataFrame) -> pd.DataFrame:
     """Sort slices by series and position; adds `z`, mm along the slice normal, towards the head for axial slices.
 
     The position is the projection of ImagePositionPatient on the normal of the slice plane (PS3.3 C.7.6.2.1.1); it
-    needs no InstanceNumber, and holds for tilted series. Slices at one position keep the order of their `image_id`.
+    needs no InstanceNumber, and holds for tilted series. One normal serves a whole series, also where slices of two
+    tilts are mixed in it. Slices at one position keep the order of their `image_id`.
     """
-    row = table[[f"image_orientation_{i}" for i in (0, 1, 2)]].to_numpy(float)
-    column = table[[f"image_orientation_{i}" for i in (3, 4, 5)]].to_numpy(float)
-    position = table[[f"image_position_{i}" for i in (0, 1, 2)]].to_numpy(float)
-    z = (np.cross(row, column) * position).sum(axis=1)  # (slices,)
+    table = table.sort_values("image_id")
+    orientation = table.groupby("series_id")[[f"image_orientation_{i}" for i in range(6)]].transform("first").to_numpy()
+    position = table[[f"image_position_{i}" for i in range(3)]].to_numpy()
+    z = (np.cross(orientation[:, :3], orientation[:, 3:]) * position).sum(axis=1)  # (slices,)
     return table.assign(z=z).sort_values(["series_id", "z", "image_id"], ignore_index=True)
 
 
@@ -64,4 +65,5 @@ def _header_row(path: Path) -> dict | str:
     for name in ("image_id", "series_id"):  # a series' file in the store bears its id
         if not re.fullmatch(r"\w[\w.-]*", row[name]):
             return f"{name} in the header is not a plain name"
+    row["patient_id"] = row["patient_id"] or row["study_id"] or row["series_id"]  # without one, a study is a patient
     return row

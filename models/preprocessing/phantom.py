@@ -26,7 +26,7 @@ from models.preprocessing.phantom_bleeds import Bleed, draw_bleeds, mass_effect,
 from models.preprocessing.phantom_brain import paint_brain
 
 LEAST_BLOOD = 40.0  # mm2 of one kind in a slice from which on its label is 1
-SHARE_WITH_BLOOD = 0.62  # of the studies; about 28 % of the slices then
+SHARE_WITH_BLOOD = 0.6  # of the studies; about 28 % of the slices then
 POINTS_AT_ONCE = 1 << 15  # so that the arrays of a band of rows stay in the processor's cache
 SMALL_IMAGE = 128  # up to here a pixel is wider than a sulcus and is sampled at eight points instead of four
 
@@ -96,7 +96,7 @@ def draw_scan(rng: np.random.Generator, head: Head) -> Scan:
     roll, yaw = rng.normal(0, np.radians([5, 3]))
     pitch = rng.normal(0, np.radians(6))
     tilted = rng.random() < 0.5
-    tilt = np.clip(rng.normal(-13, 6), -25, -2) if tilted else 0.0
+    tilt = np.clip(rng.normal(-12, 6), -20, -2) if tilted else 0.0
     scale = rng.uniform(0.94, 1.06)
     spacing = rng.choice([5.0, 5.0, 4.8, 5.4, 4.5])
     lowest = rng.uniform(-68, -30)
@@ -120,7 +120,7 @@ def draw_scan(rng: np.random.Generator, head: Head) -> Scan:
         kernel=rng.uniform(0.45, 0.75),
         metal=tuple(rng.normal([0, -20, -5], [15, 15, 12])) if rng.random() < 0.05 else None,
         calibration=float(np.clip(rng.normal(0, 2.0), -5, 5)),
-        glow=0.11 * rng.beta(1.0, 2.2),
+        glow=0.13 * rng.beta(1.0, 2.0),
         table=(rng.random(), rng.uniform(104, 122), rng.uniform(95, 140), rng.uniform(-150, 700)),
         frame=np.array([0.0, rng.uniform(-30, 150), rng.uniform(-50, 300)]),
     )
@@ -137,11 +137,12 @@ def draw_slice(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, height: float,
     rows_at_once = max(1, POINTS_AT_ONCE // (size * len(offsets)))
     dx, dy, dz = offsets.astype(np.float32).T[:, :, None, None]
     across = ((np.arange(size) - (size - 1) / 2) * spacing).astype(np.float32)
+    climb = np.float32((height - 15) * np.tan(scan.tilt))  # the table moves along z, not along the slice normal
     for first in range(0, size, rows_at_once):
         down = across[first : first + rows_at_once]
         shape = (len(offsets), len(down), size)
         x = np.broadcast_to(across + dx, shape).ravel()
-        y = np.broadcast_to(down[:, None] + dy, shape).ravel()
+        y = np.broadcast_to(down[:, None] + dy + climb, shape).ravel()
         z = np.broadcast_to(np.float32(height) + dz, shape).ravel()
         values, blood = sample(head, bleeds, scan, x, y, z)
         hu[first : first + rows_at_once] = values.reshape(shape).mean(axis=0)

@@ -224,7 +224,8 @@ def outside_bone(head: Head, p: Points, depth: np.ndarray) -> np.ndarray:
     skin = np.maximum(skin, np.where(p.z < 12, below - np.maximum(p.z, 0) * 3, -99))
     hu = np.where(skin > 0, np.where(skin < 1.6, SKIN, FAT), AIR)
     # Below the skull muscle and fat lie in strands; over it there is the temporal muscle, or a scalp haematoma.
-    strands = (p.z < -25) & (skin > 4) & (texture(head, p, 1.8) > -0.05)
+    strands = (p.z < -25) & (skin > 4)
+    strands[strands] = texture(head, p.take(strands), 1.8) > -0.05
     temporal = (temple > 2.0) & (depth > -temple) & (depth < 0)
     hu[strands | temporal] = MUSCLE
     hu[(swelling > 1.5) & (depth > -swelling) & (depth < 0)] = 58
@@ -255,7 +256,9 @@ def paint_face(head: Head, p: Points, hu: np.ndarray) -> None:
 def paint_vault(head: Head, p: Points, depth: np.ndarray, hu: np.ndarray) -> np.ndarray:
     """Paint the skull over `hu` and return the depth below the inner table, negative outside the cavity, mm."""
     thickness = bone_thickness(head, p)
-    grain = texture(head, p, 1.1)
+    grain = np.zeros_like(p.z)
+    rim = np.flatnonzero((depth > 0) & ((depth < 20) | (p.z < 16)))  # where there may be bone
+    grain[rim] = texture(head, p.take(rim), 1.1)
     floor = np.full_like(p.z, -99)
     low = np.flatnonzero((p.z < 16) & (depth > 0))
     floor[low] = skull_base(p.take(low)) + 1.2 * grain[low]

@@ -158,7 +158,7 @@ def subdural(bleed: Bleed, brain: Brain) -> np.ndarray:
     lateral = brain.midline * side
     along = np.arctan2(p.y, np.abs(p.x) + 1e-3) - angle
     inside = 1 - np.square((p.z - height) / half_height)
-    if bleed.style < 0.15:  # along the falx
+    if bleed.style < 0.22:  # along the falx
         span = np.sqrt(np.clip(inside - np.square((p.y + 40 * angle) / 70), 0, None))
         return (lateral > 0.4) & (lateral < 0.7 * min(thick, 9) * span) & (brain.depth < 38) & (p.z > 10)
     span = np.sqrt(np.clip(inside - np.square(along / half_angle), 0, None))

@@ -28,7 +28,7 @@ class RawFolder:
     def fingerprint(self) -> str:
         """A hash of the names and sizes of all files: another download has another one."""
         files = [*self.files("train"), *self.files("test"), self.labels, self.sample_submission]
-        lines = "\n".join(f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in files)
+        lines = "\n".join(f"{path.relative_to(self.labels.parent)} {path.stat().st_size}" for path in files)
         return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 

@@ -6,12 +6,12 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from models.config import TrainConfig
+from models.config import Augment, TrainConfig
 from models.preprocessing.dicom import HOUNSFIELD_RANGE
 
 
-def geometry(config: TrainConfig, augment: bool) -> A.Compose:
-    """Flips, quarter turns, shift-scale-rotate and grid distortion (when `augment`), resize and centre crop.
+def geometry(config: TrainConfig, augment: Augment) -> A.Compose:
+    """Flips, quarter turns and shift-scale-rotate ("light"), grid distortion ("hard"), resize and centre crop.
 
     Works on Hounsfield units (height, width, slices), before the windows: one distortion serves all windows of a
     slice, and the interpolation sees the values that a window would have cut off.
@@ -19,22 +19,22 @@ def geometry(config: TrainConfig, augment: bool) -> A.Compose:
     # What comes in from outside is air. Four times, because OpenCV would give a single number to the first channel
     # only, and takes images of more than four channels in fours.
     outside = {"border_mode": cv2.BORDER_CONSTANT, "fill": (HOUNSFIELD_RANGE[0],) * 4}
-    hard = [
+    light = [
         A.HorizontalFlip(p=0.5),
         A.VerticalFlip(p=0.5),
         A.RandomRotate90(p=0.5),
         A.ShiftScaleRotate(shift_limit=0.0625, scale_limit=0.1, rotate_limit=45, p=0.5, **outside),
-        A.GridDistortion(num_steps=5, distort_limit=0.3, p=0.5, **outside),
     ]
+    hard = [*light, A.GridDistortion(num_steps=5, distort_limit=0.3, p=0.5, **outside)]
     size = [A.Resize(config.image_size, config.image_size)]
     if config.crop_size:
         size.append(A.CenterCrop(config.crop_size, config.crop_size))
-    return A.Compose([*(hard if augment else []), *size])
+    return A.Compose([*{"hard": hard, "light": light, "none": []}[augment], *size])
 
 
-def gamma() -> A.Compose:
-    """Random gamma 0.8 ... 1.2 on uint8 grey values (height, width, channels), the same for all channels."""
-    return A.Compose([A.RandomGamma(gamma_limit=(80, 120), p=0.5)])
+def grey_values(augment: Augment) -> A.Compose:
+    """Random gamma 0.8 ... 1.2 ("hard") on uint8 grey values (height, width, channels), alike for all channels."""
+    return A.Compose([A.RandomGamma(gamma_limit=(80, 120), p=0.5)] if augment == "hard" else [])
 
 
 def seed_transforms(key: tuple[int, ...], *pipelines: A.Compose) -> None:

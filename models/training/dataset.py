@@ -10,14 +10,14 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from models.config import TrainConfig
+from models.config import Augment, TrainConfig
 from models.errors import InputError
 from models.labels import LABELS
 from models.paths import Work, read_parquet
 from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series
 from models.preprocessing.windows import LOW_INFORMATION, apply_window
-from models.training.augmentation import gamma, geometry, seed_transforms
+from models.training.augmentation import geometry, grey_values, seed_transforms
 
 PREPARE = "python models/prepare.py"
 
@@ -51,7 +51,7 @@ class SliceDataset(Dataset):
     process that makes it.
     """
 
-    def __init__(self, slices: pd.DataFrame, work: Work, config: TrainConfig, augment: bool) -> None:
+    def __init__(self, slices: pd.DataFrame, work: Work, config: TrainConfig, augment: Augment) -> None:
         if not work.slices(config.image_size).is_dir():
             size = config.image_size
             raise InputError(f"no slice store at {work.slices(size)}; make it with: {PREPARE} --image-size {size}")
@@ -63,7 +63,7 @@ class SliceDataset(Dataset):
         self.offsets = sorted({channel.offset for channel in config.channels})
         self.channels = [(self.offsets.index(channel.offset), channel.window) for channel in config.channels]
         self.geometry = geometry(config, augment)
-        self.gamma = gamma() if augment else None
+        self.grey_values = grey_values(augment)
 
     def __len__(self) -> int:
         return len(self.chunks)
@@ -71,12 +71,10 @@ class SliceDataset(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         epoch, row = key
         hounsfield = self.read(row)  # (size, size, offsets)
-        if self.gamma:
-            seed_transforms((self.seed, epoch, row), self.geometry, self.gamma)
+        seed_transforms((self.seed, epoch, row), self.geometry, self.grey_values)
         hounsfield = np.atleast_3d(self.geometry(image=hounsfield)["image"])
         grey = np.dstack([apply_window(hounsfield[..., offset], window) for offset, window in self.channels])
-        if self.gamma:
-            grey = np.atleast_3d(self.gamma(image=grey)["image"])
+        grey = np.atleast_3d(self.grey_values(image=grey)["image"])
         return torch.from_numpy(np.ascontiguousarray(grey.transpose(2, 0, 1))), torch.from_numpy(self.targets[row])
 
     def read(self, row: int) -> np.ndarray:

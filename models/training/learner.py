@@ -69,7 +69,7 @@ def train(options: TrainOptions) -> None:
     workers = count_workers(options.machine.workers, device)
     train_set = SliceDataset(train_slices, work, config, config.augment)
     train_loader = make_loader(train_set, config.batch_size, workers, shuffle_seed=config.seed)
-    valid_set = SliceDataset(valid_slices, work, config, augment=False)
+    valid_set = SliceDataset(valid_slices, work, config, augment="none")
     valid_loader = make_loader(valid_set, config.batch_size, workers)
 
     print(f"{folder}: {len(train_slices):,} slices to train on, {len(valid_slices):,} to validate on, on {device}")

@@ -6,7 +6,7 @@ import pytest
 from models.config import Channel, TrainConfig
 from models.preprocessing.dicom import HOUNSFIELD_RANGE
 from models.preprocessing.windows import BRAIN
-from models.training.augmentation import gamma, geometry, seed_transforms
+from models.training.augmentation import geometry, grey_values, seed_transforms
 
 
 def config(slices=1, **changes):
@@ -21,17 +21,17 @@ def hounsfield():
 
 
 def test_without_augmentation_a_stored_slice_is_not_touched(hounsfield):
-    np.testing.assert_array_equal(geometry(config(), augment=False)(image=hounsfield)["image"], hounsfield)
+    np.testing.assert_array_equal(geometry(config(), augment="none")(image=hounsfield)["image"], hounsfield)
 
 
 def test_crop_is_the_centre_in_training_and_in_inference(hounsfield):
-    plain = geometry(config(crop_size=20), augment=False)(image=hounsfield)["image"]
+    plain = geometry(config(crop_size=20), augment="none")(image=hounsfield)["image"]
     np.testing.assert_array_equal(plain, hounsfield[6:26, 6:26])
-    assert geometry(config(crop_size=20), augment=True)(image=hounsfield)["image"].shape == (20, 20)
+    assert geometry(config(crop_size=20), augment="hard")(image=hounsfield)["image"].shape == (20, 20)
 
 
 def test_the_same_key_gives_the_same_augmentation(hounsfield):
-    pipeline = geometry(config(), augment=True)
+    pipeline = geometry(config(), augment="hard")
 
     def augmented(*key):
         seed_transforms(key, pipeline)
@@ -42,7 +42,7 @@ def test_the_same_key_gives_the_same_augmentation(hounsfield):
 
 
 def test_transforms_of_a_pipeline_happen_independently_of_each_other():
-    pipeline = geometry(config(), augment=True)
+    pipeline = geometry(config(), augment="hard")
     flips = pipeline.transforms[:2]
     corner = np.arange(4, dtype=np.int16).reshape(2, 2)
 
@@ -59,7 +59,7 @@ def test_transforms_of_a_pipeline_happen_independently_of_each_other():
 
 
 def test_augmentation_stays_within_hounsfield_range_and_brings_in_air(hounsfield):
-    pipeline = geometry(config(), augment=True)
+    pipeline = geometry(config(), augment="hard")
     seed_transforms((0,), pipeline)
     results = np.stack([pipeline(image=np.full((32, 32), 40, np.int16))["image"] for _ in range(50)])
     assert results.dtype == np.int16
@@ -70,7 +70,7 @@ def test_augmentation_stays_within_hounsfield_range_and_brings_in_air(hounsfield
 
 @pytest.mark.parametrize("slices", [2, 3, 5])
 def test_neighbouring_slices_get_the_same_geometry_and_the_same_air(hounsfield, slices):
-    pipeline = geometry(config(slices), augment=True)
+    pipeline = geometry(config(slices), augment="hard")
     seed_transforms((0,), pipeline)
     for _ in range(20):
         stack = pipeline(image=np.dstack([hounsfield] * slices))["image"]
@@ -79,7 +79,7 @@ def test_neighbouring_slices_get_the_same_geometry_and_the_same_air(hounsfield, 
 
 
 def test_gamma_keeps_black_and_white_and_changes_all_channels_alike():
-    pipeline = gamma()
+    pipeline = grey_values("hard")
     seed_transforms((0,), pipeline)
     grey = np.dstack([np.tile(np.arange(256, dtype=np.uint8), (4, 1))] * 3)
     changed = 0

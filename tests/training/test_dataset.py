@@ -42,13 +42,13 @@ def test_fold_out_of_range_is_named_beside_the_range(prepared):
 
 def test_missing_store_is_named_with_the_command_that_makes_it(prepared):
     with pytest.raises(InputError, match=r"slices_512; make it with: python models/prepare.py --image-size 512"):
-        SliceDataset(read_slices(prepared, "train"), prepared, config(image_size=512), augment=False)
+        SliceDataset(read_slices(prepared, "train"), prepared, config(image_size=512), augment="none")
 
 
 def test_channels_are_the_declared_windows_of_the_declared_neighbours(prepared):
     slices = read_slices(prepared, "train")
     channels = (Channel(0, BRAIN), Channel(-1, BONE), Channel(2, BRAIN))
-    dataset = SliceDataset(slices, prepared, config(*channels), augment=False)
+    dataset = SliceDataset(slices, prepared, config(*channels), augment="none")
     for row in (0, 1, 5, len(slices) - 1):
         series = Series(prepared.series(64, slices["series_id"][row]))
         for plane, channel in zip(dataset[0, row][0].numpy(), channels, strict=True):
@@ -58,7 +58,7 @@ def test_channels_are_the_declared_windows_of_the_declared_neighbours(prepared):
 
 def test_targets_are_the_labels_in_their_order(prepared):
     slices = read_slices(prepared, "train")
-    dataset = SliceDataset(slices, prepared, config(), augment=False)
+    dataset = SliceDataset(slices, prepared, config(), augment="none")
     np.testing.assert_array_equal(dataset[0, 3][1].numpy(), slices.loc[3, list(LABELS)].to_numpy(float))
 
 
@@ -67,14 +67,14 @@ def test_number_of_workers_changes_no_bit(prepared, workers):
     slices = read_slices(prepared, "train").head(24)
 
     def batches(workers):
-        dataset = SliceDataset(slices, prepared, config(), augment=True)
+        dataset = SliceDataset(slices, prepared, config(), augment="hard")
         return [grey.numpy() for grey, _ in make_loader(dataset, 4, workers, shuffle_seed=0)]
 
     np.testing.assert_array_equal(np.stack(batches(0)), np.stack(batches(workers)))
 
 
 def test_each_epoch_has_an_order_and_augmentation_of_its_own(prepared):
-    dataset = SliceDataset(read_slices(prepared, "train").head(24), prepared, config(), augment=True)
+    dataset = SliceDataset(read_slices(prepared, "train").head(24), prepared, config(), augment="hard")
     loader = make_loader(dataset, 4, 0, shuffle_seed=0)
     orders = []
     for epoch in range(3):
@@ -86,6 +86,6 @@ def test_each_epoch_has_an_order_and_augmentation_of_its_own(prepared):
 
 
 def test_training_drops_the_incomplete_batch_and_validation_keeps_it(prepared):
-    dataset = SliceDataset(read_slices(prepared, "train").head(10), prepared, config(), augment=False)
+    dataset = SliceDataset(read_slices(prepared, "train").head(10), prepared, config(), augment="none")
     assert sum(len(grey) for grey, _ in make_loader(dataset, 4, 0, shuffle_seed=0)) == 8
     assert sum(len(grey) for grey, _ in make_loader(dataset, 4, 0)) == 10

@@ -110,7 +110,7 @@ def test_one_cycle_reaches_the_optimizer(options, prepared, name):
     """fastai's schedule and weight decay arrive at the torch optimizer's own groups."""
     config = replace(options.config, optimizer=name, batch_size=16, weight_decay=0.02)
     slices, _ = split_fold(prepared, 0, skip_low_information=False)
-    loader = make_loader(SliceDataset(slices.head(64), prepared, config, augment=False), 16, 0, shuffle_seed=0)
+    loader = make_loader(SliceDataset(slices.head(64), prepared, config, augment="none"), 16, 0, shuffle_seed=0)
     learner = Learner(
         DataLoaders(loader, loader, device=CPU),
         build_network(config),
@@ -129,7 +129,7 @@ def test_one_cycle_reaches_the_optimizer(options, prepared, name):
 
 def test_recomputed_batch_norm_is_the_mean_over_training_batches(options, prepared):
     slices, _ = split_fold(prepared, 0, skip_low_information=False)
-    loader = make_loader(SliceDataset(slices, prepared, options.config, augment=False), 32, 0, shuffle_seed=0)
+    loader = make_loader(SliceDataset(slices, prepared, options.config, augment="none"), 32, 0, shuffle_seed=0)
     network = build_network(options.config)
     callback = RecomputeBatchNorm(loader, 3, CPU)
     callback.learn = type("Stub", (), {"model": network})()
@@ -150,7 +150,7 @@ def test_predictions_keep_the_order_of_the_loader(options, prepared):
     slices, _ = split_fold(prepared, 0, skip_low_information=False)
     network = build_network(options.config)
     forward, backward = (
-        predict(network, make_loader(SliceDataset(table, prepared, options.config, False), 8, 0), CPU, "fp32", "")
+        predict(network, make_loader(SliceDataset(table, prepared, options.config, "none"), 8, 0), CPU, "fp32", "")
         for table in (slices.head(20), slices.head(20)[::-1])
     )
     np.testing.assert_allclose(forward, backward[::-1], rtol=1e-5, atol=1e-6)
