@@ -16,7 +16,17 @@ import pandas as pd
 from models.cli import command
 from models.errors import InputError
 from models.labels import LABELS
-from models.paths import DataFolder, Work, WorkFolder, default_data, default_work, write_csv, write_parquet, write_text
+from models.paths import (
+    DataFolder,
+    Work,
+    WorkFolder,
+    default_data,
+    default_work,
+    require_writable,
+    write_csv,
+    write_parquet,
+    write_text,
+)
 from models.preprocessing.cleaning import add_missing, image_ids, join_labels, read_labels, read_sample_submission
 from models.preprocessing.folds import label_shares, make_folds
 from models.preprocessing.metadata import PROBLEM_COLUMNS, collect_headers, order_slices, problem
@@ -47,6 +57,7 @@ def prepare(options: PrepareOptions) -> None:
     if set(options.image_size) <= finished:
         print(f"{work.cache} is complete for image sizes {sorted(finished)}; nothing to do")
         return
+    require_writable(work.cache)
     labels, repeated = read_labels(raw.labels)
     expected = image_ids(read_sample_submission(raw.sample_submission))
 

@@ -12,7 +12,7 @@ from models.config import Machine
 from models.errors import InputError
 from models.inference.d4 import GROUPS, mean_probability
 from models.inference.predictions import fill_unreadable
-from models.paths import Work, read_parquet, write_parquet
+from models.paths import Work, read_parquet, require_writable, write_parquet
 from models.preprocessing.series import UNREADABLE
 from models.training.checkpoint import RunRecord, load_trained, read_run
 from models.training.dataset import SliceDataset, make_loader, read_slices
@@ -59,6 +59,7 @@ def infer(options: InferOptions) -> None:
     if is_finished(output, origin):
         print(f"{output} is there; delete it to predict again")
         return
+    require_writable(output.parent)
     slices = read_slices(work, options.split)
     readable = slices[slices["chunk"] != UNREADABLE]
     predictions = predict_slices(readable, record, folder, options)

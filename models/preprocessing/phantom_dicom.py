@@ -23,6 +23,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittle
 
 from models.errors import InputError
 from models.labels import ANY, LABELS, SUBTYPES
+from models.paths import require_writable
 from models.preprocessing.parallel import progress_map
 from models.preprocessing.phantom import PhantomStudy, draw_study
 from models.preprocessing.pictures import contact_sheet
@@ -88,7 +89,7 @@ def write_phantom(
     if _is_complete(folder, parameters):
         print(f"{folder} holds this phantom already")
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(folder.parent)
     # Drawn beside its place and moved there at the end: nobody meets half a phantom.
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -97,9 +98,8 @@ def write_phantom(
         if folder.exists():
             folder.rmdir()
         draft.rename(folder)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)  # it is there only if something went wrong
 
 
 def identify(seed: int, split: str, number: int) -> Identity:

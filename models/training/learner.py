@@ -23,7 +23,7 @@ from models.cli import command
 from models.config import Machine, TrainConfig
 from models.errors import InputError
 from models.labels import LABELS
-from models.paths import Work, write_csv, write_parquet
+from models.paths import Work, require_writable, write_csv, write_parquet
 from models.preprocessing.folds import label_shares
 from models.training.checkpoint import differences, read_run, save_config, save_weights
 from models.training.dataset import SliceDataset, make_loader, split_fold
@@ -56,6 +56,7 @@ def train(options: TrainOptions) -> None:
     if is_finished(folder, config):
         print(f"{folder} is finished; delete it to train it again")
         return
+    require_writable(folder)
     train_slices, valid_slices = split_fold(work, options.fold, config.skip_low_information)
     if len(train_slices) < config.batch_size or valid_slices.empty:
         raise InputError(
