@@ -6,7 +6,7 @@ REAL   := ../shared/rsna_sample
 B0_SHRUNK := --optimizer adam --epochs 7 --max-lr 2e-3 --batch-size 16 --augment light --no-pretrained --batchnorm-batches 30
 DEMO   := RSNA_DATA=demo/data RSNA_WORK=demo $(PYTHON)
 
-# Threads that wait spin a little and then sleep: always sleeping makes B0 1.8 times slower, long spinning on busy cores ten times.
+# Threads that wait spin a little, then sleep: sleeping at once slows small batches, long spinning starves busy cores.
 export GOMP_SPINCOUNT := 10000
 
 .PHONY: help demo real test check bench picture

@@ -99,11 +99,13 @@ def test_a_misspelt_flag_is_an_error(tmp_path):
         ),
         (["train_small.py", "--max-lr", "-1"], r"max_lr must be above 0, not -1.0"),
         (["score.py"], r"error: no cache/metadata_train.parquet"),
+        (["train_small.py", "--work", "file/x"], r"error: cannot write file/x/runs/small/fold0: Not a directory"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_bad_input_is_one_line_that_names_the_item_and_the_repair(command, message, tmp_path):
     script, *flags = command
+    (tmp_path / "file").touch()
     result = run(MODELS / script, *flags, folder=tmp_path)
     assert result.returncode != 0
     assert "Traceback" not in result.stderr

@@ -26,7 +26,7 @@ from models.preprocessing.phantom_bleeds import Bleed, draw_bleeds, mass_effect,
 from models.preprocessing.phantom_brain import paint_brain
 
 LEAST_BLOOD = 40.0  # mm2 of one kind in a slice from which on its label is 1
-SHARE_WITH_BLOOD = 0.6  # of the studies; about 28 % of the slices then
+SHARE_WITH_BLOOD = 0.6  # of the studies; about three slices in ten then
 POINTS_AT_ONCE = 1 << 15  # so that the arrays of a band of rows stay in the processor's cache
 SMALL_IMAGE = 128  # up to here a pixel is wider than a sulcus and is sampled at eight points instead of four
 

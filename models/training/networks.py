@@ -139,6 +139,7 @@ def _small(_: int) -> nn.Module:
         ResBlock(1, 64, 128, stride=2),
         AdaptiveConcatPool2d(1),
         Flatten(),
+        nn.Dropout(0.4),
         nn.Linear(256, len(LABELS)),
     )
 
