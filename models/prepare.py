@@ -57,9 +57,9 @@ def prepare(options: PrepareOptions) -> None:
     if set(options.image_size) <= finished:
         print(f"{work.cache} is complete for image sizes {sorted(finished)}; nothing to do")
         return
-    require_writable(work.cache)
     labels, repeated = read_labels(raw.labels)
     expected = image_ids(read_sample_submission(raw.sample_submission))
+    require_writable(work.cache)
 
     train, train_problems = prepare_split(raw, "train", work, options)
     test, test_problems = prepare_split(raw, "test", work, options)

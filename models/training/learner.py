@@ -121,6 +121,8 @@ def fit(
         cbs=callbacks,
     )
     learner.fit_one_cycle(config.epochs, config.max_lr)
+    if best.state is None:
+        raise InputError(f"the loss was not finite after any epoch; lower --max-lr {config.max_lr:g}")
     network.load_state_dict(best.state)
     history = pd.DataFrame(list(learner.recorder.values), columns=list(learner.recorder.metric_names[1:-1]))
     history.insert(0, "epoch", range(1, len(history) + 1))
@@ -142,6 +144,8 @@ def prediction_table(image_ids: pd.Series, probability: np.ndarray) -> pd.DataFr
 
 class BestEpoch(TrackerCallback):
     """Keep the weights of the epoch with the lowest weighted log loss, in memory."""
+
+    state: dict[str, torch.Tensor] | None = None
 
     def after_epoch(self) -> None:
         super().after_epoch()

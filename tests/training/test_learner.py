@@ -105,6 +105,11 @@ def test_a_batch_larger_than_the_fold_is_refused(options):
         train(replace(options, config=replace(options.config, name="large", batch_size=5000)))
 
 
+def test_a_loss_that_is_never_finite_is_said_so(options):
+    with pytest.raises(InputError, match=r"not finite after any epoch; lower --max-lr 1e\+30"):
+        train(replace(options, config=replace(options.config, name="diverged", max_lr=1e30, epochs=1)))
+
+
 @pytest.mark.parametrize("name", ["radam", "adam"])
 def test_one_cycle_reaches_the_optimizer(options, prepared, name):
     """fastai's schedule and weight decay arrive at the torch optimizer's own groups."""
