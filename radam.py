@@ -101,7 +101,7 @@ class RAdam(torch.optim.Optimizer):
             rows[key].append((parameter, gradient, m, v))
             steps.append(state["step"])
         if steps:
-            torch._foreach_add_(steps, torch.ones((), device="cpu"), alpha=1)  # 4 times as fast as adding 1
+            torch._foreach_add_(steps, torch.ones((), device="cpu"), alpha=1)  # faster than adding the number 1
         return rows
 
 

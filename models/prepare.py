@@ -22,7 +22,6 @@ from models.paths import (
     WorkFolder,
     default_data,
     default_work,
-    require_writable,
     write_csv,
     write_parquet,
     write_text,
@@ -52,14 +51,15 @@ def prepare(options: PrepareOptions) -> None:
     if not options.image_size or min(options.image_size) < 1:
         raise InputError(f"--image-size {options.image_size} must be one or more sizes above 0")
     raw, work = find_raw(options.data), Work(options.work)
-    state = {"raw": raw.fingerprint(), "folds": options.folds, "seed": options.seed}
+    fingerprint, state = raw.fingerprint(), {"folds": options.folds, "seed": options.seed}
+    refuse_other_raw(work, fingerprint)
     finished = finished_sizes(work, state)
     if set(options.image_size) <= finished:
         print(f"{work.cache} is complete for image sizes {sorted(finished)}; nothing to do")
         return
     labels, repeated = read_labels(raw.labels)
     expected = image_ids(read_sample_submission(raw.sample_submission))
-    require_writable(work.cache)
+    write_text(raw_file(work), fingerprint)  # first, so that a cache that was cut short is not filled from other data
 
     train, train_problems = prepare_split(raw, "train", work, options)
     test, test_problems = prepare_split(raw, "test", work, options)
@@ -87,16 +87,26 @@ def prepare_split(raw: RawFolder, split: str, work: Work, options: PrepareOption
     return table, header_problems + slice_problems
 
 
+def refuse_other_raw(work: Work, fingerprint: str) -> None:
+    """Raise InputError if the cache, whole or not, was made from other data, with series of the same names."""
+    if raw_file(work).is_file() and raw_file(work).read_text() != fingerprint:
+        raise InputError(f"{work.cache} was made with another raw folder; delete it, or choose another with --work")
+
+
 def finished_sizes(work: Work, state: dict) -> set[int]:
-    """Image sizes that the cache holds. Raises InputError if it was made from other data or with other folds."""
+    """Image sizes that the cache holds. Raises InputError if it was made with other folds."""
     if not state_file(work).is_file():
         return set()
     cached = json.loads(state_file(work).read_text())
     for name, value in state.items():
         if cached.get(name) != value:
-            what = "another raw folder" if name == "raw" else f"--{name} {cached.get(name)}"
+            what = f"--{name} {cached.get(name)}"
             raise InputError(f"{work.cache} was made with {what}; delete it, or choose another folder with --work")
     return set(cached["image_size"])
+
+
+def raw_file(work: Work) -> Path:
+    return work.cache / "raw.txt"
 
 
 def state_file(work: Work) -> Path:

@@ -101,4 +101,4 @@ def _load_run(work: Work, name: str, folds: list[int]) -> Run:
         raise InputError(
             f"{out_of_fold.index[repeated][0]} is in the validation of two folds of {name}; train them on one folds.csv"
         )
-    return Run(name, folds, out_of_fold, pd.DataFrame(means, index=test[0].index, columns=list(LABELS)))
+    return Run(name, folds, out_of_fold, pd.DataFrame(means, index=image_ids.index, columns=list(LABELS)))

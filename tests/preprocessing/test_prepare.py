@@ -89,8 +89,8 @@ def test_a_whole_folder_has_no_problems(options):
 def test_the_cache_holds_these_files_and_no_others(options):
     series = {name for split in ("train", "test") for name in metadata(options, split)["series_id"]}
     stores = [f"slices_48/{name}.b2nd" for name in series]
-    tables = ["folds.csv", "metadata_test.parquet", "metadata_train.parquet", "prepare.json", "problems.csv"]
-    assert sorted(contents(Work(options.work).cache)) == sorted([*tables, *stores])
+    notes = ["folds.csv", "metadata_test.parquet", "metadata_train.parquet", "prepare.json", "problems.csv", "raw.txt"]
+    assert sorted(contents(Work(options.work).cache)) == sorted([*notes, *stores])
 
 
 def test_the_raw_folder_is_never_written_to(options):
@@ -246,3 +246,12 @@ def test_fewer_patients_than_folds_are_refused(options, tmp_path):
     with pytest.raises(InputError, match="--folds"):
         prepare(replace(options, work=tmp_path, folds=50))
     assert not (tmp_path / "cache" / "prepare.json").exists()
+
+
+def test_an_interrupted_cache_of_another_raw_folder_is_refused(copied):
+    (Work(copied.work).cache / "prepare.json").unlink()  # as if prepare had been killed before its end
+    write_phantom(copied.work / "other", studies=6, test_studies=1, image_size=SIZE // 2, jobs=1)
+    with pytest.raises(InputError, match="another raw folder"):
+        prepare(replace(copied, data=copied.work / "other"))
+    prepare(copied)  # the same folder goes on
+    assert (Work(copied.work).cache / "prepare.json").is_file()
