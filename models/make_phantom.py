@@ -4,16 +4,23 @@
 
 Needs nothing. Writes stage_2_train/, stage_2_test/, their tables, the answers of the test slices
 (phantom_test_labels.csv) and a picture to look at (contact_sheet.png).
+
+With --traps all (or truncated rle ...) also what is awkward in real data, and phantom_traps.csv that tells where.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from models.cli import command
 from models.preprocessing.phantom_dicom import write_phantom
+from models.preprocessing.phantom_layouts import LAYOUTS
+from models.preprocessing.phantom_traps import TRAPS
+
+Trap = Literal[("all", *TRAPS)]
+LayoutName = Literal[tuple(LAYOUTS)]
 
 
 @dataclass(frozen=True)
@@ -32,11 +39,15 @@ class PhantomOptions:
     """The same seed gives the same files."""
     jobs: int = -1
     """Processes, -1 for one a core; their number does not change the files."""
+    traps: tuple[Trap, ...] = ()
+    """What to make awkward, as in real data; all: all of it but contradicting labels, which prepare refuses."""
+    layout: LayoutName = "stage_2"
+    """Names of folders and tables; tree: folders as a hospital exports them, without any table."""
 
 
 def make_phantom(options: PhantomOptions) -> None:
     """Write the phantom that the options ask for."""
-    write_phantom(options.folder, options.studies, options.test_studies, options.image_size, options.seed, options.jobs)
+    write_phantom(**vars(options))
 
 
 if __name__ == "__main__":

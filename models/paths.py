@@ -12,6 +12,7 @@ from typing import Annotated
 
 import pandas as pd
 import tyro
+from filelock import FileLock, Timeout
 from pyarrow import parquet
 
 from models.errors import InputError
@@ -23,9 +24,13 @@ def _from_environment(variable: str, default: str) -> Path:
 
 @dataclass(frozen=True)
 class Work:
-    """The working folder: `cache/` holds what is derived from the raw data, `runs/` holds results."""
+    """The working folder: `cache/` holds what is derived from the raw data, `runs/` holds results.
+
+    Tables that were asked for by the stage of the challenge stand in `cache/stage_<n>/`; all share one slice store.
+    """
 
     root: Path
+    stage: int | None = None
 
     @property
     def cache(self) -> Path:
@@ -36,15 +41,19 @@ class Work:
         return self.root / "runs"
 
     @property
+    def tables(self) -> Path:
+        return self.cache / f"stage_{self.stage}" if self.stage else self.cache
+
+    @property
     def folds(self) -> Path:
-        return self.cache / "folds.csv"
+        return self.tables / "folds.csv"
 
     @property
     def problems(self) -> Path:
-        return self.cache / "problems.csv"
+        return self.tables / "problems.csv"
 
     def metadata(self, split: str) -> Path:
-        return self.cache / f"metadata_{split}.parquet"
+        return self.tables / f"metadata_{split}.parquet"
 
     def slices(self, image_size: int) -> Path:
         return self.cache / f"slices_{image_size}"
@@ -100,6 +109,27 @@ def require_writable(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise _unwritable(folder, error) from error
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Delete what `replacing` has left in a folder and those below it because its process was killed."""
+    for temporary in folder.rglob(".*"):
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def only_process(lock: Path, name: str) -> Iterator[None]:
+    """Hold a lock of the operating system, which is free again after a kill. Raises InputError if another has it."""
+    require_writable(lock.parent)
+    holder = FileLock(lock, blocking=False)
+    try:
+        holder.acquire()
+    except Timeout:
+        raise InputError(f"another {name} works in {lock.parent}; wait for it, or choose another with --work") from None
+    try:
+        yield
+    finally:
+        holder.release()
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:

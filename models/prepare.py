@@ -1,15 +1,18 @@
-"""Step 1: a folder in Kaggle's layout -> cache/ (metadata, slice store, folds, problems).
+"""Step 1: a folder of DICOM files -> cache/ (metadata, slice store, folds, problems).
 
     python models/prepare.py --data data --image-size 224 512
+    python models/prepare.py --check          # the report alone: every file is read, no slice is stored
 
-Needs the challenge's data, or a phantom (python models/make_phantom.py data).
-Writes cache/metadata_{train,test}.parquet, cache/slices_<size>/<series>.b2nd, cache/folds.csv and cache/problems.csv.
-What is there already is not made again.
+Needs the challenge's data in Kaggle's layout, a phantom (python models/make_phantom.py data), or any tree of CT files,
+which all become test slices. Writes cache/metadata_{train,test}.parquet, cache/slices_<size>/<series>.b2nd,
+cache/folds.csv, cache/problems.csv and cache/contact_sheet.png. It can be stopped at any moment: the same command goes
+on where it was.
 """
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -22,15 +25,24 @@ from models.paths import (
     WorkFolder,
     default_data,
     default_work,
+    only_process,
+    read_parquet,
+    remove_temporaries,
     write_csv,
     write_parquet,
     write_text,
 )
-from models.preprocessing.cleaning import add_missing, image_ids, join_labels, read_labels, read_sample_submission
-from models.preprocessing.folds import label_shares, make_folds
-from models.preprocessing.metadata import PROBLEM_COLUMNS, collect_headers, order_slices, problem
+from models.preprocessing.cleaning import image_ids, read_labels, read_sample_submission
+from models.preprocessing.folds import make_folds
+from models.preprocessing.metadata import add_missing, join_labels, shared_patients, slice_table
+from models.preprocessing.parallel import progress_map
+from models.preprocessing.problems import Problem, problem_rows, problem_table
+from models.preprocessing.pseudonyms import Pseudonyms, read_key
 from models.preprocessing.raw import RawFolder, find_raw
-from models.preprocessing.series import UNREADABLE, store_all_series
+from models.preprocessing.report import print_summary, require_disk, write_contact_sheet
+from models.preprocessing.series import BATCH, SeriesTask, group_by_series, peek_batch, prepare_series
+
+FORMAT = 2  # of the cache: raise it when the same files give another cache
 
 
 @dataclass(frozen=True)
@@ -43,54 +55,101 @@ class PrepareOptions:
     """parts for cross-validation, grouped by patient"""
     seed: int = 0
     """of the folds"""
+    stage: Literal[1, 2] | None = None
+    """stage of the challenge, its tables in cache/stage_<n>/; none: the one that is there, its tables in cache/"""
+    check: bool = False
+    """only read everything and report what is wrong"""
     jobs: int = -1
     """processes; -1: one a core"""
+    dask: str | None = None
+    """scheduler of a Dask cluster to work on (tcp://...), which sees the same folders"""
 
 
 def prepare(options: PrepareOptions) -> None:
     if not options.image_size or min(options.image_size) < 1:
         raise InputError(f"--image-size {options.image_size} must be one or more sizes above 0")
-    raw, work = find_raw(options.data), Work(options.work)
-    fingerprint, state = raw.fingerprint(), {"folds": options.folds, "seed": options.seed}
+    raw, work = find_raw(options.data, options.stage), Work(options.work, options.stage)
+    fingerprint, state = raw.fingerprint(), {"format": FORMAT, "folds": options.folds, "seed": options.seed}
     refuse_other_raw(work, fingerprint)
     finished = finished_sizes(work, state)
-    if set(options.image_size) <= finished:
-        print(f"{work.cache} is complete for image sizes {sorted(finished)}; nothing to do")
+    if not options.check and set(options.image_size) <= finished and is_whole(work, raw, finished):
+        print(f"{work.tables} is complete for image sizes {sorted(finished)}; nothing to do")
         return
-    labels, repeated = read_labels(raw.labels)
-    expected = image_ids(read_sample_submission(raw.sample_submission))
-    write_text(raw_file(work), fingerprint)  # first, so that a cache that was cut short is not filled from other data
+    labels, repeated = read_labels(raw.labels) if raw.labels else (None, [])
+    expected = image_ids(read_sample_submission(raw.sample_submission)) if raw.sample_submission else None
 
-    train, train_problems = prepare_split(raw, "train", work, options)
-    test, test_problems = prepare_split(raw, "test", work, options)
-    train, label_problems = join_labels(train, labels, raw.labels.name)
-    test, missing_problems = add_missing(test, expected, raw.sample_submission.name)
-    repeated_problems = [
-        problem(image_id, f"stands more than once in {raw.labels.name}", "equal rows dropped") for image_id in repeated
-    ]
-    problems = train_problems + test_problems + repeated_problems + label_problems + missing_problems
-
-    labelled = train.dropna(subset=list(LABELS))
-    write_csv(work.folds, make_folds(labelled, options.folds, options.seed))
-    write_parquet(work.metadata("train"), train)
-    write_parquet(work.metadata("test"), test)
-    write_csv(work.problems, pd.DataFrame(problems, columns=PROBLEM_COLUMNS))
-    write_text(state_file(work), json.dumps({**state, "image_size": sorted(finished | set(options.image_size))}))
-    print_summary(work, {"train": train, "test": test}, len(problems))
+    with only_process(work.root / ".prepare.lock", "prepare.py"):
+        remove_temporaries(work.cache)  # of a run that was killed
+        if not options.check:
+            write_text(raw_file(work), fingerprint)  # first, so that a cache cut short is not filled from other data
+        tables, problems = prepare_splits(raw, work, options)
+        problems += problem_rows(Problem.REPEATED_LABEL, repeated)
+        if labels is not None:
+            tables["train"], found = join_labels(tables["train"], labels)
+            problems += found + shared_patients(tables["train"], tables["test"])
+        if expected is not None:
+            tables["test"], found = add_missing(tables["test"], expected)
+            problems += found
+        sizes = sorted(finished | set(options.image_size))
+        write_tables(work, tables, problem_table(problems), options, {**state, "image_size": sizes})
 
 
-def prepare_split(raw: RawFolder, split: str, work: Work, options: PrepareOptions) -> tuple[pd.DataFrame, list[dict]]:
-    headers, header_problems = collect_headers(raw.files(split), options.jobs, f"{split}: headers")
-    table, slice_problems = store_all_series(
-        order_slices(headers), work, options.image_size, options.jobs, f"{split}: series"
-    )
-    return table, header_problems + slice_problems
+def prepare_splits(raw: RawFolder, work: Work, options: PrepareOptions) -> tuple[dict[str, pd.DataFrame], list]:
+    """The slice table of each split and the problems; the store of every series is written on the way."""
+    pseudonyms = Pseudonyms(read_key(work.root / "pseudonyms.key"), challenge=raw.stage is not None)
+    sizes = () if options.check else options.image_size
+    tasks, problems = {}, []
+    for split in raw.splits:
+        tasks[split], found = find_series(raw, split, work, sizes, pseudonyms, options)
+        problems += found
+    if sizes:
+        print(require_disk(work, [task for split in tasks.values() for task in split]))
+    tables = {}
+    for split, series in tasks.items():
+        prepared = progress_map(prepare_series, series, options.jobs, f"{split}: series", options.dask)
+        tables[split], found = slice_table(prepared)
+        problems += found
+        if tables[split].empty:
+            reason = f", first: {problems[0][1]}" if problems else ""
+            raise InputError(
+                f"{split}: no file in {getattr(raw, split)} is a CT slice{reason}; name another with --data"
+            )
+    return tables, problems
+
+
+def find_series(
+    raw: RawFolder, split: str, work: Work, sizes: tuple[int, ...], pseudonyms: Pseudonyms, options: PrepareOptions
+) -> tuple[list[SeriesTask], list]:
+    """The files of a split by series: the first bytes of each are read for that, nothing more."""
+    files = raw.files(split)
+    batches = [files[first : first + BATCH] for first in range(0, len(files), BATCH)]
+    peeked = progress_map(peek_batch, batches, options.jobs, f"{split}: which series, by {BATCH} files", options.dask)
+    return group_by_series((file for batch in peeked for file in batch), raw, work, sizes, pseudonyms)
+
+
+def write_tables(
+    work: Work, tables: dict[str, pd.DataFrame], problems: pd.DataFrame, options: PrepareOptions, state: dict
+) -> None:
+    """Write what is not the store, and last the mark that the cache is complete; with --check the problems alone."""
+    folds = None
+    if "train" in tables and not options.check:
+        folds = make_folds(tables["train"].dropna(subset=list(LABELS)), options.folds, options.seed)
+    write_csv(work.problems, problems)
+    if not options.check:
+        if folds is not None:
+            write_csv(work.folds, folds)
+        for split, table in tables.items():
+            write_parquet(work.metadata(split), table)
+        first = next(iter(tables.values()))
+        write_contact_sheet(work.tables / "contact_sheet.png", work, first, max(options.image_size))
+        write_text(state_file(work), json.dumps(state))
+    print_summary(work, tables, problems)
 
 
 def refuse_other_raw(work: Work, fingerprint: str) -> None:
     """Raise InputError if the cache, whole or not, was made from other data, with series of the same names."""
     if raw_file(work).is_file() and raw_file(work).read_text() != fingerprint:
-        raise InputError(f"{work.cache} was made with another raw folder; delete it, or choose another with --work")
+        raise InputError(f"{work.tables} was made with another raw folder; delete it, or choose another with --work")
 
 
 def finished_sizes(work: Work, state: dict) -> set[int]:
@@ -101,26 +160,25 @@ def finished_sizes(work: Work, state: dict) -> set[int]:
     for name, value in state.items():
         if cached.get(name) != value:
             what = f"--{name} {cached.get(name)}"
-            raise InputError(f"{work.cache} was made with {what}; delete it, or choose another folder with --work")
+            raise InputError(f"{work.tables} was made with {what}; delete it, or choose another folder with --work")
     return set(cached["image_size"])
 
 
+def is_whole(work: Work, raw: RawFolder, sizes: set[int]) -> bool:
+    """Whether every file of a finished cache is still there: what was deleted as damaged is made anew."""
+    if not all(work.metadata(split).is_file() for split in raw.splits):
+        return False
+    tables = [read_parquet(work.metadata(split), "python models/prepare.py") for split in raw.splits]
+    stored = {name for table in tables for name in table.loc[table["chunk"] >= 0, "series_id"].unique()}
+    return all(stored <= {path.stem for path in work.slices(size).glob("*.b2nd")} for size in sizes)
+
+
 def raw_file(work: Work) -> Path:
-    return work.cache / "raw.txt"
+    return work.tables / "raw.txt"
 
 
 def state_file(work: Work) -> Path:
-    return work.cache / "prepare.json"  # written last: it says that the cache is complete
-
-
-def print_summary(work: Work, tables: dict[str, pd.DataFrame], problems: int) -> None:
-    for split, table in tables.items():
-        series, patients = table["series_id"].nunique(), table["patient_id"].nunique()
-        unreadable = (table["chunk"] == UNREADABLE).sum()
-        print(f"{split}: {len(table):,} slices, {series:,} series, {patients:,} patients, {unreadable:,} not readable")
-    prevalence = ", ".join(f"{label} {share:.3f}" for label, share in label_shares(tables["train"]).items())
-    print(f"train labels: {prevalence}")
-    print(f"{work.cache}: {problems:,} problems, each a line in {work.problems.name}")
+    return work.tables / "prepare.json"  # written last: it says that the cache is complete
 
 
 if __name__ == "__main__":

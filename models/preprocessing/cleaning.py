@@ -4,69 +4,49 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow import compute, csv
 
 from models.errors import InputError
 from models.labels import LABELS
-from models.preprocessing.metadata import problem
-from models.preprocessing.series import UNREADABLE
 
-
-def join_labels(table: pd.DataFrame, labels: pd.DataFrame, file: str) -> tuple[pd.DataFrame, list[dict]]:
-    """Put the labels on an ordered slice table (NaN where a slice has none); returns it and the problems."""
-    joined = table.merge(labels, on="image_id", how="left", validate="one_to_one")
-    unlabelled = joined.loc[joined["any"].isna(), "image_id"]
-    absent = labels.loc[~labels["image_id"].isin(table["image_id"]), "image_id"]
-    problems = [
-        problem(image_id, f"a slice without a label in {file}", "left out of training and validation")
-        for image_id in unlabelled
-    ]
-    problems += [problem(image_id, f"a label in {file} without a slice", "left out") for image_id in absent]
-    return joined, problems
-
-
-def add_missing(table: pd.DataFrame, expected: pd.Series, file: str) -> tuple[pd.DataFrame, list[dict]]:
-    """Append a row, without series or slice, for each expected image without a file; returns it and the problems."""
-    absent = expected[~expected.isin(table["image_id"])].drop_duplicates()
-    rows = pd.DataFrame({"image_id": absent, "chunk": UNREADABLE})
-    problems = [
-        problem(image_id, f"named in {file}, but there is no slice", "predicted with the prior") for image_id in absent
-    ]
-    return pd.concat([table, rows], ignore_index=True) if len(rows) else table, problems
+SHOWN = 3  # names in a message
 
 
 def read_labels(path: Path) -> tuple[pd.DataFrame, list[str]]:
     """Read a label file: rows `ID_<hex>_<subtype>,<0 or 1>`, six an image.
 
     Returns the table (one row an image, sorted by `image_id`, columns LABELS as float32) and the ids of images that
-    stood in the file more than once with equal labels. Raises InputError for a missing column, an unknown subtype, a
-    value that is neither 0 nor 1, contradicting duplicates, or an image without all six labels.
+    stood in the file more than once with equal labels. Raises InputError for what is no csv file in UTF-8, a missing
+    column, no rows, an unknown subtype, a value that is neither 0 nor 1, contradicting duplicates, or an image without
+    all six labels.
     """
-    rows = _split_ids(path, _read_csv(path))
-    values = pd.to_numeric(rows["Label"], errors="coerce")  # one word makes the whole column text
-    wrong = rows.index[~values.isin((0, 1))]
-    if len(wrong):
-        row = rows.loc[wrong[0]]
-        raise InputError(f"{path} holds {row['Label']!r} for {row['ID']} ({len(wrong):,} such rows); a label is 0 or 1")
-    rows = rows.assign(Label=values)
-    unique = rows.drop_duplicates(["image_id", "subtype", "Label"])
-    if (contradicting := unique.duplicated(["image_id", "subtype"])).any():
-        raise InputError(
-            f"{path} gives {unique.loc[contradicting, 'ID'].iloc[0]} both 0 and 1; keep one of the two rows"
-        )
-    repeated = sorted(rows.loc[rows.duplicated(["image_id", "subtype"]), "image_id"].unique())
-    return _widen(path, unique), repeated
+    ids, texts = _read_csv(path)
+    images, cells = _locate(path, ids)
+    positive = _positive(path, ids, texts)
+    rows, ones = (_count(chosen, len(images)) for chosen in (cells, cells[positive]))
+    if (contradicting := (ones > 0) & (ones < rows)).any():
+        raise InputError(f"{path} gives both 0 and 1 for {_name(images, contradicting)}; keep one row of each ID")
+    _refuse_incomplete(path, images, rows)
+    order = compute.sort_indices(images)
+    table = pd.DataFrame((ones > 0)[order.to_numpy()].astype(np.float32), columns=list(LABELS))
+    table.insert(0, "image_id", images.take(order).to_pandas())
+    return table, sorted(images.filter(pa.array((rows > 1).any(axis=1))).to_pylist())
 
 
 def read_sample_submission(path: Path) -> pd.Series:
-    """Read the sample submission; returns its IDs (`ID_<hex>_<subtype>`) in its order.
+    """Read the sample submission; returns its IDs (`ID_<hex>_<subtype>`) in its order. Its values are not looked at.
 
-    Raises InputError for a missing column, a subtype that is unknown or lacks for an image, or an ID that stands twice.
+    Raises InputError for what is no csv file in UTF-8, a missing column, no rows, a subtype that is unknown or lacks
+    for an image, or an ID that stands twice.
     """
-    rows = _split_ids(path, _read_csv(path))
-    if rows["ID"].duplicated().any():
-        raise InputError(f"{path} holds {rows.loc[rows['ID'].duplicated(), 'ID'].iloc[0]} twice; download it again")
-    _widen(path, rows)
-    return rows["ID"]
+    ids, _ = _read_csv(path)
+    images, cells = _locate(path, ids)
+    rows = _count(cells, len(images))
+    if (repeated := rows > 1).any():
+        raise InputError(f"{path} holds twice or more {_name(images, repeated)}; download it again")
+    _refuse_incomplete(path, images, rows)
+    return ids.to_pandas().rename("ID")
 
 
 def image_ids(submission_ids: pd.Series) -> pd.Series:
@@ -74,33 +54,79 @@ def image_ids(submission_ids: pd.Series) -> pd.Series:
     return submission_ids.str.rsplit("_", n=1).str[0]
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path) -> tuple[pa.Array, pa.DictionaryArray]:
+    """The column ID, without whitespace at its ends, and the text of the column Label."""
+    types = {"ID": pa.string(), "Label": pa.dictionary(pa.int32(), pa.string())}
     try:
-        table = pd.read_csv(path)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a csv file ({error}); download it again") from error
-    for column in ("ID", "Label"):
-        if column not in table:
-            raise InputError(f"{path} lacks the column {column!r}, it has {list(table.columns)}; download it again")
-    return table
-
-
-def _split_ids(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
-    parts = rows["ID"].astype(str).str.rsplit("_", n=1, expand=True).reindex(columns=[0, 1])
-    rows = rows.assign(image_id=parts[0], subtype=parts[1])
-    if (unknown := ~rows["subtype"].isin(LABELS)).any():
-        raise InputError(
-            f"{path} holds the ID {rows.loc[unknown, 'ID'].iloc[0]!r}, which ends in none of {', '.join(LABELS)}"
+        table = csv.read_csv(
+            path,
+            parse_options=csv.ParseOptions(newlines_in_values=True),
+            convert_options=csv.ConvertOptions(column_types=types),
         )
-    return rows
-
-
-def _widen(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
-    table = rows.pivot(index="image_id", columns="subtype", values="Label").reindex(columns=LABELS)
-    if (incomplete := table.isna().any(axis=1)).any():
-        image_id = table.index[incomplete][0]
-        missing = [label for label in LABELS if np.isnan(table.loc[image_id, label])]
+        columns = table.column_names
+    except (pa.ArrowException, ValueError, OSError) as error:  # ValueError: a header that is not UTF-8
         raise InputError(
-            f"{path} lacks {missing[0]} for {image_id} ({incomplete.sum():,} images lack a label); download it again"
+            f"{path} cannot be read as a csv file in UTF-8 ({_few([str(error)], 1)}); unpack it if it is packed, or "
+            "download it again"
+        ) from error
+    for column in types:
+        if column not in columns:
+            raise InputError(
+                f"{path} lacks the column {column!r}, it has {_few(columns, len(columns))}; download it again"
+            )
+    if not len(table):
+        raise InputError(f"{path} holds no rows; download it again")
+    ids, texts = (table.column(columns.index(column)) for column in types)
+    return compute.ascii_trim_whitespace(ids.combine_chunks()), texts.unify_dictionaries().combine_chunks()
+
+
+def _locate(path: Path, ids: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """The distinct images of IDs, and of each ID its cell in the table images x LABELS (image * 6 + label)."""
+    known = compute.match_substring_regex(ids, f"(?s)._({'|'.join(LABELS)})$").to_numpy(zero_copy_only=False)
+    if not known.all():
+        unknown = np.flatnonzero(~known)
+        few = _few([ids[row].as_py() for row in unknown[:SHOWN]], len(unknown))
+        raise InputError(
+            f"{path} holds {few}, but an ID is an image's name, an underscore and one of {', '.join(LABELS)}; "
+            "remove such rows, or download it again"
         )
-    return table.astype(np.float32).rename_axis(columns=None).reset_index()
+    parts = compute.split_pattern(ids, "_", max_splits=1, reverse=True)
+    images = compute.list_element(parts, 0).dictionary_encode()
+    labels = compute.index_in(compute.list_element(parts, 1), pa.array(LABELS))
+    return images.dictionary, images.indices.to_numpy().astype(np.int64) * len(LABELS) + labels.to_numpy()
+
+
+def _positive(path: Path, ids: pa.Array, texts: pa.DictionaryArray) -> np.ndarray:
+    """Whether each row's value is 1; (rows,) of bool. Raises InputError unless each is 0 or 1."""
+    words = texts.dictionary.to_pylist()
+    values = pd.to_numeric(pd.Series(words, dtype=object), errors="coerce").to_numpy()
+    index = texts.indices.to_numpy()
+    if (wrong := ~np.isin(values, (0, 1))[index]).any():
+        row = wrong.argmax()
+        raise InputError(
+            f"{path} holds {_few([words[index[row]]], 1)} for {_few([ids[row].as_py()], 1)}, but a label is 0 or 1 "
+            f"({wrong.sum():,} such rows); correct it, or download the file again"
+        )
+    return (values == 1)[index]
+
+
+def _count(cells: np.ndarray, images: int) -> np.ndarray:
+    """How many rows each cell has; (images, 6)."""
+    return np.bincount(cells, minlength=images * len(LABELS)).reshape(images, len(LABELS))
+
+
+def _refuse_incomplete(path: Path, images: pa.Array, rows: np.ndarray) -> None:
+    if (missing := rows == 0).any():
+        raise InputError(f"{path} lacks a row for {_name(images, missing)}; download it again")
+
+
+def _name(images: pa.Array, cells: np.ndarray) -> str:
+    """The IDs of the cells that are true in a table images x LABELS, in words."""
+    true = np.argwhere(cells)
+    return _few([f"{images[int(image)]}_{LABELS[label]}" for image, label in true[:SHOWN]], len(true))
+
+
+def _few(names: list[str], total: int) -> str:
+    """The first of so many names, each on one line and cut where it is long, and how many there are."""
+    words = ", ".join(repr(name if len(name) <= 120 else name[:117] + "...") for name in names[:SHOWN])
+    return words if total <= SHOWN else f"{words}, ... ({total:,} in all)"

@@ -1,21 +1,49 @@
-"""One DICOM file -> a header row and a slice in Hounsfield units."""
+"""One DICOM file -> its slices: a header row and the stored values of each.
 
+Files are not trusted: what the header claims is checked before anything is decoded, and a file that gives no slice
+gives a reason from a closed list. Only the elements named here are ever parsed: names, dates and free text of a
+patient are skipped where they stand.
+"""
+
+import io
+import logging
+import math
+import os
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset
+from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from models.preprocessing.decoding import DecodingError, decode_guarded, missing_decoder
+from models.preprocessing.hounsfield import Rescale, clip, to_hounsfield
 
 # The RSNA's UIDs (ID_...) are not valid UIDs: pydicom would warn several times for every file.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+# What is wrong with a file is said by its Reason, not by pydicom's log and warnings.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module="pydicom")
 
-# Air ... beyond any tissue; padding (-2000 stored) and metal fall on the ends.
-HOUNSFIELD_RANGE = (-1000, 2000)
+MAX_SIDE = 4096  # pixels
+MAX_FRAMES = 4096
+MAX_BYTES = 400 << 20  # of a file, also once inflated: some 800 slices of 512 x 512
+MAX_READS = 300_000  # two for an element; a multi-frame file of 800 slices makes about 100,000
 
-# The short list of header fields that leave this module: no name, date or free text of a patient is among them.
-_IDENTIFIERS = {
+IDENTIFIERS = {
     "image_id": "SOPInstanceUID",
     "series_id": "SeriesInstanceUID",
     "study_id": "StudyInstanceUID",
@@ -28,125 +56,344 @@ _NUMBERS = {
     "pixel_representation": "PixelRepresentation",
     "rescale_intercept": "RescaleIntercept",
     "rescale_slope": "RescaleSlope",
+    "window_center": "WindowCenter",  # may hold two values: the first is the one to use
+    "window_width": "WindowWidth",
+    "instance_number": "InstanceNumber",
+    "slice_location": "SliceLocation",
 }
 _VECTORS = {
     "image_position": ("ImagePositionPatient", 3),
     "image_orientation": ("ImageOrientationPatient", 6),
     "pixel_spacing": ("PixelSpacing", 2),
-    "window_center": ("WindowCenter", 1),  # may hold two values: the first is the one to use
-    "window_width": ("WindowWidth", 1),
 }
+HEADER_COLUMNS = [
+    *IDENTIFIERS,
+    *_NUMBERS,
+    *(f"{name}_{i}" for name, (_, length) in _VECTORS.items() for i in range(length)),
+]
+_FORMAT = [
+    "Modality",
+    "ImageType",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "BitsAllocated",
+    "NumberOfFrames",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "PixelData",
+]
+_TAGS = [
+    Tag(tag) for tag in (*IDENTIFIERS.values(), *_NUMBERS.values(), *(tag for tag, _ in _VECTORS.values()), *_FORMAT)
+]
+_SERIES_AND_IMAGE = [Tag(IDENTIFIERS["series_id"]), Tag(IDENTIFIERS["image_id"])]
+
+# Where an enhanced CT file keeps what others have at the top.
+_FUNCTIONAL_GROUPS = (
+    "PlanePositionSequence",
+    "PlaneOrientationSequence",
+    "PixelMeasuresSequence",
+    "PixelValueTransformationSequence",
+    "FrameVOILUTSequence",
+)
+
+
+class Reason(Enum):
+    """Why a file gives no slice: the closed list."""
+
+    NOT_OPENED = "cannot be opened"
+    NOT_DICOM = "not a DICOM file"
+    HEADER = "the header is damaged"
+    UNREASONABLE = "the header claims more than a CT series can hold"
+    NO_IDENTIFIER = "no usable SOPInstanceUID or SeriesInstanceUID in the header"
+    NOT_CT = "not a CT image"
+    LOCALIZER = "a localizer, not a slice"
+    NO_PIXELS = "no pixels"
+    PIXEL_FORMAT = "not a grey-scale image, or a pixel format that is not known"
+    RESCALE = "the rescale slope or intercept is not a usable number"
+    TRUNCATED = "pixels are cut off"
+    COMPRESSION = "a compression that is not known"
+    NO_DECODER = "needs the package pylibjpeg-libjpeg (GPL-3): pip install pylibjpeg-libjpeg"
+    DECODING = "compressed pixels cannot be decoded"
 
 
 class UnreadableSliceError(Exception):
-    """A file that gives no slice; the message is the reason, as it stands in problems.csv."""
+    """A file that gives no slice; `rows` are the header rows of its slices, as far as they could be read."""
+
+    def __init__(self, reason: Reason, rows: list[dict] | None = None) -> None:
+        super().__init__(reason.value)
+        self.reason, self.rows = reason, rows or []
 
 
 @dataclass(frozen=True)
-class Rescale:
-    """The header fields that turn stored values into Hounsfield units (PS3.3 C.11.1.1.2)."""
+class Slice:
+    """One slice as stored."""
 
-    bits_stored: int
-    pixel_representation: int  # 0: unsigned, 1: two's complement
-    intercept: float
-    slope: float
-
-    @property
-    def has_wrapped(self) -> bool:
-        """True for the 123 files of the RSNA set whose 12-bit values have wrapped around.
-
-        12 bits, unsigned, and an intercept near 0 cannot hold air at -1000 HU, so its values stand 4096 too high.
-        """
-        return self.bits_stored == 12 and self.pixel_representation == 0 and self.intercept > -100
+    row: dict  # identifiers, geometry, pixel format; NaN where an element is absent
+    stored: np.ndarray  # (rows, columns) integers
+    rescale: Rescale
 
 
-def read_header(path: Path) -> dict:
-    """Read the header of one file into a flat row; `image_position_0` ... are numbers, NaN where the tag is absent.
+def read_file(path: Path) -> Iterator[Slice]:
+    """Read a file once; yields its slices, one for most files, one a frame for enhanced CT.
 
-    Raises UnreadableSliceError if the file is not DICOM or lacks the fields that give a slice its size.
+    Raises UnreadableSliceError; when the header was readable and only the pixels are not, it carries the header rows.
     """
-    dataset = _read(path, stop_before_pixels=True)
-    row: dict = {name: str(_element(dataset, tag) or "").strip() for name, tag in _IDENTIFIERS.items()}
-    for name, tag in _NUMBERS.items():
-        row[name] = _floats(dataset, tag, 1)[0]
-    for name, (tag, length) in _VECTORS.items():
-        values = _floats(dataset, tag, length)
-        row.update({name: values[0]} if length == 1 else {f"{name}_{i}": value for i, value in enumerate(values)})
-    if np.isnan(row["rows"]) or np.isnan(row["columns"]):
-        raise UnreadableSliceError("no Rows or Columns in the header")
-    return row
-
-
-def read_slice(path: Path) -> np.ndarray:
-    """Read one file as int16 Hounsfield units (rows, columns), clipped to HOUNSFIELD_RANGE.
-
-    Raises UnreadableSliceError if the file is not DICOM, or its pixels are absent, cut off or not a grey-scale slice.
-    """
-    return clip(to_hounsfield(*read_stored(path)))
+    dataset = _parse(path, _TAGS)
+    rows: list[dict] = []
+    try:
+        header = _values(dataset)
+        frames = _count_frames(header)
+        rows = [_header_row(_of_frame(header, frame), frame, frames) for frame in range(frames)]
+        stored = _stored_frames(header, dataset.file_meta.TransferSyntaxUID, frames)
+        for row in rows:
+            yield Slice(row, next(stored), _rescale(header, row))
+    except UnreadableSliceError as error:
+        raise UnreadableSliceError(error.reason, rows) from error
+    except Exception as error:  # pydicom parses an element when it is asked for, and can fail in many ways
+        raise UnreadableSliceError(Reason.HEADER, rows) from error
 
 
 def read_stored(path: Path) -> tuple[np.ndarray, Rescale]:
-    """Read one file's stored values (rows, columns), integers, and what turns them into Hounsfield units."""
-    dataset = _read(path)
-    try:
-        stored = dataset.pixel_array
-    except Exception as error:  # pydicom raises a different class for each thing that can be wrong with pixels
-        raise UnreadableSliceError(f"pixels cannot be decoded: {_one_line(error)}") from error
-    if stored.ndim != 2:
-        raise UnreadableSliceError(f"pixels of shape {stored.shape} are not one grey-scale slice")
-    bits, representation, intercept, slope = (
-        _floats(dataset, tag, 1)[0] for tag in ("BitsStored", "PixelRepresentation", "RescaleIntercept", "RescaleSlope")
-    )
-    # PS3.3 C.11.1.1.2: without a rescale the stored values are the output
-    return stored, Rescale(
-        int(bits), int(representation), 0.0 if np.isnan(intercept) else intercept, 1.0 if np.isnan(slope) else slope
-    )
+    """The stored values (rows, columns) of a file's first slice, and what turns them into Hounsfield units."""
+    first = next(read_file(path))
+    return first.stored, first.rescale
 
 
-def to_hounsfield(stored: np.ndarray, rescale: Rescale) -> np.ndarray:
-    """Stored values -> Hounsfield units, float32: stored * slope + intercept, after the one repair where it is due.
+def read_slices(path: Path) -> list[np.ndarray]:
+    """All slices of a file in Hounsfield units, int16 (rows, columns), clipped to HOUNSFIELD_RANGE."""
+    return [clip(to_hounsfield(item.stored, item.rescale)) for item in read_file(path)]
 
-    The repair (J. Howard, "Some DICOM gotchas to be aware of", 2019): values that have wrapped are unwrapped, and get
-    the intercept -1000 that they were stored with.
+
+def peek(path: Path) -> tuple[str, str, int, int]:
+    """The raw SeriesInstanceUID and SOPInstanceUID, size in bytes and crc32 of the first 4 KB, which is all it reads.
+
+    Raises UnreadableSliceError.
     """
-    if rescale.has_wrapped:
-        values = stored.astype(np.int32) + 1000
-        values[values >= 4096] -= 4096
-        return (values - 1000).astype(np.float32)
-    return stored.astype(np.float32) * np.float32(rescale.slope) + np.float32(rescale.intercept)
-
-
-def clip(hounsfield: np.ndarray) -> np.ndarray:
-    """Hounsfield units rounded to int16 within HOUNSFIELD_RANGE."""
-    return np.rint(np.clip(hounsfield, *HOUNSFIELD_RANGE)).astype(np.int16)
-
-
-def _read(path: Path, **options) -> pydicom.Dataset:
+    with _open(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(4096)
     try:
-        return pydicom.dcmread(path, **options)
+        dataset = pydicom.dcmread(io.BytesIO(head), stop_before_pixels=True, specific_tags=_SERIES_AND_IMAGE)
+        series, image = (str(dataset[tag].value or "").strip() for tag in _SERIES_AND_IMAGE)
+    except Exception:  # a head is a file that is cut off, and can fail in any of pydicom's parsers
+        series = image = ""
+    if not (series and image):  # a header longer than that, or a deflated one
+        header = _values(_parse(path, _SERIES_AND_IMAGE, stop_before_pixels=True))
+        series, image = _text(header, IDENTIFIERS["series_id"]), _text(header, IDENTIFIERS["image_id"])
+    return series, image, size, zlib.crc32(head)
+
+
+class _BoundedReader(io.BufferedReader):
+    """A file that may be read from so many times: a header of a million elements ends in an error, not in minutes."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise UnreadableSliceError(Reason.UNREASONABLE)
+        return super().read(size)
+
+
+def _open(path: Path) -> _BoundedReader:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would block for ever
+        file = _BoundedReader(io.FileIO(handle))
+        status = os.fstat(handle)
+    except OSError as error:
+        raise UnreadableSliceError(Reason.NOT_OPENED) from error
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+        file.close()
+        raise UnreadableSliceError(Reason.UNREASONABLE if stat.S_ISREG(status.st_mode) else Reason.NOT_OPENED)
+    return file
+
+
+def _parse(path: Path, tags: list[BaseTag], stop_before_pixels: bool = False) -> pydicom.Dataset:
+    """The asked elements of a file. Raises UnreadableSliceError."""
+    try:
+        with _open(path) as file:
+            head = file.read(1024)
+            file.seek(0)
+            if DeflatedExplicitVRLittleEndian.encode() + b"\0" in head:
+                return _parse_deflated(file.read(), tags)
+            dataset = pydicom.dcmread(file, stop_before_pixels=stop_before_pixels, specific_tags=tags)
+            dataset.file_meta.setdefault("TransferSyntaxUID", ImplicitVRLittleEndian)
+            return dataset
+    except UnreadableSliceError:
+        raise
     except InvalidDicomError as error:
-        raise UnreadableSliceError("not a DICOM file") from error
+        raise UnreadableSliceError(Reason.NOT_DICOM) from error
+    except OSError as error:
+        raise UnreadableSliceError(Reason.NOT_OPENED) from error
     except Exception as error:  # a damaged file can fail in any of pydicom's parsers
-        raise UnreadableSliceError(f"cannot be read: {_one_line(error)}") from error
+        raise UnreadableSliceError(Reason.HEADER) from error
 
 
-def _element(dataset: pydicom.Dataset, tag: str) -> Any:
+def _parse_deflated(data: bytes, tags: list[BaseTag]) -> pydicom.Dataset:
+    """Inflate within bounds (pydicom has none) what follows the file meta information (PS3.10 7.1), and parse it."""
+    (meta_length,) = struct.unpack("<L", data[140:144])
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = inflater.decompress(data[144 + meta_length :], MAX_BYTES // 8)
+    if inflater.unconsumed_tail:
+        raise UnreadableSliceError(Reason.UNREASONABLE)
+    file = _BoundedReader(io.BytesIO(inflated))
+    dataset = read_dataset(file, is_implicit_VR=False, is_little_endian=True, specific_tags=tags)
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return dataset
+
+
+def _values(dataset: pydicom.Dataset) -> dict[str, Any]:
+    """Keyword -> value of a data set's elements; the error in place of a value that cannot be parsed."""
+    values = {}
+    for tag in list(dataset.keys()):
+        try:
+            element = dataset.get_item(tag)
+            if isinstance(element, RawDataElement):
+                element = convert_raw_data_element(element, ds=dataset)
+            values[element.keyword] = element.value
+        except Exception as error:  # pydicom parses an element when it is asked for, and can fail in many ways
+            values[keyword_for_tag(tag)] = error
+    return values
+
+
+def _count_frames(header: dict) -> int:
+    """The number of frames. Raises UnreadableSliceError if the file is no CT slice or claims more than one can hold."""
+    if (_text(header, "Modality") or "CT") != "CT":
+        raise UnreadableSliceError(Reason.NOT_CT)
+    if "LOCALIZER" in str(header.get("ImageType", "")):
+        raise UnreadableSliceError(Reason.LOCALIZER)
+    rows, columns, frames = (_number(header, tag) for tag in ("Rows", "Columns", "NumberOfFrames"))
+    frames = 1 if math.isnan(frames) else frames
+    if math.isnan(rows) or math.isnan(columns):
+        raise UnreadableSliceError(Reason.NO_PIXELS)
+    if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE and 1 <= frames <= MAX_FRAMES):
+        raise UnreadableSliceError(Reason.UNREASONABLE)
+    if 2 * rows * columns * frames > MAX_BYTES:
+        raise UnreadableSliceError(Reason.UNREASONABLE)
+    return int(frames)
+
+
+def _of_frame(header: dict, frame: int) -> dict:
+    """The header with what the functional groups of an enhanced CT file say of one frame (PS3.3 A.38)."""
+    each, shared = (header.get(f"{name}FunctionalGroupsSequence") for name in ("PerFrame", "Shared"))
+    if not each and not shared:
+        return header
+    merged = dict(header)
+    for groups in (shared[0] if shared else {}, each[frame] if each else {}):
+        for sequence in _FUNCTIONAL_GROUPS:
+            if sequence in groups and groups[sequence].value:
+                merged |= _values(groups[sequence].value[0])
+    return merged
+
+
+def _header_row(header: dict, frame: int, frames: int) -> dict:
+    row: dict = {name: _text(header, tag) for name, tag in IDENTIFIERS.items()}
+    if not (row["image_id"] and row["series_id"]):
+        raise UnreadableSliceError(Reason.NO_IDENTIFIER)
+    row["patient_id"] = row["patient_id"] or row["study_id"] or row["series_id"]  # without one, a study is a patient
+    if frames > 1:
+        row["image_id"] += f"_{frame + 1:04d}"
+    for name, tag in _NUMBERS.items():
+        row[name] = _number(header, tag)
+    for name, (tag, length) in _VECTORS.items():
+        row.update({f"{name}_{i}": value for i, value in enumerate(_numbers(header, tag, length))})
+    if frames > 1 and math.isnan(row["instance_number"]):
+        row["instance_number"] = frame + 1.0
+    return row
+
+
+def _rescale(header: dict, row: dict) -> Rescale:
+    """What turns a row's stored values into Hounsfield units; without a rescale they are it (PS3.3 C.11.1.1.2)."""
+    intercept, slope = row["rescale_intercept"], row["rescale_slope"]
+    for tag, value in (("RescaleIntercept", intercept), ("RescaleSlope", slope)):
+        if math.isnan(value) and header.get(tag) not in (None, ""):
+            raise UnreadableSliceError(Reason.RESCALE)  # there, but no number
+    intercept, slope = (0.0 if math.isnan(intercept) else intercept), (1.0 if math.isnan(slope) else slope)
+    if slope == 0 or max(abs(slope), abs(intercept)) > 1e6:
+        raise UnreadableSliceError(Reason.RESCALE)
+    first, last = (_number(header, tag) for tag in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    last = first if math.isnan(last) else last
+    padding = None if math.isnan(first) else (min(first, last), max(first, last))
+    return Rescale(int(row["bits_stored"]), int(row["pixel_representation"]), intercept, slope, padding)
+
+
+def _stored_frames(header: dict, syntax: UID, frames: int) -> Iterator[np.ndarray]:
+    """The stored values of each frame (rows, columns)."""
+    pixels = header.get("PixelData")
+    if not isinstance(pixels, bytes) or not pixels:
+        raise UnreadableSliceError(Reason.NO_PIXELS)
+    options = _pixel_options(header, frames)
+    if syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
+        yield from _native_frames(pixels, options)
+        return
+    if (missing := missing_decoder(syntax)) is not None:
+        raise UnreadableSliceError(Reason.NO_DECODER if missing else Reason.COMPRESSION)
     try:
-        return dataset.get(tag)  # pydicom parses an element when it is asked for
-    except Exception as error:
-        raise UnreadableSliceError(f"{tag} cannot be read: {_one_line(error)}") from error
+        for frame in decode_guarded(pixels, syntax, options):
+            if frame.shape != (options["rows"], options["columns"]):
+                raise UnreadableSliceError(Reason.DECODING)
+            yield frame
+    except DecodingError as error:
+        raise UnreadableSliceError(Reason.DECODING) from error
+    raise UnreadableSliceError(Reason.TRUNCATED)  # asked for a frame after the last
 
 
-def _floats(dataset: pydicom.Dataset, tag: str, length: int) -> list[float]:
-    """The first `length` numbers of an element, NaN where it is absent, empty or not a number."""
-    value = _element(dataset, tag)
+def _pixel_options(header: dict, frames: int) -> dict:
+    """The checked pixel format, named as pydicom's decoders take it."""
+    names = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "SamplesPerPixel")
+    rows, columns, allocated, bits, representation, samples = (_number(header, name) for name in names)
+    photometric = _text(header, "PhotometricInterpretation")
+    known = allocated in (8, 16, 32) and 1 <= bits <= allocated and representation in (0, 1) and samples == 1
+    if not known or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise UnreadableSliceError(Reason.PIXEL_FORMAT)
+    return {
+        "rows": int(rows),
+        "columns": int(columns),
+        "number_of_frames": frames,
+        "samples_per_pixel": 1,
+        "photometric_interpretation": photometric,
+        "bits_allocated": int(allocated),
+        "bits_stored": int(bits),
+        "pixel_representation": int(representation),
+        "pixel_keyword": "PixelData",
+        "pixel_vr": "OW",
+    }
+
+
+def _native_frames(pixels: bytes, options: dict) -> Iterator[np.ndarray]:
+    shape = options["rows"], options["columns"]
+    kind = np.dtype(f"<{'i' if options['pixel_representation'] else 'u'}{options['bits_allocated'] // 8}")
+    size = shape[0] * shape[1] * kind.itemsize
+    if len(pixels) < options["number_of_frames"] * size:
+        raise UnreadableSliceError(Reason.TRUNCATED)
+    unused = options["bits_allocated"] - options["bits_stored"]
+    for frame in range(options["number_of_frames"]):
+        stored = np.frombuffer(pixels, kind, size // kind.itemsize, frame * size).reshape(shape)
+        # The bits above the stored ones mean nothing (PS3.5 8.1.1): drop them, and extend the sign.
+        yield (stored << unused) >> unused if unused else stored
+
+
+def _text(header: dict, tag: str) -> str:
+    value = header.get(tag)
+    if isinstance(value, Exception):
+        raise UnreadableSliceError(Reason.HEADER) from value
+    return str(value or "").strip()
+
+
+def _number(header: dict, tag: str) -> float:
+    return _numbers(header, tag, 1)[0]
+
+
+def _numbers(header: dict, tag: str, length: int) -> list[float]:
+    """The first `length` numbers of an element, NaN where it is absent, empty or not a finite number."""
+    value = header.get(tag)
+    values = list(value[:length]) if isinstance(value, MultiValue | list) else [value] if value is not None else []
     try:
-        values = [value] if np.isscalar(value) or value is None else list(value)
-        numbers = [float(number) for number in values[:length]]
-    except (TypeError, ValueError, OverflowError):
+        numbers = [float(number) for number in values]
+    except (TypeError, ValueError, OverflowError):  # what is no number is treated as what is not there
         numbers = []
-    return numbers + [float("nan")] * (length - len(numbers))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    numbers = [number if math.isfinite(number) else math.nan for number in numbers]
+    return numbers + [math.nan] * (length - len(numbers))

@@ -3,6 +3,9 @@
 FOLDER/stage_2_train/ID_<hex>.dcm   stage_2_train.csv
 FOLDER/stage_2_test/ID_<hex>.dcm    stage_2_sample_submission.csv   phantom_test_labels.csv (the answers)
 FOLDER/contact_sheet.png            phantom.json (the parameters, written last)
+
+These are the names of the layout "stage_2"; phantom_layouts.py holds the others. With traps (phantom_traps.py) there
+is also phantom_traps.csv.
 """
 
 import hashlib
@@ -26,9 +29,11 @@ from models.labels import ANY, LABELS, SUBTYPES
 from models.paths import require_writable
 from models.preprocessing.parallel import progress_map
 from models.preprocessing.phantom import PhantomStudy, draw_study
+from models.preprocessing.phantom_layouts import ANSWERS, LAYOUTS, Layout
+from models.preprocessing.phantom_pixels import PADDING, outside_circle
+from models.preprocessing.phantom_traps import choose_traps, plant
 from models.preprocessing.pictures import contact_sheet
 
-PADDING = -2000  # stored outside the scan circle by some 16-bit scanners; below air once rescaled
 VERSION = 1  # of the drawing: raise it when a seed gives other pixels
 PORTRAITS = 6  # slices on the contact sheet
 
@@ -72,13 +77,23 @@ class Identity:
 
 
 def write_phantom(
-    folder: Path, studies: int, test_studies: int, image_size: int, seed: int = 0, jobs: int = -1
+    folder: Path,
+    studies: int,
+    test_studies: int,
+    image_size: int,
+    seed: int = 0,
+    jobs: int = -1,
+    traps: Sequence[str] = (),
+    layout: str = "stage_2",
 ) -> None:
     """Write a whole data set in Kaggle's layout; the same arguments give the same bytes, for any number of jobs.
 
-    Does nothing where the same phantom is complete already. Raises `InputError` for a folder with other content.
+    `traps` are names in phantom_traps.py or "all", `layout` one in phantom_layouts.py. Does nothing where the same
+    phantom is complete already. Raises `InputError` for a folder with other content, and for traps that cannot be.
     """
     folder = Path(folder)
+    if layout not in LAYOUTS:
+        raise InputError(f"there is no layout {layout!r}; choose from {', '.join(LAYOUTS)}")
     parameters = {
         "version": VERSION,
         "studies": studies,
@@ -86,6 +101,10 @@ def write_phantom(
         "image_size": image_size,
         "seed": seed,
     }
+    if chosen := choose_traps(traps, LAYOUTS[layout]):
+        parameters["traps"] = chosen
+    if layout != "stage_2":
+        parameters["layout"] = layout
     if _is_complete(folder, parameters):
         print(f"{folder} holds this phantom already")
         return
@@ -140,36 +159,45 @@ def _is_complete(folder: Path, parameters: dict) -> bool:
 
 
 def _write(folder: Path, parameters: dict, jobs: int) -> None:
-    """Write files, tables, contact sheet and, as the mark that all is there, phantom.json."""
+    """Write files, tables, contact sheet, traps and, as the mark that all is there, phantom.json."""
     seed, size = parameters["seed"], parameters["image_size"]
+    layout = LAYOUTS[parameters.get("layout", "stage_2")]
     tables = {}
     for split, count in (("train", parameters["studies"]), ("test", parameters["test_studies"])):
-        target = folder / f"stage_2_{split}"
-        target.mkdir()
-        write = partial(_write_study, target, seed, split, size)
+        (folder / layout.folder(split)).mkdir(parents=True, exist_ok=True)
+        write = partial(_write_study, folder, layout, seed, split, size)
         parts = progress_map(write, range(count), jobs, f"phantom {split}")
         tables[split] = pd.concat([labels for labels, _ in parts]) if parts else _empty_table()
         if split == "train":
             portraits = [portrait for _, portrait in parts if portrait is not None]
-    _save_long(tables["train"], folder / "stage_2_train.csv")
-    _save_long(tables["test"], folder / "phantom_test_labels.csv")
-    _save_long(tables["test"].assign(**dict.fromkeys(LABELS, 0.5)), folder / "stage_2_sample_submission.csv")
+    _write_tables(folder, layout, tables)
     if portraits:
         images, captions = zip(*_choose(portraits), strict=True)
         cv2.imwrite(str(folder / "contact_sheet.png"), contact_sheet(np.stack(images), captions))
+    if traps := parameters.get("traps"):
+        plant(folder, layout, {image: split for split in tables for image in tables[split].index}, traps, seed)
     (folder / "phantom.json").write_text(json.dumps(parameters, indent=2) + "\n")
 
 
-def _write_study(folder: Path, seed: int, split: str, size: int, number: int):
+def _write_tables(folder: Path, layout: Layout, tables: dict[str, pd.DataFrame]) -> None:
+    if layout.labels is None or layout.sample_submission is None:
+        return
+    _save_long(tables["train"], folder / layout.labels)
+    _save_long(tables["test"], folder / ANSWERS)
+    _save_long(tables["test"].assign(**dict.fromkeys(LABELS, 0.5)), folder / layout.sample_submission)
+
+
+def _write_study(folder: Path, layout: Layout, seed: int, split: str, size: int, number: int):
     """Draw and write a study; return its labels by image and, if it bleeds, its richest slice with a caption."""
     name = identify(seed, split, number)
     study = draw_study(name.seed, size, name.patient_seed)
-    for index in range(len(study.hounsfield)):
+    images = [name.image_id(index) for index in range(len(study.hounsfield))]
+    paths = layout.slices(split, (name.patient_id, name.study_id, name.series_id), images)
+    (folder / paths[0]).parent.mkdir(parents=True, exist_ok=True)
+    for index, path in enumerate(paths):
         with pydicom.config.disable_value_validation():
-            to_dicom(study, name, index).save_as(folder / f"{name.image_id(index)}.dcm", enforce_file_format=True)
-    labels = pd.DataFrame(
-        study.labels, columns=list(LABELS), index=[name.image_id(i) for i in range(len(study.labels))]
-    )
+            to_dicom(study, name, index).save_as(folder / path, enforce_file_format=True)
+    labels = pd.DataFrame(study.labels, columns=list(LABELS), index=images)
     if not study.labels[:, ANY].any():
         return labels, None
     kinds = study.labels[:, [LABELS.index(kind) for kind in SUBTYPES]]
@@ -225,13 +253,10 @@ def to_dicom(study: PhantomStudy, name: Identity, index: int) -> Dataset:
 
 def stored_values(hounsfield: np.ndarray, family: Family) -> np.ndarray:
     """Pixels as a scanner of this family stores them, (size, size) little-endian 16 bit."""
-    size = len(hounsfield)
-    across = np.arange(size) - (size - 1) / 2
-    outside = across[:, None] ** 2 + across**2 > (size / 2) ** 2
     values = hounsfield.astype(np.int32) - int(float(family.intercept))
     low, high = (0, 4095) if not family.signed else (0, 32767)
     values = np.clip(values, low, high)
-    values[outside] = PADDING if family.padded else 0
+    values[outside_circle(len(values))] = PADDING if family.padded else 0
     return values.astype("<i2" if family.signed else "<u2")
 
 

@@ -30,5 +30,7 @@ def apply_window(hounsfield: np.ndarray, window: Window) -> np.ndarray:
 
 def fraction_in_window(hounsfield: np.ndarray, window: Window = BRAIN) -> float:
     """Share of pixels strictly inside the window, 0 ... 1 (fastai's `pct_in_window`, its column `img_pct_window`)."""
-    half = window.width // 2
-    return float(((hounsfield > window.center - half) & (hounsfield < window.center + half)).mean())
+    low, high = window.center - window.width // 2, window.center + window.width // 2
+    if hounsfield.dtype == np.int16:
+        return cv2.countNonZero(cv2.inRange(hounsfield, low + 1, high - 1)) / hounsfield.size
+    return float(((hounsfield > low) & (hounsfield < high)).mean())

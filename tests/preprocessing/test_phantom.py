@@ -268,6 +268,26 @@ def test_more_studies_leave_the_first_ones_as_they_are(folder, tmp_path):
         assert path.read_bytes() == (folder / path.parent.name / path.name).read_bytes()
 
 
+def test_without_traps_a_phantom_is_what_it_was_before_there_were_traps(folder, tmp_path):
+    name = identify(5, "test", 2)
+    study = draw_study(name.seed, 24, name.patient_seed)
+    for index in range(len(study.labels)):
+        to_dicom(study, name, index).save_as(tmp_path / "slice.dcm", enforce_file_format=True)
+        written = folder / "stage_2_test" / f"{name.image_id(index)}.dcm"
+        assert written.read_bytes() == (tmp_path / "slice.dcm").read_bytes()
+    parameters = {"version": 1, "studies": 14, "test_studies": 3, "image_size": 24, "seed": 5}
+    assert (folder / "phantom.json").read_text() == json.dumps(parameters, indent=2) + "\n"
+    assert {path.name for path in folder.iterdir()} == {
+        "stage_2_train",
+        "stage_2_test",
+        "stage_2_train.csv",
+        "stage_2_sample_submission.csv",
+        "phantom_test_labels.csv",
+        "contact_sheet.png",
+        "phantom.json",
+    }
+
+
 def test_a_complete_phantom_is_left_alone(folder, capsys):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     write_phantom(folder, studies=14, test_studies=3, image_size=24, seed=5, jobs=1)

@@ -69,7 +69,7 @@ def test_a_missing_part_is_named(tmp_path, stage, name):
 
 
 def test_an_empty_data_folder_is_an_input_error(tmp_path):
-    with pytest.raises(InputError, match="stage_1_train"):
+    with pytest.raises(InputError, match="holds no files"):
         find_raw(tmp_path)
 
 

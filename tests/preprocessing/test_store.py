@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
 from models.errors import InputError
-from models.preprocessing.dicom import HOUNSFIELD_RANGE
+from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
 from models.preprocessing.store import Series, fit_to_square, write_series
 
 AIR = HOUNSFIELD_RANGE[0]

@@ -5,7 +5,8 @@ import pydicom
 import pytest
 
 from models.config import Window
-from models.preprocessing.dicom import HOUNSFIELD_RANGE, read_stored, to_hounsfield
+from models.preprocessing.dicom import read_stored
+from models.preprocessing.hounsfield import HOUNSFIELD_RANGE, to_hounsfield
 from models.preprocessing.windows import BONE, BRAIN, SOFT_TISSUE, SUBDURAL, apply_window, fraction_in_window
 
 WINDOWS = [BRAIN, SUBDURAL, SOFT_TISSUE, BONE, Window(20, 40), Window(60, 40), Window(100, 40), Window(300, 1000)]

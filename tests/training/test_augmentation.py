@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.config import Channel, TrainConfig
-from models.preprocessing.dicom import HOUNSFIELD_RANGE
+from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
 from models.preprocessing.windows import BRAIN
 from models.training.augmentation import geometry, grey_values, seed_transforms
 

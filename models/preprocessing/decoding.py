@@ -1,0 +1,106 @@
+"""Compressed pixels -> arrays, in a process of their own: a damaged file may crash, hang or bloat a decoder.
+
+Run as a module, this is that process: it decodes what comes through its standard input until that ends.
+"""
+
+import atexit
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from pydicom.pixels import get_decoder
+from pydicom.uid import UID
+
+SECONDS = 4.0  # for a file of one slice; CT slices take milliseconds
+MEMORY = 400 << 20  # bytes beyond what the process has at its start
+
+
+class DecodingError(Exception):
+    """The decoder failed, crashed, or needed more than its time or memory."""
+
+
+def missing_decoder(syntax: UID) -> str | None:
+    """None if compressed pixels of this kind can be decoded here; else the package that is missing, or ""."""
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        return ""
+    if decoder.is_available:
+        return None
+    return "pylibjpeg-libjpeg" if any("libjpeg" in line for line in decoder.missing_dependencies) else ""
+
+
+def decode_guarded(pixels: bytes, syntax: UID, options: dict) -> Iterator[np.ndarray]:
+    """Yield the frames of encapsulated or big-endian pixels, one (rows, columns) array each.
+
+    `options` are those of pydicom's `Decoder.iter_array` (rows, columns, bits_stored, ...). Raises DecodingError.
+    """
+    child = _child()
+    allowed = SECONDS + 0.5 * options["number_of_frames"]
+    alarm = threading.Timer(allowed, child.kill)
+    alarm.start()
+    try:
+        _send(child.stdin, json.dumps({"syntax": syntax, "options": options}).encode())
+        _send(child.stdin, pixels)
+        while head := json.loads(_receive(child.stdout)):
+            yield np.frombuffer(_receive(child.stdout), head["dtype"]).reshape(head["shape"])
+    except BaseException as error:  # also where the caller stops half-way: what is left in the pipe is of no use
+        child.kill()
+        _child.cache_clear()
+        if isinstance(error, (OSError, EOFError, ValueError, KeyError)):
+            raise DecodingError from error
+        raise
+    finally:
+        alarm.cancel()
+
+
+@lru_cache(maxsize=1)
+def _child() -> subprocess.Popen:
+    """The decoder of this process; another is started when it has died."""
+    command = [sys.executable, "-m", "models.preprocessing.decoding"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    child = subprocess.Popen(command, **pipes, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    atexit.register(child.kill)
+    return child
+
+
+def _send(pipe: BinaryIO, data: bytes) -> None:
+    pipe.write(len(data).to_bytes(8, "little"))
+    pipe.write(data)
+    pipe.flush()
+
+
+def _receive(pipe: BinaryIO) -> bytes:
+    size = int.from_bytes(pipe.read(8), "little")
+    data = pipe.read(size)
+    if not size or len(data) < size:
+        raise EOFError
+    return data
+
+
+def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer requests until they end; an error of the decoder ends the process, which is the answer too."""
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+    while True:
+        try:
+            request = json.loads(_receive(requests))
+        except EOFError:
+            return
+        decoder = get_decoder(UID(request["syntax"]))
+        for frame, _ in decoder.iter_array(_receive(requests), raw=True, **request["options"]):
+            _send(answers, json.dumps({"dtype": frame.dtype.str, "shape": frame.shape}).encode())
+            _send(answers, np.ascontiguousarray(frame).tobytes())
+        _send(answers, b"null")
+
+
+if __name__ == "__main__":
+    _serve(sys.stdin.buffer, sys.stdout.buffer)

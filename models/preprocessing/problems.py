@@ -1,0 +1,60 @@
+"""What can be wrong with the data, and what is done about it: the closed list of cache/problems.csv."""
+
+from collections.abc import Iterable
+from enum import Enum
+
+import pandas as pd
+
+from models.preprocessing.dicom import Reason
+
+COLUMNS = ["item", "problem", "treatment"]
+
+
+class Problem(Enum):
+    """What is wrong, and the treatment."""
+
+    CONSTANT = "all pixels of the slice have one value", "kept"
+    WRAPPED = "12-bit values have wrapped around", "repaired: 1000 added, what is then 4096 or more lowered by 4096"
+    BELOW_AIR = "values below -1,024 HU: padding outside the scan circle", "set to -1,000 HU, air"
+    BEYOND_BONE = "values above 3,071 HU, more than 12 bits hold: metal", "set to 2,000 HU"
+    NOT_SQUARE = "slices are not square", "padded with air to a square"
+    MIXED_SIZES = "slices of several sizes in one series", "each brought to the size of the store"
+    MIXED_ORIENTATION = "slices of several tilts in one series", "ordered along the normal of most slices"
+    DUPLICATE_POSITIONS = "slices that share their position", "kept, ordered by their identifiers"
+    UNEVEN_SPACING = "uneven spacing of slices", "kept; the gaps stand in the metadata"
+    NO_POSITION = "slices without ImagePositionPatient or ImageOrientationPatient", "the last of their series"
+    BY_LOCATION = "no ImagePositionPatient in the series", "ordered by SliceLocation"
+    BY_NUMBER = "no ImagePositionPatient and no SliceLocation in the series", "ordered by InstanceNumber, z unknown"
+    BY_NAME = "nothing in the series tells its order", "ordered by identifier, z unknown"
+    STRAY_NAME = "white space in the file name", "read all the same"
+    REPEATED_IMAGE = "SOPInstanceUID of another file", "left out"
+    REPEATED_LABEL = "equal label rows that stand more than once", "counted once"
+    NO_LABEL = "a slice without a label", "left out of training and validation"
+    NO_SLICE = "a label without a slice", "left out"
+    EXPECTED = "named in the sample submission, but there is no slice", "predicted with the prior"
+    BOTH_SPLITS = "a patient in both train and test", "kept; folds are grouped by patient"
+
+
+NO_SLICE_OF_FILE = "no slice: left out of training and validation, predicted from its neighbours"
+NOT_USED = "left out"
+
+
+def problem_rows(problem: Problem, items: Iterable[str]) -> list[tuple[str, str, str]]:
+    """A row for each item that has this problem."""
+    return [(item, *problem.value) for item in items]
+
+
+def unreadable(item: str, reason: Reason, treatment: str) -> tuple[str, str, str]:
+    """The row of a file that gives no slice."""
+    return item, reason.value, treatment
+
+
+def problem_table(rows: Iterable[tuple[str, str, str]]) -> pd.DataFrame:
+    """The rows of cache/problems.csv, in an order that does not depend on how the work was divided."""
+    return pd.DataFrame(sorted(set(rows)), columns=COLUMNS)
+
+
+def count_problems(table: pd.DataFrame) -> pd.DataFrame:
+    """How many items have each problem, the most frequent first: `problem`, `treatment`, `items`."""
+    counts = table.groupby(["problem", "treatment"]).size().rename("items").reset_index()
+    return counts.sort_values(["items", "problem"], ascending=[False, True], ignore_index=True)

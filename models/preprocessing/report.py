@@ -1,0 +1,75 @@
+"""What a person sees of `prepare.py`: the disk it will need, a summary at the end, a contact sheet."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from models.errors import InputError
+from models.paths import Work, replacing
+from models.preprocessing.folds import label_shares
+from models.preprocessing.pictures import contact_sheet
+from models.preprocessing.problems import count_problems
+from models.preprocessing.series import UNREADABLE, SeriesTask
+from models.preprocessing.store import Series
+
+PORTRAITS = 6  # series on the contact sheet
+
+# Bytes a pixel of the store, by `python benchmarks/prepare.py` on slices of the challenge: noise takes the larger
+# share of a small image's bytes.
+_BYTES_A_PIXEL = {64: 0.80, 224: 0.66, 512: 0.60}
+
+
+def require_disk(work: Work, tasks: list[SeriesTask]) -> str:
+    """One line on the disk that the missing stores will take. Raises InputError if it is not there."""
+    sizes, bytes_a_pixel = zip(*_BYTES_A_PIXEL.items(), strict=True)
+    needed = sum(
+        len(task.files) * size**2 * float(np.interp(size, sizes, bytes_a_pixel))
+        for task in tasks
+        for size, store in task.stores.items()
+        if not store.is_file()
+    )
+    free = shutil.disk_usage(work.cache).free
+    line = f"the store will take about {gigabytes(needed)} more of {work.cache}; {gigabytes(free)} are free"
+    if needed > free:
+        raise InputError(f"{line}: make room, choose another folder with --work, or fewer sizes with --image-size")
+    return line
+
+
+def gigabytes(count: float) -> str:
+    return f"{count / 1e9:,.2f} GB" if count < 1e10 else f"{count / 1e9:,.0f} GB"
+
+
+def print_summary(work: Work, tables: dict[str, pd.DataFrame], problems: pd.DataFrame) -> None:
+    """Counts of slices, series, patients and labels, each kind of problem with its treatment, and the disk used."""
+    for split, table in tables.items():
+        series, patients = table["series_id"].nunique(), table["patient_id"].nunique()
+        missing = int((table["chunk"] == UNREADABLE).sum())
+        print(f"{split}: {len(table):,} slices, {series:,} series, {patients:,} patients; {missing:,} without an image")
+    if "train" in tables:
+        train = tables["train"]
+        counts = [f"{label} {train[label].sum():,.0f} ({share:.1%})" for label, share in label_shares(train).items()]
+        print(f"train labels: {', '.join(counts)}")
+    for row in count_problems(problems).itertuples():
+        print(f"{row.items:>9,}  {row.problem} -> {row.treatment}")
+    print(f"{len(problems):,} lines in {work.problems}" if len(problems) else "nothing odd was found")
+    for folder in sorted(work.cache.glob("slices_*")):
+        files = list(folder.glob("*.b2nd"))
+        print(f"{folder}: {len(files):,} series, {gigabytes(sum(file.stat().st_size for file in files))}")
+
+
+def write_contact_sheet(path: Path, work: Work, table: pd.DataFrame, image_size: int) -> None:
+    """Draw the slice with most brain of some series through the windows, so that a person sees that they are right."""
+    readable = table[table["chunk"] != UNREADABLE]
+    names = readable["series_id"].unique()
+    chosen = names[np.unique(np.linspace(0, len(names) - 1, PORTRAITS).astype(int))] if len(names) else []
+    slices, captions = [], []
+    for name in chosen:
+        row = readable.loc[readable.loc[readable["series_id"] == name, "img_pct_window"].idxmax()]
+        slices.append(Series(work.series(image_size, name)).read(int(row["chunk"])))
+        captions.append(row["image_id"])
+    if slices:
+        with replacing(path) as temporary:
+            temporary.write_bytes(cv2.imencode(".png", contact_sheet(np.stack(slices), captions))[1].tobytes())
