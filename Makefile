@@ -9,7 +9,7 @@ DEMO   := RSNA_DATA=demo/data RSNA_WORK=demo $(PYTHON)
 # Threads that wait spin a little, then sleep: sleeping at once slows small batches, long spinning starves busy cores.
 export GOMP_SPINCOUNT := 10000
 
-.PHONY: help demo real test check bench picture
+.PHONY: help demo real test torture check bench picture
 
 help:           ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -38,8 +38,16 @@ real:           # how the small network, trained on the phantom alone, ranks rea
 	$(PYTHON) models/infer_small.py --fold 1 --weights demo/runs/small/fold1 --split train --work demo/real
 	$(PYTHON) models/score.py demo/real/runs/small/fold0/train.parquet demo/real/runs/small/fold1/train.parquet --labels $(REAL)/stage_2_train.csv
 
-test: .venv/installed ## all tests
+# What the tests use beside that: the optional packages.
+.venv/extras: .venv/installed
+	$(PYTHON) -m pip install --disable-pip-version-check -e .[dask,jpeg] -c constraints.txt
+	touch $@
+
+test: .venv/extras ## all tests
 	$(PYTHON) -m pytest
+
+torture: .venv/extras ## the robustness tests at their full counts, half an hour
+	$(PYTHON) -m pytest -m torture --durations=0 -s
 
 check: .venv/installed ## ruff, and notebooks without outputs
 	.venv/bin/ruff check
@@ -52,3 +60,4 @@ picture: .venv/installed ## draws docs/phantom.png, the picture of the README
 
 bench: .venv/installed ## the measured claims of the README, each beside its peer
 	$(PYTHON) benchmarks/radam_step.py
+	$(PYTHON) benchmarks/prepare.py $(if $(wildcard $(REAL)),--data $(REAL))

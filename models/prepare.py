@@ -40,7 +40,7 @@ from models.preprocessing.problems import Problem, problem_rows, problem_table
 from models.preprocessing.pseudonyms import Pseudonyms, read_key
 from models.preprocessing.raw import RawFolder, find_raw
 from models.preprocessing.report import print_summary, require_disk, write_contact_sheet
-from models.preprocessing.series import BATCH, SeriesTask, group_by_series, peek_batch, prepare_series
+from models.preprocessing.series import SeriesTask, group_by_series, in_batches, peek_batch, prepare_series
 
 FORMAT = 2  # of the cache: raise it when the same files give another cache
 
@@ -122,8 +122,7 @@ def find_series(
 ) -> tuple[list[SeriesTask], list]:
     """The files of a split by series: the first bytes of each are read for that, nothing more."""
     files = raw.files(split)
-    batches = [files[first : first + BATCH] for first in range(0, len(files), BATCH)]
-    peeked = progress_map(peek_batch, batches, options.jobs, f"{split}: which series, by {BATCH} files", options.dask)
+    peeked = progress_map(peek_batch, in_batches(files), options.jobs, f"{split}: series of each file", options.dask)
     return group_by_series((file for batch in peeked for file in batch), raw, work, sizes, pseudonyms)
 
 

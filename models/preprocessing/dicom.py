@@ -68,6 +68,7 @@ _VECTORS = {
 }
 HEADER_COLUMNS = [
     *IDENTIFIERS,
+    "frame",  # from 1 in a multi-frame file, else 0
     *_NUMBERS,
     *(f"{name}_{i}" for name, (_, length) in _VECTORS.items() for i in range(length)),
 ]
@@ -294,8 +295,7 @@ def _header_row(header: dict, frame: int, frames: int) -> dict:
     if not (row["image_id"] and row["series_id"]):
         raise UnreadableSliceError(Reason.NO_IDENTIFIER)
     row["patient_id"] = row["patient_id"] or row["study_id"] or row["series_id"]  # without one, a study is a patient
-    if frames > 1:
-        row["image_id"] += f"_{frame + 1:04d}"
+    row["frame"] = frame + 1 if frames > 1 else 0
     for name, tag in _NUMBERS.items():
         row[name] = _number(header, tag)
     for name, (tag, length) in _VECTORS.items():

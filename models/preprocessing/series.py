@@ -23,9 +23,9 @@ from models.preprocessing.store import Series, compress_slice, fit_to_square, wr
 from models.preprocessing.windows import fraction_in_window
 
 UNREADABLE = -1  # the `chunk` of a slice that is not in the store
-BATCH = 256  # files that are peeked into at a time
+_BATCH = 256  # files that are peeked into at a time
 _NOT_SLICES = (Reason.NOT_CT, Reason.LOCALIZER)  # no row is due for what never was a slice
-_TRANSIENT = ["instance_number", "slice_location", "readable", "constant"]
+_TRANSIENT = ["frame", "instance_number", "slice_location", "readable", "constant"]
 _STATISTICS = ["img_min", "img_max", "img_mean", "img_std", "img_pct_window"]
 _COLUMNS = [*HEADER_COLUMNS, "readable", "constant", *_STATISTICS]
 
@@ -62,6 +62,11 @@ class Prepared:
 
     table: pd.DataFrame
     problems: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def in_batches(files: list[Path]) -> list[list[Path]]:
+    """Files for `peek_batch`, some hundred at a time."""
+    return [files[first : first + _BATCH] for first in range(0, len(files), _BATCH)]
 
 
 def peek_batch(files: list[Path]) -> list[Peeked]:
@@ -168,8 +173,9 @@ def _prepare_slice(item: Slice, task: SeriesTask, odd: set[Problem]) -> tuple[di
 
 
 def _pseudonymous(row: dict, pseudonyms: Pseudonyms) -> dict:
+    frame = f"_{row['frame']:04d}" if row["frame"] else ""
     names = {name: pseudonyms(row[name]) for name in ("series_id", "study_id", "patient_id")}
-    return row | {"image_id": pseudonyms.image(row["image_id"])} | names
+    return row | {"image_id": pseudonyms.image(row["image_id"]) + frame} | names
 
 
 def _rows_without_slices(task: SeriesTask, file: Peeked, error: UnreadableSliceError, known: set[str]) -> list[dict]:

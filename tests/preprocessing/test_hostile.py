@@ -251,14 +251,17 @@ READERS = {"project": judge_project, "pydicom": judge_pydicom, "harm": judge_har
 
 
 def read_each(folder: Path, files: dict) -> dict[str, dict]:
-    """Make each file, read it under watch, remove it."""
+    """Make each file, read it under watch, remove it; after what a decoder could not decode, it must decode again."""
     verdicts = {}
+    sound = HEALTHY["j2k"](folder)
     with Watch() as watch:
         for name, writer in files.items():
             place = folder / name
             place.mkdir()
             verdicts[name] = watch.read(writer(place))
             shutil.rmtree(place)
+            if verdicts[name]["why"] == "DECODING" and watch.read(sound)["outcome"] != "accepted":
+                verdicts[name] |= _broken("leaves a decoder that does not decode a sound file")
     return verdicts
 
 

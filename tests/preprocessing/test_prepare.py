@@ -1,20 +1,26 @@
 """Laws of step 1: a raw folder becomes one consistent cache, and what is wrong with a file is a line, not an end."""
 
+import re
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
 from models.errors import InputError
 from models.labels import LABELS
-from models.paths import Work, read_parquet
+from models.paths import Work, only_process, read_parquet
 from models.prepare import PrepareOptions, prepare
-from models.preprocessing.cleaning import read_labels
-from models.preprocessing.dicom import read_slice
+from models.preprocessing import dicom
+from models.preprocessing.cleaning import image_ids, read_labels
+from models.preprocessing.dicom import Reason, read_slices
 from models.preprocessing.phantom_dicom import write_phantom
+from models.preprocessing.problems import Problem
 from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series, fit_to_square
 
@@ -64,7 +70,7 @@ def test_every_slice_has_a_row_in_anatomical_order_and_its_place_in_the_store(op
         stored = Series(Work(options.work).series(SIZE, series_id))
         assert len(stored) == len(series)
         for image_id, chunk in zip(series["image_id"], series["chunk"], strict=True):
-            hounsfield = read_slice(options.data / f"stage_2_{split}" / f"{image_id}.dcm")
+            (hounsfield,) = read_slices(options.data / f"stage_2_{split}" / f"{image_id}.dcm")
             assert np.array_equal(stored.read(chunk), fit_to_square(hounsfield, SIZE))
 
 
@@ -81,16 +87,18 @@ def test_every_patient_has_a_fold(options):
     assert set(folds["fold"]) == {0, 1, 2}
 
 
-def test_a_whole_folder_has_no_problems(options):
+def test_a_whole_folder_has_no_problem_but_the_padding_and_spacing_of_its_scanners(options):
     assert list(problems(options).columns) == ["item", "problem", "treatment"]
-    assert problems(options).empty
+    assert set(problems(options)["problem"]) <= {Problem.BELOW_AIR.value[0], Problem.UNEVEN_SPACING.value[0]}
 
 
 def test_the_cache_holds_these_files_and_no_others(options):
     series = {name for split in ("train", "test") for name in metadata(options, split)["series_id"]}
     stores = [f"slices_48/{name}.b2nd" for name in series]
-    notes = ["folds.csv", "metadata_test.parquet", "metadata_train.parquet", "prepare.json", "problems.csv", "raw.txt"]
-    assert sorted(contents(Work(options.work).cache)) == sorted([*notes, *stores])
+    tables = ["folds.csv", "metadata_test.parquet", "metadata_train.parquet", "problems.csv"]
+    assert sorted(contents(Work(options.work).cache)) == sorted(
+        [*tables, *stores, "contact_sheet.png", "prepare.json", "raw.txt"]
+    )
 
 
 def test_the_raw_folder_is_never_written_to(options):
@@ -118,18 +126,28 @@ def test_a_second_call_does_nothing(copied, capsys):
     assert [path.stat().st_mtime_ns for path in files] == times
 
 
-def test_an_added_size_keeps_everything_else(copied):
+def test_an_added_size_keeps_every_other_slice_and_table(copied):
     cache = Work(copied.work).cache
     before = contents(cache)
     prepare(replace(copied, image_size=(32,)))
     after = contents(cache)
     added = {name for name in after if name.startswith("slices_32/")}
-    assert {name: after[name] for name in after if name not in added and name != "prepare.json"} == {
-        name: before[name] for name in before if name != "prepare.json"
-    }
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {"prepare.json", "contact_sheet.png"}
+    assert set(after) == set(before) | added
     assert len(added) == len([name for name in before if name.startswith("slices_48/")])
     prepare(replace(copied, image_size=(32, SIZE)))  # both are there
     assert contents(cache) == after
+
+
+def test_a_series_that_was_deleted_as_damaged_is_made_anew(copied, options):
+    cache = Work(copied.work).cache
+    stores = sorted((cache / "slices_48").iterdir())
+    stores[2].unlink()
+    times = [path.stat().st_mtime_ns for path in stores if path.exists()]
+    prepare(copied)
+    assert [path.stat().st_mtime_ns for path in stores if path != stores[2]] == times
+    assert contents(cache) == contents(Work(options.work).cache)
 
 
 def test_a_call_that_was_interrupted_is_completed(copied, options):
@@ -182,15 +200,16 @@ def damaged(options, tmp_path_factory):
 def test_each_thing_that_is_wrong_is_a_line_and_nothing_else_is(damaged):
     options, wrong = damaged
     lines = problems(options).set_index("item")["problem"]
+    lines = lines[~lines.isin([Problem.BELOW_AIR.value[0], Problem.UNEVEN_SPACING.value[0]])]
     assert lines.index.is_unique
     words = {
         f"{wrong['text']}.dcm": "not a DICOM file",
-        f"{wrong['cut']}.dcm": "pixels cannot be decoded",
-        wrong["text"]: "without a slice",
-        wrong["deleted"]: "without a slice",
-        wrong["unlabelled"]: "without a label",
+        f"{wrong['cut']}.dcm": "pixels are cut off",
+        wrong["text"]: "a label without a slice",
+        wrong["deleted"]: "a label without a slice",
+        wrong["unlabelled"]: "a slice without a label",
         wrong["repeated"]: "more than once",
-        wrong["test deleted"]: "no slice",
+        wrong["test deleted"]: "there is no slice",
     }
     assert set(lines.index) == set(words)
     assert all(word in lines[item] for item, word in words.items())
@@ -229,7 +248,7 @@ def test_a_series_without_one_readable_slice_has_no_store(options, tmp_path):
         path.write_bytes(path.read_bytes()[:-100])
     changed = replace(options, data=data, work=tmp_path)
     prepare(changed)
-    assert len(problems(changed)) == len(series)
+    assert (problems(changed)["problem"] == Reason.TRUNCATED.value).sum() == len(series)
     assert not Work(tmp_path).series(SIZE, series["series_id"].iloc[0]).exists()
     assert (metadata(changed, "train")["chunk"] == UNREADABLE).sum() == len(series)
 
@@ -255,3 +274,101 @@ def test_an_interrupted_cache_of_another_raw_folder_is_refused(copied):
         prepare(replace(copied, data=copied.work / "other"))
     prepare(copied)  # the same folder goes on
     assert (Work(copied.work).cache / "prepare.json").is_file()
+
+
+def test_check_reports_the_same_and_stores_nothing(damaged, tmp_path, capsys):
+    options, _ = damaged
+    prepare(replace(options, work=tmp_path, check=True))
+    cache = Work(tmp_path).cache
+    assert list(contents(cache)) == ["problems.csv"]
+    assert (cache / "problems.csv").read_bytes() == Work(options.work).problems.read_bytes()
+    assert "pixels are cut off" in capsys.readouterr().out
+    prepare(replace(options, work=tmp_path))  # and nothing stands in the way of the work itself
+    assert contents(cache) == contents(Work(options.work).cache)
+
+
+def test_the_summary_counts_slices_series_patients_labels_and_problems(damaged, tmp_path, capsys):
+    options, _ = damaged
+    prepare(replace(options, work=tmp_path))
+    printed = capsys.readouterr().out
+    table = metadata(options, "train")
+    series, patients = table["series_id"].nunique(), table["patient_id"].nunique()
+    assert f"train: {len(table):,} slices, {series:,} series, {patients:,} patients; 1 without an image" in printed
+    assert f"any {table['any'].sum():,.0f} ({table['any'].mean():.1%})" in printed
+    for problem, count in problems(options)["problem"].value_counts().items():
+        assert re.search(rf"^ +{count}  {re.escape(problem)} -> ", printed, re.MULTILINE)
+    assert f"{len(problems(options))} lines in" in printed
+
+
+def test_the_disk_that_is_needed_is_told_before_the_work(options, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match=r"about 0\.00 GB more of .*; 0\.00 GB are free: make room"):
+        prepare(replace(options, work=tmp_path))
+    assert not (Work(tmp_path).cache / f"slices_{SIZE}").exists()
+
+
+def test_the_contact_sheet_shows_the_slices(options):
+    sheet = cv2.imread(str(Work(options.work).cache / "contact_sheet.png"), cv2.IMREAD_GRAYSCALE)
+    assert sheet.std() > 20
+
+
+@pytest.fixture
+def both_stages(options, tmp_path) -> Path:
+    """A raw folder of both stages: the last training series of the second was the test series of the first."""
+    data = tmp_path / "data"
+    for name in ("stage_2_train", "stage_2_test"):
+        shutil.copytree(options.data / name, data / name)
+    tested = set(metadata(options, "train").groupby("series_id")["image_id"].apply(list).iloc[-1])
+    for path in (data / "stage_2_train").iterdir():
+        folder = data / f"stage_1_{'test' if path.stem in tested else 'train'}"
+        folder.mkdir(exist_ok=True)
+        shutil.copy(path, folder)
+    labels = pd.read_csv(options.data / "stage_2_train.csv")
+    in_test = image_ids(labels["ID"]).isin(tested)
+    labels[~in_test].to_csv(data / "stage_1_train.csv", index=False)
+    labels[in_test].to_csv(data / "stage_1_sample_submission.csv", index=False)
+    for table in ("train", "sample_submission"):
+        shutil.copy(options.data / f"stage_2_{table}.csv", data)
+    return data
+
+
+def test_both_stages_share_one_store(options, both_stages, tmp_path):
+    prepare(replace(options, data=both_stages, work=tmp_path, stage=1, folds=2))
+    store = tmp_path / "cache" / f"slices_{SIZE}"
+    times = {path: path.stat().st_mtime_ns for path in store.iterdir()}
+    prepare(replace(options, data=both_stages, work=tmp_path, stage=2))
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert len(list(store.iterdir())) == len(times) + 1
+    one, two = Work(tmp_path, stage=1), Work(tmp_path, stage=2)
+    tables = {work: read_parquet(work.metadata("train"), "") for work in (one, two)}
+    tested = read_parquet(one.metadata("test"), "")
+    assert tested["series_id"].nunique() == 1
+    assert set(tables[two]["image_id"]) == set(tables[one]["image_id"]) | set(tested["image_id"])
+    whole = metadata(options, "train")
+    pd.testing.assert_frame_equal(tables[two], whole)
+
+
+def test_other_slices_under_the_same_names_are_refused(options, tmp_path):
+    data = shutil.copytree(options.data, tmp_path / "data")
+    path = data / "stage_2_train" / f"{metadata(options, 'train')['image_id'].iloc[0]}.dcm"
+    shutil.copytree(Work(options.work).cache / f"slices_{SIZE}", tmp_path / "cache" / f"slices_{SIZE}")
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(InputError, match="was made from other files"):
+        prepare(replace(options, data=data, work=tmp_path))
+
+
+def test_a_second_process_on_the_same_cache_refuses(options, tmp_path):
+    with (
+        only_process(tmp_path / ".prepare.lock", "prepare.py"),
+        pytest.raises(InputError, match=r"another prepare\.py"),
+    ):
+        prepare(replace(options, work=tmp_path))
+
+
+def test_each_file_is_parsed_once_and_peeked_into_once(options, tmp_path, monkeypatch):
+    opened = Counter()
+    original = dicom._open
+    monkeypatch.setattr(dicom, "_open", lambda path: opened.update([path]) or original(path))
+    prepare(replace(options, work=tmp_path, image_size=(32, SIZE), jobs=1))
+    files = [path for split in ("train", "test") for path in (options.data / f"stage_2_{split}").iterdir()]
+    assert opened == Counter({path: 2 for path in files})

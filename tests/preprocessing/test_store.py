@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from models.errors import InputError
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
-from models.preprocessing.store import Series, fit_to_square, write_series
+from models.preprocessing.store import Series, compress_slice, fit_to_square, write_series
 
 AIR = HOUNSFIELD_RANGE[0]
+NOTES = {"source": "a1", "slices": [{"image_id": "ID_a", "z": 1.25}, {"image_id": "ID_b", "z": float("inf")}]}
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -26,11 +27,15 @@ def head(count: int, size: int) -> np.ndarray:
     return slices
 
 
+def write(path, slices: np.ndarray) -> None:
+    write_series(path, [compress_slice(hounsfield) for hounsfield in slices], slices.shape[-1], NOTES)
+
+
 @pytest.fixture
 def stored(tmp_path):
     """A stored series, and the slices in it."""
     path, slices = tmp_path / "slices_16" / "ID_a.b2nd", head(5, 16)
-    write_series(path, slices)
+    write(path, slices)
     return path, slices
 
 
@@ -56,7 +61,7 @@ class StoredSlices(Dataset):
     ids=["noise", "head", "one slice of air", "extremes"],
 )
 def test_slices_come_back_exactly_in_any_order(tmp_path, slices):
-    write_series(tmp_path / "a.b2nd", slices)
+    write(tmp_path / "a.b2nd", slices)
     series = Series(tmp_path / "a.b2nd")
     assert len(series) == len(slices)
     for index in reversed(range(len(slices))):
@@ -74,8 +79,12 @@ def test_what_is_read_can_be_written_to(stored):
 
 def test_the_same_slices_give_the_same_bytes(stored, tmp_path):
     path, slices = stored
-    write_series(tmp_path / "again.b2nd", slices)
+    write(tmp_path / "again.b2nd", slices)
     assert (tmp_path / "again.b2nd").read_bytes() == path.read_bytes()
+
+
+def test_notes_come_back(stored):
+    assert Series(stored[0]).notes() == NOTES
 
 
 def test_a_slice_past_the_end_is_an_error(stored):
@@ -98,10 +107,12 @@ def test_a_flipped_bit_is_seen_or_harmless(stored):
         try:
             series = Series(path)
             read = np.stack([series.read(index) for index in range(len(series))])
+            notes = series.notes()
         except InputError as error:
             seen.append(str(error))
         else:
             assert np.array_equal(read, slices)
+            assert notes == NOTES
     assert len(seen) > 100
     assert all(str(path) in message and "--image-size 16" in message for message in seen)
 

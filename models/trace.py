@@ -1,0 +1,74 @@
+"""Which of your own files does a line of the predictions, or of problems.csv, come from?
+
+    python models/trace.py runs/b2/fold0/test.parquet --data own_data --output by_file.csv
+    python models/trace.py cache/problems.csv --data own_data --output problems_by_file.csv
+
+The cache names your own slices by keyed hashes, so that it can be passed on. This reads the key of the working folder
+(pseudonyms.key; keep it to yourself) and the names in the data folder again, and writes the table with a column `file`.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import tyro
+
+from models.cli import command
+from models.errors import InputError
+from models.paths import DataFolder, WorkFolder, default_data, default_work, read_parquet, write_csv
+from models.preprocessing.parallel import progress_map
+from models.preprocessing.pseudonyms import Pseudonyms, read_key
+from models.preprocessing.raw import RawFolder, find_raw
+from models.preprocessing.series import in_batches, peek_batch
+
+
+@dataclass(frozen=True)
+class TraceOptions:
+    table: Annotated[Path, tyro.conf.Positional]
+    """a prediction file (.parquet) or a problems.csv"""
+    output: Path = Path("by_file.csv")
+    """the table to write; it tells whose data this is"""
+    data: DataFolder = field(default_factory=default_data)
+    work: WorkFolder = field(default_factory=default_work)
+    jobs: int = -1
+    """processes; -1: one a core"""
+
+
+def trace(options: TraceOptions) -> None:
+    table = read_table(options.table)
+    key = options.work / "pseudonyms.key"
+    if not key.is_file():
+        raise InputError(f"no {key}; name the working folder that the cache was made in with --work")
+    raw = find_raw(options.data)
+    files = names_of_files(raw, Pseudonyms(read_key(key), challenge=raw.stage is not None), options.jobs)
+    names = table.iloc[:, 0]
+    found = names.map(files).fillna(names.str.replace(r"_\d{4}$", "", regex=True).map(files))  # a frame of a file
+    write_csv(options.output, table.assign(file=found)[["file", *table.columns]])
+    print(f"{options.output}: {len(table):,} lines, {found.notna().sum():,} of them traced to a file in {raw.root}")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table whose first column holds names of slices or files."""
+    if path.suffix == ".parquet":
+        return read_parquet(path, "python models/infer_<name>.py")
+    try:
+        return pd.read_csv(path, dtype=str)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); name a prediction file or a problems.csv") from error
+
+
+def names_of_files(raw: RawFolder, pseudonyms: Pseudonyms, jobs: int) -> dict[str, str]:
+    """The name of every slice, and of every file as problems.csv calls it -> its path in the data folder."""
+    files = [path for split in raw.splits for path in raw.files(split)]
+    names = {}
+    for batch in progress_map(peek_batch, in_batches(files), jobs, "names of files"):
+        for file in batch:
+            names[pseudonyms.file(file.path, raw.root)] = str(file.path.relative_to(raw.root))
+            if file.image_id:
+                names[pseudonyms.image(file.image_id)] = str(file.path.relative_to(raw.root))
+    return names
+
+
+if __name__ == "__main__":
+    command(trace, TraceOptions)

@@ -1,0 +1,72 @@
+"""Laws of trace.py: whoever has the key and the files finds the file of every line, and nobody else does."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from models.errors import InputError
+from models.labels import LABELS
+from models.paths import Work, read_parquet, write_parquet
+from models.prepare import PrepareOptions, prepare
+from models.preprocessing.dicom import read_slices
+from models.preprocessing.phantom_dicom import write_phantom
+from models.preprocessing.store import Series
+from models.trace import TraceOptions, trace
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A working folder with the cache and made-up predictions of a tree of files, one of them damaged."""
+    folder = tmp_path_factory.mktemp("own")
+    write_phantom(folder / "data", 2, 1, SIZE, layout="tree", jobs=1)
+    damaged = sorted(path for path in (folder / "data").rglob("IM-*"))[5]
+    damaged.write_bytes(b"no DICOM")
+    prepare(PrepareOptions(data=folder / "data", work=folder, image_size=(SIZE,), jobs=1))
+    table = read_parquet(Work(folder).metadata("test"), "")
+    predictions = table[["image_id"]].assign(**dict.fromkeys(LABELS, np.float32(0.5)))
+    write_parquet(folder / "test.parquet", predictions)
+    return folder, table, damaged
+
+
+def test_every_prediction_is_traced_to_the_file_of_its_slice(own, tmp_path):
+    folder, table, _ = own
+    trace(TraceOptions(folder / "test.parquet", tmp_path / "out.csv", data=folder / "data", work=folder, jobs=1))
+    traced = pd.read_csv(tmp_path / "out.csv")
+    assert list(traced.columns) == ["file", "image_id", *LABELS]
+    assert list(traced["image_id"]) == list(table["image_id"])
+    for row in traced.merge(table, on="image_id").iloc[::9].itertuples():
+        (hounsfield,) = read_slices(folder / "data" / row.file)
+        assert np.array_equal(hounsfield, Series(Work(folder).series(SIZE, row.series_id)).read(row.chunk))
+
+
+def test_a_file_that_could_not_be_read_is_traced_too(own, tmp_path):
+    folder, _, damaged = own
+    trace(TraceOptions(Work(folder).problems, tmp_path / "out.csv", data=folder / "data", work=folder, jobs=1))
+    traced = pd.read_csv(tmp_path / "out.csv")
+    lines = traced[traced["problem"] == "not a DICOM file"]
+    assert str(damaged.relative_to(folder / "data")) in set(lines["file"])
+
+
+def test_without_the_key_nothing_is_traced(own, tmp_path):
+    folder, _, _ = own
+    options = TraceOptions(folder / "test.parquet", tmp_path / "out.csv", data=folder / "data", work=tmp_path, jobs=1)
+    with pytest.raises(InputError, match=r"pseudonyms\.key"):
+        trace(options)
+    (tmp_path / "pseudonyms.key").write_text("00" * 32)
+    trace(options)
+    assert pd.read_csv(tmp_path / "out.csv")["file"].isna().all()
+
+
+def test_a_frame_is_traced_to_its_file(tmp_path):
+    write_phantom(tmp_path / "data", 2, 1, SIZE, traps=("enhanced",), jobs=1)
+    tree = tmp_path / "own"
+    shutil.copytree(tmp_path / "data" / "stage_2_train", tree / "one")
+    shutil.copytree(tmp_path / "data" / "stage_2_test", tree / "two")
+    prepare(PrepareOptions(data=tree, work=tmp_path, image_size=(SIZE,), jobs=1))
+    write_parquet(tmp_path / "test.parquet", read_parquet(Work(tmp_path).metadata("test"), "")[["image_id"]])
+    trace(TraceOptions(tmp_path / "test.parquet", tmp_path / "out.csv", data=tree, work=tmp_path, jobs=1))
+    assert pd.read_csv(tmp_path / "out.csv")["file"].notna().all()
