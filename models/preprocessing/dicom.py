@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom.datadict import keyword_for_tag
+from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset
@@ -41,7 +41,10 @@ warnings.filterwarnings("ignore", module="pydicom")
 MAX_SIDE = 4096  # pixels
 MAX_FRAMES = 4096
 MAX_BYTES = 400 << 20  # of a file, also once inflated: some 800 slices of 512 x 512
-MAX_READS = 300_000  # two for an element; a multi-frame file of 800 slices makes about 100,000
+MAX_READS = 200_000  # two for an element; a multi-frame file of 800 slices makes about 100,000
+MAX_ITEMS = 50_000  # of a sequence; a multi-frame file has about ten a slice
+MAX_SEQUENCE = 4 << 20  # bytes
+MAX_VALUE = 1 << 16  # bytes of any element but the pixels and sequences
 
 IDENTIFIERS = {
     "image_id": "SOPInstanceUID",
@@ -88,6 +91,8 @@ _FORMAT = [
 _TAGS = [
     Tag(tag) for tag in (*IDENTIFIERS.values(), *_NUMBERS.values(), *(tag for tag, _ in _VECTORS.values()), *_FORMAT)
 ]
+_PIXEL_DATA = Tag("PixelData")
+_ITEM = struct.pack("<HH", 0xFFFE, 0xE000)  # the tag that opens an item of a sequence
 _SERIES_AND_IMAGE = [Tag(IDENTIFIERS["series_id"]), Tag(IDENTIFIERS["image_id"])]
 
 # Where an enhanced CT file keeps what others have at the top.
@@ -148,8 +153,8 @@ def read_file(path: Path) -> Iterator[Slice]:
         frames = _count_frames(header)
         rows = [_header_row(_of_frame(header, frame), frame, frames) for frame in range(frames)]
         stored = _stored_frames(header, dataset.file_meta.TransferSyntaxUID, frames)
-        for row in rows:
-            yield Slice(row, next(stored), _rescale(header, row))
+        for row, values in zip(rows, stored, strict=True):
+            yield Slice(row, values, _rescale(header, row))
     except UnreadableSliceError as error:
         raise UnreadableSliceError(error.reason, rows) from error
     except Exception as error:  # pydicom parses an element when it is asked for, and can fail in many ways
@@ -217,7 +222,7 @@ def _parse(path: Path, tags: list[BaseTag], stop_before_pixels: bool = False) ->
         with _open(path) as file:
             head = file.read(1024)
             file.seek(0)
-            if DeflatedExplicitVRLittleEndian.encode() + b"\0" in head:
+            if DeflatedExplicitVRLittleEndian.encode() in head:
                 return _parse_deflated(file.read(), tags)
             dataset = pydicom.dcmread(file, stop_before_pixels=stop_before_pixels, specific_tags=tags)
             dataset.file_meta.setdefault("TransferSyntaxUID", ImplicitVRLittleEndian)
@@ -226,10 +231,12 @@ def _parse(path: Path, tags: list[BaseTag], stop_before_pixels: bool = False) ->
         raise
     except InvalidDicomError as error:
         raise UnreadableSliceError(Reason.NOT_DICOM) from error
-    except OSError as error:
-        raise UnreadableSliceError(Reason.NOT_OPENED) from error
     except Exception as error:  # a damaged file can fail in any of pydicom's parsers
-        raise UnreadableSliceError(Reason.HEADER) from error
+        if isinstance(error, OSError) and error.errno:
+            raise UnreadableSliceError(Reason.NOT_OPENED) from error
+        # pydicom turns what the bounded reader raises within a sequence into an OSError of its own
+        unreasonable = isinstance(error.__context__, UnreadableSliceError)
+        raise UnreadableSliceError(Reason.UNREASONABLE if unreasonable else Reason.HEADER) from error
 
 
 def _parse_deflated(data: bytes, tags: list[BaseTag]) -> pydicom.Dataset:
@@ -253,11 +260,24 @@ def _values(dataset: pydicom.Dataset) -> dict[str, Any]:
         try:
             element = dataset.get_item(tag)
             if isinstance(element, RawDataElement):
+                _check_length(element)
                 element = convert_raw_data_element(element, ds=dataset)
             values[element.keyword] = element.value
+        except UnreadableSliceError:
+            raise
         except Exception as error:  # pydicom parses an element when it is asked for, and can fail in many ways
             values[keyword_for_tag(tag)] = error
     return values
+
+
+def _check_length(element: RawDataElement) -> None:
+    """Raise UnreadableSliceError for an element that would take minutes to parse."""
+    value = element.value or b""
+    if element.tag == _PIXEL_DATA or len(value) <= MAX_VALUE:
+        return
+    is_sequence = dictionary_VR(element.tag) == "SQ"
+    if not is_sequence or len(value) > MAX_SEQUENCE or value.count(_ITEM) > MAX_ITEMS:
+        raise UnreadableSliceError(Reason.UNREASONABLE)
 
 
 def _count_frames(header: dict) -> int:
@@ -312,7 +332,7 @@ def _rescale(header: dict, row: dict) -> Rescale:
         if math.isnan(value) and header.get(tag) not in (None, ""):
             raise UnreadableSliceError(Reason.RESCALE)  # there, but no number
     intercept, slope = (0.0 if math.isnan(intercept) else intercept), (1.0 if math.isnan(slope) else slope)
-    if slope == 0 or max(abs(slope), abs(intercept)) > 1e6:
+    if not 1e-6 < abs(slope) < 1e6 or abs(intercept) > 1e6:
         raise UnreadableSliceError(Reason.RESCALE)
     first, last = (_number(header, tag) for tag in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
     last = first if math.isnan(last) else last
@@ -335,10 +355,9 @@ def _stored_frames(header: dict, syntax: UID, frames: int) -> Iterator[np.ndarra
         for frame in decode_guarded(pixels, syntax, options):
             if frame.shape != (options["rows"], options["columns"]):
                 raise UnreadableSliceError(Reason.DECODING)
-            yield frame
+            yield frame.astype(frame.dtype.newbyteorder("="), copy=False)
     except DecodingError as error:
         raise UnreadableSliceError(Reason.DECODING) from error
-    raise UnreadableSliceError(Reason.TRUNCATED)  # asked for a frame after the last
 
 
 def _pixel_options(header: dict, frames: int) -> dict:

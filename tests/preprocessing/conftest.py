@@ -38,6 +38,7 @@ def _write_dicom(path, stored: np.ndarray, bits: int = 16, intercept: str | None
         "RescaleSlope": "1",
         "PixelData": stored.tobytes(),
     }
+    path.parent.mkdir(exist_ok=True)
     dataset = Dataset()
     with pydicom.config.disable_value_validation():  # the RSNA's identifiers are no valid UIDs
         for name, value in {**defaults, **elements}.items():
