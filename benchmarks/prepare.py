@@ -38,14 +38,13 @@ from models.preprocessing.store import Series, compress_slice
 
 SIZES = (512, 224)
 REPEATS = 3
+WINDOWS = [getattr(fastai.medical.imaging.dicom_windows, name) for name in ("brain", "subdural", "brain_bone")]
 
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
     data: Path | None = None
-    """folder in Kaggle's layout; none: a phantom"""
-    slices: int = 200
-    """how many of its training slices"""
+    """folder in Kaggle's layout; none: a phantom of some 200 slices"""
 
 
 def main(options: BenchmarkOptions) -> None:
@@ -53,7 +52,9 @@ def main(options: BenchmarkOptions) -> None:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        raw = first_slices(options, folder)
+        if options.data is None:  # seven studies are about 200 slices
+            write_phantom(folder / "phantom", studies=6, test_studies=1, image_size=512)
+        raw = find_raw(options.data or folder / "phantom")
         files = raw.files("train") + raw.files("test")
         pixels = [next(iter(read_slices(path))) for path in files]
         print(
@@ -67,24 +68,12 @@ def main(options: BenchmarkOptions) -> None:
 
         ours, theirs = timed_side_by_side(lambda: prepare_anew(raw, folder, jobs=1), fastai_way, len(files))
         print(f"fastai: table with pixel summary and a jpg of three windows   {theirs:6.2f}")
-        print(
-            f"prepare.py: table, report, lossless store at 512 and 224      {ours:6.2f}   {theirs / ours:.1f} times as fast"
-        )
+        print(f"prepare.py: table, report, lossless store at 512 and 224      {ours:6.2f}")
+        print(f"prepare.py is {theirs / ours:.1f} times as fast")
         floor = print_floor(files, pixels)
         print(f"prepare.py takes {ours / floor:.1f} times the floor")
         print_processes(raw, folder)
         print_checking(folder / "work" / "cache")
-
-
-def first_slices(options: BenchmarkOptions, folder: Path) -> RawFolder:
-    """A folder with links to whole training series of the data, at least as many slices as asked."""
-    if options.data is None:
-        write_phantom(folder / "phantom", studies=max(2, options.slices // 28), test_studies=1, image_size=512)
-        return find_raw(folder / "phantom")
-    return find_raw(options.data)
-
-
-WINDOWS = [getattr(fastai.medical.imaging.dicom_windows, name) for name in ("brain", "subdural", "brain_bone")]
 
 
 def prepare_anew(raw: RawFolder, folder: Path, jobs: int) -> None:
@@ -153,9 +142,8 @@ def print_checking(cache: Path) -> None:
     places = [(one, index) for one in series for index in range(len(one))]
     reading = min(seconds(lambda: [one.read(index) for one, index in places]) for _ in range(REPEATS))
     checking = min(seconds(lambda: [crc32(chunk) for chunk in chunks]) for _ in range(REPEATS))
-    print(
-        f"reading a stored slice of 512 x 512: {reading / len(places) * 1000:.2f} ms, {checking / reading:.1%} of it the checksum"
-    )
+    milliseconds, share = reading / len(places) * 1000, checking / reading
+    print(f"reading a stored slice of 512 x 512: {milliseconds:.2f} ms, {share:.1%} of it the checksum")
 
 
 if __name__ == "__main__":

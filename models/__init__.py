@@ -5,6 +5,7 @@ prepare.py           DICOM files -> metadata, slice store, folds    -> cache/
 train_<name>.py      slices -> the weights of a fold                -> runs/<name>/fold<k>/
 infer_<name>.py      weights -> probabilities of the test slices    -> runs/<name>/fold<k>/test.parquet
 score.py             predictions -> a table of scores
+find_files.py        predictions -> the same, with the file that each slice of your own came from
 blending.ipynb       runs -> submission.csv                         (in the folder above)
 
 preprocessing/       DICOM -> Hounsfield slices on disk

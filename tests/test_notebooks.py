@@ -23,7 +23,9 @@ from models.inference.scoring import WEIGHTED
 from models.labels import LABELS
 from models.paths import Work, write_parquet
 from models.preprocessing.cleaning import read_labels
+from models.preprocessing.dicom import Reason
 from models.preprocessing.folds import label_shares
+from models.preprocessing.problems import NO_SLICE_OF_FILE, Problem
 from models.preprocessing.raw import find_raw
 from models.train_b0_224 import CONFIG as B0_224
 from models.train_small import CONFIG as SMALL
@@ -34,6 +36,25 @@ from models.training.learner import prediction_table
 REPOSITORY = Path(__file__).parent.parent
 METADATA, BLENDING = "creating-a-metadata-dataframe-fastai.ipynb", "blending.ipynb"
 NAME = "DOE^JANE"  # stands in every header of the metadata notebook's data
+TRAPS = "## The traps, with pictures"
+EXPLAINED = [  # what the section says of the traps that it plants
+    (Reason.TRUNCATED.value, NO_SLICE_OF_FILE),
+    *(
+        problem.value
+        for problem in (
+            Problem.CONSTANT,
+            Problem.WRAPPED,
+            Problem.BELOW_AIR,
+            Problem.NOT_SQUARE,
+            Problem.BEYOND_BONE,
+            Problem.DUPLICATE_POSITIONS,
+            Problem.UNEVEN_SPACING,
+            Problem.MIXED_ORIENTATION,
+            Problem.BOTH_SPLITS,
+            Problem.REPEATED_LABEL,
+        )
+    ),
+]
 
 
 @pytest.fixture
@@ -58,6 +79,13 @@ def named_phantom(phantom, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def metadata_notebook(named_phantom, prepared) -> tuple[NotebookNode, set[str]]:
+    """The metadata notebook, executed, and the patients of the phantom that it draws for its traps."""
+    notebook = execute(METADATA, named_phantom, prepared, last='print(*slices["patient_id"].unique())')
+    return notebook, set(notebook.cells.pop().outputs[0].text.split())
+
+
 @pytest.mark.parametrize("name", [METADATA, BLENDING])
 def test_notebooks_are_committed_without_outputs(name):
     cells = code_cells(read_notebook(name))
@@ -80,14 +108,29 @@ def test_notebooks_hold_no_absolute_path(name):
     assert re.findall(r"(?<![\w.)])(?:/|[A-Z]:\\|~/)\w+/", text) == []
 
 
-def test_the_metadata_notebook_runs_and_names_no_patient(named_phantom, work):
-    notebook = execute(METADATA, named_phantom, work)
-    assert count_figures(notebook) == 7
+def test_the_metadata_notebook_runs_and_names_no_patient(metadata_notebook, prepared):
+    notebook, of_traps = metadata_notebook
+    assert count_figures(notebook) == 9
     text = text_outputs(notebook)
-    assert "largest difference between the two tables: 0\n" in text  # this project's statistics and fastai's
+    assert "largest difference between the two tables: 0.0000\n" in text  # this project's statistics and fastai's
     assert "largest difference between the repaired slice and the original: 0 HU" in text
     assert NAME not in text
-    assert not any(patient in text for patient in read_slices(work, "train")["patient_id"].unique())
+    patients = of_traps.union(read_slices(prepared, "train")["patient_id"])
+    assert len(of_traps) > 2
+    assert not any(patient in text for patient in patients)
+
+
+def test_the_metadata_notebook_shows_the_traps_and_what_becomes_of_them(metadata_notebook):
+    cells = metadata_notebook[0].cells
+    first = next(place for place, cell in enumerate(cells) if cell.source.startswith(TRAPS))
+    section = nbformat.v4.new_notebook(cells=cells[first:])
+    assert count_figures(section) == 2
+    text = text_outputs(section)
+    assert f"planted: {len(EXPLAINED)} traps; found: {len(EXPLAINED)} problems" in text
+    for problem, treatment in EXPLAINED:
+        assert f"<td>{problem}</td>" in text
+        assert f"<td>{treatment}</td>" in text
+    assert "patients in both train and test: 1\n" in text
 
 
 def test_the_blending_notebook_writes_the_mean_of_the_runs(phantom, work):

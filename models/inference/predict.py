@@ -20,6 +20,8 @@ from models.training.evaluation import choose_device, count_workers, predict
 from models.training.learner import prediction_table
 from models.training.networks import build_network
 
+LISTED = 10  # names in a message; all of them stand in cache/problems.csv
+
 
 @dataclass(frozen=True)
 class InferOptions:
@@ -66,7 +68,10 @@ def infer(options: InferOptions) -> None:
     complete = fill_unreadable(slices, predictions, pd.Series(record.results["prevalence"])).reset_index()
     complete.attrs = origin  # kept in the file
     write_parquet(output, complete)
-    print(f"{output}: {len(slices):,} slices, {len(slices) - len(readable):,} of them filled in from their neighbours")
+    print(f"{output}: {len(slices):,} slices")
+    if filled := list(slices.loc[slices["chunk"] == UNREADABLE, "image_id"]):
+        more = f" and {len(filled) - LISTED:,} more" if len(filled) > LISTED else ""
+        print(f"{len(filled):,} without an image have the mean of their neighbours: {', '.join(filled[:LISTED])}{more}")
 
 
 def predict_slices(slices: pd.DataFrame, record: RunRecord, folder: Path, options: InferOptions) -> pd.DataFrame:

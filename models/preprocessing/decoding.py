@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -102,7 +101,8 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
         if syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes):
             _refuse_torn(pixels, options["number_of_frames"])
         frames = get_decoder(syntax).iter_array(pixels, raw=True, **options)
-        for frame, _ in islice(frames, options["number_of_frames"]):
+        for _ in range(options["number_of_frames"]):
+            frame, _ = next(frames)
             _send(answers, json.dumps({"dtype": frame.dtype.str, "shape": frame.shape}).encode())
             _send(answers, np.ascontiguousarray(frame).tobytes())
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from models.config import Augment, TrainConfig
-from models.preprocessing.dicom import HOUNSFIELD_RANGE
+from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
 
 
 def geometry(config: TrainConfig, augment: Augment) -> A.Compose:

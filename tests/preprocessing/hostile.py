@@ -1,8 +1,7 @@
 """DICOM files made by hand to harm whoever reads them: they lie about sizes, never end, or hold no slice at all.
 
 HOSTILE names them; each is a function that writes its file into a folder and returns the path. HEALTHY are the sound
-files that they are made from, one a transfer syntax; WITHOUT_SLICE are the hostile ones that no reader may accept;
-KIN are variants of others.
+files that they are made from, one a transfer syntax; WITHOUT_SLICE are the hostile ones that no reader may accept.
 """
 
 import gzip
@@ -746,11 +745,6 @@ HOSTILE: dict[str, Writer] = {
     **_no_dicom(),
     **_paths(),
 }
-
-# Kin of others, for those who have more time: most of them end a decoder, and starting another one takes a while.
-_SIZES = ("-65535x64", "-0x64", "-64x0", "-1x1", "-2-31-squared")
-_DAMAGE = ("-to-nine-tenths", "-to-head", "-of-ones", "-of-zeros", "-8-bits", "-32-bits")
-KIN = frozenset(name for name in HOSTILE if name.endswith(_SIZES + _DAMAGE))
 
 # A cut codestream holds a part of a slice: what a decoder makes of the rest is no measurement.
 WITHOUT_SLICE = frozenset(_no_dicom()) | {name for name in HOSTILE if "-cut-to-" in name}

@@ -1,7 +1,7 @@
 """Which of your own files does a line of the predictions, or of problems.csv, come from?
 
-    python models/trace.py runs/b2/fold0/test.parquet --data own_data --output by_file.csv
-    python models/trace.py cache/problems.csv --data own_data --output problems_by_file.csv
+    python models/find_files.py runs/b2/fold0/test.parquet --data own_data --output by_file.csv
+    python models/find_files.py cache/problems.csv --data own_data --output problems_by_file.csv
 
 The cache names your own slices by keyed hashes, so that it can be passed on. This reads the key of the working folder
 (pseudonyms.key; keep it to yourself) and the names in the data folder again, and writes the table with a column `file`.
@@ -24,7 +24,7 @@ from models.preprocessing.series import in_batches, peek_batch
 
 
 @dataclass(frozen=True)
-class TraceOptions:
+class FindOptions:
     table: Annotated[Path, tyro.conf.Positional]
     """a prediction file (.parquet) or a problems.csv"""
     output: Path = Path("by_file.csv")
@@ -35,7 +35,7 @@ class TraceOptions:
     """processes; -1: one a core"""
 
 
-def trace(options: TraceOptions) -> None:
+def find_files(options: FindOptions) -> None:
     table = read_table(options.table)
     key = options.work / "pseudonyms.key"
     if not key.is_file():
@@ -71,4 +71,4 @@ def names_of_files(raw: RawFolder, pseudonyms: Pseudonyms, jobs: int) -> dict[st
 
 
 if __name__ == "__main__":
-    command(trace, TraceOptions)
+    command(find_files, FindOptions)

@@ -1,4 +1,4 @@
-"""Laws of trace.py: whoever has the key and the files finds the file of every line, and nobody else does."""
+"""Laws of find_files.py: whoever has the key and the files finds the file of every line, and nobody else does."""
 
 import shutil
 
@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from models.errors import InputError
+from models.find_files import FindOptions, find_files
 from models.labels import LABELS
 from models.paths import Work, read_parquet, write_parquet
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.dicom import read_slices
 from models.preprocessing.phantom_dicom import write_phantom
 from models.preprocessing.store import Series
-from models.trace import TraceOptions, trace
 
 SIZE = 32
 
@@ -34,7 +34,7 @@ def own(tmp_path_factory):
 
 def test_every_prediction_is_traced_to_the_file_of_its_slice(own, tmp_path):
     folder, table, _ = own
-    trace(TraceOptions(folder / "test.parquet", tmp_path / "out.csv", data=folder / "data", work=folder, jobs=1))
+    find_files(FindOptions(folder / "test.parquet", tmp_path / "out.csv", data=folder / "data", work=folder, jobs=1))
     traced = pd.read_csv(tmp_path / "out.csv")
     assert list(traced.columns) == ["file", "image_id", *LABELS]
     assert list(traced["image_id"]) == list(table["image_id"])
@@ -45,7 +45,7 @@ def test_every_prediction_is_traced_to_the_file_of_its_slice(own, tmp_path):
 
 def test_a_file_that_could_not_be_read_is_traced_too(own, tmp_path):
     folder, _, damaged = own
-    trace(TraceOptions(Work(folder).problems, tmp_path / "out.csv", data=folder / "data", work=folder, jobs=1))
+    find_files(FindOptions(Work(folder).problems, tmp_path / "out.csv", data=folder / "data", work=folder, jobs=1))
     traced = pd.read_csv(tmp_path / "out.csv")
     lines = traced[traced["problem"] == "not a DICOM file"]
     assert str(damaged.relative_to(folder / "data")) in set(lines["file"])
@@ -53,11 +53,11 @@ def test_a_file_that_could_not_be_read_is_traced_too(own, tmp_path):
 
 def test_without_the_key_nothing_is_traced(own, tmp_path):
     folder, _, _ = own
-    options = TraceOptions(folder / "test.parquet", tmp_path / "out.csv", data=folder / "data", work=tmp_path, jobs=1)
+    options = FindOptions(folder / "test.parquet", tmp_path / "out.csv", data=folder / "data", work=tmp_path, jobs=1)
     with pytest.raises(InputError, match=r"pseudonyms\.key"):
-        trace(options)
+        find_files(options)
     (tmp_path / "pseudonyms.key").write_text("00" * 32)
-    trace(options)
+    find_files(options)
     assert pd.read_csv(tmp_path / "out.csv")["file"].isna().all()
 
 
@@ -68,5 +68,5 @@ def test_a_frame_is_traced_to_its_file(tmp_path):
     shutil.copytree(tmp_path / "data" / "stage_2_test", tree / "two")
     prepare(PrepareOptions(data=tree, work=tmp_path, image_size=(SIZE,), jobs=1))
     write_parquet(tmp_path / "test.parquet", read_parquet(Work(tmp_path).metadata("test"), "")[["image_id"]])
-    trace(TraceOptions(tmp_path / "test.parquet", tmp_path / "out.csv", data=tree, work=tmp_path, jobs=1))
+    find_files(FindOptions(tmp_path / "test.parquet", tmp_path / "out.csv", data=tree, work=tmp_path, jobs=1))
     assert pd.read_csv(tmp_path / "out.csv")["file"].notna().all()
