@@ -9,6 +9,7 @@ import io
 import logging
 import math
 import os
+import re
 import stat
 import struct
 import warnings
@@ -91,6 +92,7 @@ _FORMAT = [
 _TAGS = [
     Tag(tag) for tag in (*IDENTIFIERS.values(), *_NUMBERS.values(), *(tag for tag, _ in _VECTORS.values()), *_FORMAT)
 ]
+_SYNTAX = re.compile(rb"\x02\x00\x10\x00UI..(?P<uid>[\d.]+)", re.DOTALL)
 _PIXEL_DATA = Tag("PixelData")
 _ITEM = struct.pack("<HH", 0xFFFE, 0xE000)  # the tag that opens an item of a sequence
 _SERIES_AND_IMAGE = [Tag(IDENTIFIERS["series_id"]), Tag(IDENTIFIERS["image_id"])]
@@ -146,13 +148,14 @@ def read_file(path: Path) -> Iterator[Slice]:
 
     Raises UnreadableSliceError; when the header was readable and only the pixels are not, it carries the header rows.
     """
-    dataset = _parse(path, _TAGS)
+    with _open(path) as file:
+        dataset, syntax = _parse(file, _TAGS)
     rows: list[dict] = []
     try:
         header = _values(dataset)
         frames = _count_frames(header)
         rows = [_header_row(_of_frame(header, frame), frame, frames) for frame in range(frames)]
-        stored = _stored_frames(header, dataset.file_meta.TransferSyntaxUID, frames)
+        stored = _stored_frames(header, syntax, frames)
         for row, values in zip(rows, stored, strict=True):
             yield Slice(row, values, _rescale(header, row))
     except UnreadableSliceError as error:
@@ -181,14 +184,19 @@ def peek(path: Path) -> tuple[str, str, int, int]:
         size = os.fstat(file.fileno()).st_size
         head = file.read(4096)
     try:
-        dataset = pydicom.dcmread(io.BytesIO(head), stop_before_pixels=True, specific_tags=_SERIES_AND_IMAGE)
-        series, image = (str(dataset[tag].value or "").strip() for tag in _SERIES_AND_IMAGE)
-    except Exception:  # a head is a file that is cut off, and can fail in any of pydicom's parsers
+        header = _values(_parse(_BoundedReader(io.BytesIO(head)), _SERIES_AND_IMAGE, _is_after_series)[0])
+        series, image = _text(header, IDENTIFIERS["series_id"]), _text(header, IDENTIFIERS["image_id"])
+    except UnreadableSliceError:
         series = image = ""
     if not (series and image):  # a header longer than that, or a deflated one
-        header = _values(_parse(path, _SERIES_AND_IMAGE, stop_before_pixels=True))
+        with _open(path) as file:
+            header = _values(_parse(file, _SERIES_AND_IMAGE, _is_after_series)[0])
         series, image = _text(header, IDENTIFIERS["series_id"]), _text(header, IDENTIFIERS["image_id"])
     return series, image, size, zlib.crc32(head)
+
+
+def _is_after_series(tag: BaseTag, *_) -> bool:
+    return tag > _SERIES_AND_IMAGE[0]
 
 
 class _BoundedReader(io.BufferedReader):
@@ -216,17 +224,18 @@ def _open(path: Path) -> _BoundedReader:
     return file
 
 
-def _parse(path: Path, tags: list[BaseTag], stop_before_pixels: bool = False) -> pydicom.Dataset:
-    """The asked elements of a file. Raises UnreadableSliceError."""
+def _parse(file: _BoundedReader, tags: list[BaseTag], stop_when=None) -> tuple[pydicom.Dataset, UID]:
+    """The asked elements of a file, and its transfer syntax. Raises UnreadableSliceError."""
     try:
-        with _open(path) as file:
-            head = file.read(1024)
-            file.seek(0)
-            if DeflatedExplicitVRLittleEndian.encode() in head:
-                return _parse_deflated(file.read(), tags)
-            dataset = pydicom.dcmread(file, stop_before_pixels=stop_before_pixels, specific_tags=tags)
-            dataset.file_meta.setdefault("TransferSyntaxUID", ImplicitVRLittleEndian)
-            return dataset
+        syntax = _read_syntax(file)
+        if syntax == DeflatedExplicitVRLittleEndian:
+            file, syntax = _inflate(file), ExplicitVRLittleEndian
+        if syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):  # the way of nearly all files
+            implicit = syntax == ImplicitVRLittleEndian
+            return read_dataset(file, implicit, True, stop_when=stop_when, specific_tags=tags), syntax
+        file.seek(0)
+        dataset = pydicom.dcmread(file, specific_tags=tags)
+        return dataset, UID(dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
     except UnreadableSliceError:
         raise
     except InvalidDicomError as error:
@@ -239,18 +248,23 @@ def _parse(path: Path, tags: list[BaseTag], stop_before_pixels: bool = False) ->
         raise UnreadableSliceError(Reason.UNREASONABLE if unreasonable else Reason.HEADER) from error
 
 
-def _parse_deflated(data: bytes, tags: list[BaseTag]) -> pydicom.Dataset:
-    """Inflate within bounds (pydicom has none) what follows the file meta information (PS3.10 7.1), and parse it."""
-    (meta_length,) = struct.unpack("<L", data[140:144])
+def _read_syntax(file: _BoundedReader) -> UID | None:
+    """The transfer syntax in the file meta information (PS3.10 7.1), which is read; None where it is not as usual."""
+    head = file.read(144)
+    if head[128:140] != b"DICM\x02\x00\x00\x00UL\x04\x00":
+        return None
+    (length,) = struct.unpack("<L", head[140:])
+    found = _SYNTAX.search(file.read(min(length, MAX_VALUE)))
+    return UID(found["uid"].decode()) if found else None
+
+
+def _inflate(file: _BoundedReader) -> _BoundedReader:
+    """The rest of a deflated file, inflated within bounds; pydicom has none."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = inflater.decompress(data[144 + meta_length :], MAX_BYTES // 8)
+    inflated = inflater.decompress(file.read(), MAX_BYTES // 8)
     if inflater.unconsumed_tail:
         raise UnreadableSliceError(Reason.UNREASONABLE)
-    file = _BoundedReader(io.BytesIO(inflated))
-    dataset = read_dataset(file, is_implicit_VR=False, is_little_endian=True, specific_tags=tags)
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    return dataset
+    return _BoundedReader(io.BytesIO(inflated))
 
 
 def _values(dataset: pydicom.Dataset) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def _prepare_from_files(task: SeriesTask) -> dict:
     readable = [place for place in ordered.pop("place") if place in chunks] if len(ordered) else []
     notes = {
         "source": task.source(),
-        "slices": ordered.to_dict("records"),
+        "slices": ordered.to_dict("list"),
         "problems": sorted(set(problems)),
     }
     for size, store in task.stores.items():
@@ -212,6 +212,7 @@ def _order(
 
 def pixel_statistics(stored: np.ndarray, hounsfield: np.ndarray) -> dict[str, float]:
     """The columns of fastai's `from_dicoms(px_summ=True)`: of the stored values, and the share of brain."""
-    mean, deviation = (value.item() for value in cv2.meanStdDev(stored))
-    values = (stored.min(), stored.max(), mean, deviation, fraction_in_window(hounsfield))
+    mean = cv2.sumElems(stored)[0] / stored.size
+    variance = cv2.norm(stored, cv2.NORM_L2SQR) / stored.size - mean**2  # exact: sums of integers below 2^53
+    values = (stored.min(), stored.max(), mean, max(variance, 0) ** 0.5, fraction_in_window(hounsfield))
     return dict(zip(_STATISTICS, map(float, values), strict=True))
