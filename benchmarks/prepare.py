@@ -30,7 +30,7 @@ from models.paths import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.dicom import read_slices
 from models.preprocessing.parallel import progress_map
-from models.preprocessing.phantom_dicom import write_phantom
+from models.preprocessing.phantom.dicom import write_phantom
 from models.preprocessing.pseudonyms import Pseudonyms
 from models.preprocessing.raw import RawFolder, find_raw
 from models.preprocessing.series import SeriesTask, group_by_series, peek_batch, prepare_series

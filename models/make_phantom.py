@@ -15,9 +15,9 @@ from typing import Annotated, Literal
 import tyro
 
 from models.cli import command
-from models.preprocessing.phantom_dicom import write_phantom
-from models.preprocessing.phantom_layouts import LAYOUTS
-from models.preprocessing.phantom_traps import TRAPS
+from models.preprocessing.phantom.dicom import write_phantom
+from models.preprocessing.phantom.layouts import LAYOUTS
+from models.preprocessing.phantom.traps import TRAPS
 
 Trap = Literal[("all", *TRAPS)]
 LayoutName = Literal[tuple(LAYOUTS)]

@@ -7,7 +7,7 @@ import pytest
 
 from models.paths import Work
 from models.prepare import PrepareOptions, prepare
-from models.preprocessing.phantom_dicom import write_phantom
+from models.preprocessing.phantom.dicom import write_phantom
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"

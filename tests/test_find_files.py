@@ -12,7 +12,7 @@ from models.labels import LABELS
 from models.paths import Work, read_parquet, write_parquet
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.dicom import read_slices
-from models.preprocessing.phantom_dicom import write_phantom
+from models.preprocessing.phantom.dicom import write_phantom
 from models.preprocessing.store import Series
 
 SIZE = 32

@@ -15,7 +15,7 @@ from models.labels import LABELS
 from models.paths import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.cleaning import read_labels, read_sample_submission
-from models.preprocessing.phantom_dicom import write_phantom
+from models.preprocessing.phantom.dicom import write_phantom
 from models.preprocessing.raw import find_raw
 from models.training.dataset import read_slices
 from models.training.learner import TrainOptions, train

@@ -18,11 +18,11 @@ from trap_checks import COMPRESSED, SEE, SIZE, SLICES, contents, items, record, 
 
 from models.errors import InputError
 from models.make_phantom import PhantomOptions
-from models.preprocessing import phantom_dicom
-from models.preprocessing.phantom import draw_study
-from models.preprocessing.phantom_dicom import FAMILIES, write_phantom
-from models.preprocessing.phantom_jpeg import encode_jpeg_lossless
-from models.preprocessing.phantom_traps import IN_TABLES, REFUSED, TRAPS
+from models.preprocessing.phantom import dicom
+from models.preprocessing.phantom.dicom import FAMILIES, write_phantom
+from models.preprocessing.phantom.jpeg import encode_jpeg_lossless
+from models.preprocessing.phantom.study import draw_study
+from models.preprocessing.phantom.traps import IN_TABLES, REFUSED, TRAPS
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,7 +46,7 @@ def write():
         return folder
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phantom_dicom, "draw_study", lambda seed, size, patient_seed: studies[seed % 3])
+        patch.setattr(dicom, "draw_study", lambda seed, size, patient_seed: studies[seed % 3])
         yield write
 
 
@@ -87,7 +87,7 @@ def test_a_trap_alone_is_in_the_files(trap, trapped, plain):
 @pytest.mark.parametrize("trap", COMPRESSED)
 @pytest.mark.parametrize("family", [0, 1, 3], ids=["12 bits", "12 bits implicit", "16 bits signed and padded"])
 def test_every_pixel_format_can_be_compressed(trap, family, write, tmp_path, monkeypatch):
-    monkeypatch.setattr(phantom_dicom, "FAMILIES", FAMILIES[family : family + 1])
+    monkeypatch.setattr(dicom, "FAMILIES", FAMILIES[family : family + 1])
     folders = [write(tmp_path / name, traps, 1, 0) for name, traps in (("plain", ()), ("trap", [trap]))]
     SEE[trap](folders[1], folders[0])
 

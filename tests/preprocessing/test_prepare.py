@@ -19,7 +19,7 @@ from models.prepare import PrepareOptions, prepare
 from models.preprocessing import dicom
 from models.preprocessing.cleaning import image_ids, read_labels
 from models.preprocessing.dicom import Reason, read_slices
-from models.preprocessing.phantom_dicom import write_phantom
+from models.preprocessing.phantom.dicom import write_phantom
 from models.preprocessing.problems import Problem
 from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series, fit_to_square

@@ -11,7 +11,7 @@ from models.labels import LABELS
 from models.paths import Work, read_parquet
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.dicom import Reason
-from models.preprocessing.phantom_dicom import write_phantom
+from models.preprocessing.phantom.dicom import write_phantom
 from models.preprocessing.problems import Problem
 from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series

@@ -3,7 +3,7 @@
     study = draw_study(seed=7, image_size=256)      # study.hounsfield (slices, 256, 256), study.labels (slices, 6)
 
 A seed is one patient at every image size: geometry, artefacts and noise come from separate random streams.
-Nothing here knows about files; phantom_dicom.py writes them.
+Nothing here knows about files; dicom.py writes them.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from models.labels import ANY, LABELS, SUBTYPES
-from models.preprocessing.phantom_anatomy import (
+from models.preprocessing.phantom.anatomy import (
     AIR,
     Head,
     Points,
@@ -22,8 +22,8 @@ from models.preprocessing.phantom_anatomy import (
     paint_vault,
     skull_depth,
 )
-from models.preprocessing.phantom_bleeds import Bleed, draw_bleeds, mass_effect, paint_bleeds
-from models.preprocessing.phantom_brain import paint_brain
+from models.preprocessing.phantom.bleeds import Bleed, draw_bleeds, mass_effect, paint_bleeds
+from models.preprocessing.phantom.brain import paint_brain
 
 LEAST_BLOOD = 40.0  # mm2 of one kind in a slice from which on its label is 1
 SHARE_WITH_BLOOD = 0.6  # of the studies; about three slices in ten then

@@ -1,4 +1,4 @@
-"""Traps in how a series is written to files: in one file, or compressed. See phantom_traps.py."""
+"""Traps in how a series is written to files: in one file, or compressed. See traps.py."""
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -17,8 +17,8 @@ from pydicom.uid import (
 )
 
 from models.errors import InputError
-from models.preprocessing.phantom_draft import Draft, Items, Slice, edited, image_of
-from models.preprocessing.phantom_jpeg import encode_jpeg_lossless
+from models.preprocessing.phantom.draft import Draft, Items, Slice, edited, image_of
+from models.preprocessing.phantom.jpeg import encode_jpeg_lossless
 
 
 def enhanced(draft: Draft) -> Items:

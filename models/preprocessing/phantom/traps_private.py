@@ -1,8 +1,8 @@
-"""The trap of private text: what a hospital's headers say about people and places. See phantom_traps.py."""
+"""The trap of private text: what a hospital's headers say about people and places. See traps.py."""
 
 from pydicom.dataset import Dataset
 
-from models.preprocessing.phantom_draft import Draft, Items, edited
+from models.preprocessing.phantom.draft import Draft, Items, edited
 
 CANARY = "CANARY^private_text"  # not a date, not a number: whoever shows it has shown what was private
 

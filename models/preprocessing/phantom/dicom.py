@@ -4,7 +4,7 @@ FOLDER/stage_2_train/ID_<hex>.dcm   stage_2_train.csv
 FOLDER/stage_2_test/ID_<hex>.dcm    stage_2_sample_submission.csv   phantom_test_labels.csv (the answers)
 FOLDER/contact_sheet.png            phantom.json (the parameters, written last)
 
-These are the names of the layout "stage_2"; phantom_layouts.py holds the others. With traps (phantom_traps.py) there
+These are the names of the layout "stage_2"; layouts.py holds the others. With traps (traps.py) there
 is also phantom_traps.csv.
 """
 
@@ -28,10 +28,10 @@ from models.errors import InputError
 from models.labels import ANY, LABELS, SUBTYPES
 from models.paths import require_writable
 from models.preprocessing.parallel import progress_map
-from models.preprocessing.phantom import PhantomStudy, draw_study
-from models.preprocessing.phantom_layouts import ANSWERS, LAYOUTS, Layout
-from models.preprocessing.phantom_pixels import PADDING, outside_circle
-from models.preprocessing.phantom_traps import choose_traps, plant
+from models.preprocessing.phantom.layouts import ANSWERS, LAYOUTS, Layout
+from models.preprocessing.phantom.pixels import PADDING, outside_circle
+from models.preprocessing.phantom.study import PhantomStudy, draw_study
+from models.preprocessing.phantom.traps import choose_traps, plant
 from models.preprocessing.pictures import contact_sheet
 
 VERSION = 1  # of the drawing: raise it when a seed gives other pixels
@@ -88,7 +88,7 @@ def write_phantom(
 ) -> None:
     """Write a whole data set in Kaggle's layout; the same arguments give the same bytes, for any number of jobs.
 
-    `traps` are names in phantom_traps.py or "all", `layout` one in phantom_layouts.py. Does nothing where the same
+    `traps` are names in traps.py or "all", `layout` one in layouts.py. Does nothing where the same
     phantom is complete already. Raises `InputError` for a folder with other content, and for traps that cannot be.
     """
     folder = Path(folder)

@@ -1,4 +1,4 @@
-"""A phantom that is written but not at its place yet, as the traps of phantom_traps.py see it."""
+"""A phantom that is written but not at its place yet, as the traps of traps.py see it."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,7 +11,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from models.errors import InputError
-from models.preprocessing.phantom_layouts import Layout
+from models.preprocessing.phantom.layouts import Layout
 
 Items = Iterator[tuple[str, str]]  # what a trap yields for its record: split, and id of an image, series or patient
 

@@ -1,10 +1,10 @@
-"""Traps in how pixels are stored, and in the elements that say so. See phantom_traps.py."""
+"""Traps in how pixels are stored, and in the elements that say so. See traps.py."""
 
 import cv2
 import numpy as np
 
-from models.preprocessing.phantom_draft import Draft, Items, edited
-from models.preprocessing.phantom_pixels import PADDING, hounsfield, outside_circle, store, store_hounsfield
+from models.preprocessing.phantom.draft import Draft, Items, edited
+from models.preprocessing.phantom.pixels import PADDING, hounsfield, outside_circle, store, store_hounsfield
 
 
 def wrapped(draft: Draft) -> Items:

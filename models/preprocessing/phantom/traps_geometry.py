@@ -1,9 +1,9 @@
-"""Traps in where slices lie and how large they are. See phantom_traps.py."""
+"""Traps in where slices lie and how large they are. See traps.py."""
 
 import numpy as np
 
-from models.preprocessing.phantom_draft import Draft, Items, edited
-from models.preprocessing.phantom_pixels import store
+from models.preprocessing.phantom.draft import Draft, Items, edited
+from models.preprocessing.phantom.pixels import store
 
 TILT = np.radians(8)  # between the halves of a series
 GAP = 25.0  # mm, beside slices that are 5 mm apart
