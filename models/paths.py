@@ -52,6 +52,20 @@ class Work:
     def problems(self) -> Path:
         return self.tables / "problems.csv"
 
+    @property
+    def contact_sheet(self) -> Path:
+        return self.tables / "contact_sheet.png"
+
+    @property
+    def raw(self) -> Path:
+        """Which raw folder the cache is made from."""
+        return self.tables / "raw.json"
+
+    @property
+    def prepared(self) -> Path:
+        """The mark that the cache is complete: its settings, and the hashes of the files that have no checksum."""
+        return self.tables / "prepare.json"
+
     def metadata(self, split: str) -> Path:
         return self.tables / f"metadata_{split}.parquet"
 
@@ -78,7 +92,7 @@ def default_work() -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`, and rename it to `path` once the block has ended well.
 
     The file is flushed to the disk before the rename, so that after a power cut the name holds the old file or the
@@ -91,7 +105,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        temporary.chmod(0o644)  # mkstemp makes files that only their owner reads
+        temporary.chmod(mode)  # mkstemp makes files that only their owner reads
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
@@ -166,7 +180,32 @@ def read_parquet(path: Path, repair: str) -> pd.DataFrame:
             raise ValueError("its footer contradicts itself")
         return table
     except Exception as error:  # a damaged footer fails in any of the parsers of pyarrow and pandas
-        raise InputError(f"{path} is damaged ({error}); delete it and make it anew with: {repair}") from error
+        raise damaged(path, repair) from error
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write a small JSON file with a checksum of its content."""
+    write_text(path, json.dumps({**content, "sha256": _hash_json(content)}, indent=1))
+
+
+def read_json(path: Path, repair: str) -> dict:
+    """Read what `write_json` wrote. Raises InputError if it has changed since; `repair` tells how to make it anew."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("sha256") != _hash_json(content):
+            raise ValueError
+        return content
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise damaged(path, repair) from error
+
+
+def _hash_json(content: dict) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def damaged(path: Path, repair: str) -> InputError:
+    """The error for a file whose bytes have changed since it was written."""
+    return InputError(f"{path} is damaged; delete it and make it anew with: {repair}")
 
 
 def hash_file(path: Path) -> str:

@@ -9,7 +9,6 @@ cache/folds.csv, cache/problems.csv and cache/contact_sheet.png. It can be stopp
 on where it was.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,14 +22,17 @@ from models.paths import (
     DataFolder,
     Work,
     WorkFolder,
+    damaged,
     default_data,
     default_work,
+    hash_file,
     only_process,
+    read_json,
     read_parquet,
     remove_temporaries,
     write_csv,
+    write_json,
     write_parquet,
-    write_text,
 )
 from models.preprocessing.cleaning import image_ids, read_labels, read_sample_submission
 from models.preprocessing.folds import make_folds
@@ -42,6 +44,7 @@ from models.preprocessing.raw import RawFolder, find_raw
 from models.preprocessing.report import print_summary, require_disk, write_contact_sheet
 from models.preprocessing.series import SeriesTask, group_by_series, in_batches, peek_batch, prepare_series
 
+PREPARE = "python models/prepare.py"  # the repair for everything in the cache
 FORMAT = 2  # of the cache: raise it when the same files give another cache
 
 
@@ -69,19 +72,19 @@ def prepare(options: PrepareOptions) -> None:
     if not options.image_size or min(options.image_size) < 1:
         raise InputError(f"--image-size {options.image_size} must be one or more sizes above 0")
     raw, work = find_raw(options.data, options.stage), Work(options.work, options.stage)
-    fingerprint, state = raw.fingerprint(), {"format": FORMAT, "folds": options.folds, "seed": options.seed}
-    refuse_other_raw(work, fingerprint)
-    finished = finished_sizes(work, state)
-    if not options.check and set(options.image_size) <= finished and is_whole(work, raw, finished):
-        print(f"{work.tables} is complete for image sizes {sorted(finished)}; nothing to do")
-        return
     labels, repeated = read_labels(raw.labels) if raw.labels else (None, [])
     expected = image_ids(read_sample_submission(raw.sample_submission)) if raw.sample_submission else None
-
+    source = {"raw": raw.fingerprint()}
+    settings = {"format": FORMAT, "folds": options.folds, "seed": options.seed}
     with only_process(work.root / ".prepare.lock", "prepare.py"):
+        refuse_other_raw(work, source)
+        finished = finished_sizes(work, settings)
+        if not options.check and set(options.image_size) <= finished and is_whole(work, raw, finished):
+            print(f"{work.tables} is complete for image sizes {sorted(finished)}; nothing to do")
+            return
         remove_temporaries(work.cache)  # of a run that was killed
         if not options.check:
-            write_text(raw_file(work), fingerprint)  # first, so that a cache cut short is not filled from other data
+            write_json(work.raw, source)  # first, so that a cache cut short is not filled from other data
         tables, problems = prepare_splits(raw, work, options)
         problems += problem_rows(Problem.REPEATED_LABEL, repeated)
         if labels is not None:
@@ -90,8 +93,8 @@ def prepare(options: PrepareOptions) -> None:
         if expected is not None:
             tables["test"], found = add_missing(tables["test"], expected)
             problems += found
-        sizes = sorted(finished | set(options.image_size))
-        write_tables(work, tables, problem_table(problems), options, {**state, "image_size": sizes})
+        settings["image_size"] = sorted(finished | set(options.image_size))
+        write_tables(work, tables, problem_table(problems), options, settings)
 
 
 def prepare_splits(raw: RawFolder, work: Work, options: PrepareOptions) -> tuple[dict[str, pd.DataFrame], list]:
@@ -127,7 +130,7 @@ def find_series(
 
 
 def write_tables(
-    work: Work, tables: dict[str, pd.DataFrame], problems: pd.DataFrame, options: PrepareOptions, state: dict
+    work: Work, tables: dict[str, pd.DataFrame], problems: pd.DataFrame, options: PrepareOptions, settings: dict
 ) -> None:
     """Write what is not the store, and last the mark that the cache is complete; with --check the problems alone."""
     folds = None
@@ -139,24 +142,29 @@ def write_tables(
             write_csv(work.folds, folds)
         for split, table in tables.items():
             write_parquet(work.metadata(split), table)
-        first = next(iter(tables.values()))
-        write_contact_sheet(work.tables / "contact_sheet.png", work, first, max(options.image_size))
-        write_text(state_file(work), json.dumps(state))
+        write_contact_sheet(work.contact_sheet, work, next(iter(tables.values())), max(settings["image_size"]))
+        files = {path.name: hash_file(path) for path in plain_files(work) if path.is_file()}
+        write_json(work.prepared, {**settings, "files": files})  # last: it says that the cache is complete
     print_summary(work, tables, problems)
 
 
-def refuse_other_raw(work: Work, fingerprint: str) -> None:
+def plain_files(work: Work) -> list[Path]:
+    """The files of the cache that hold no checksum of their own."""
+    return [work.folds, work.problems, work.contact_sheet]
+
+
+def refuse_other_raw(work: Work, source: dict) -> None:
     """Raise InputError if the cache, whole or not, was made from other data, with series of the same names."""
-    if raw_file(work).is_file() and raw_file(work).read_text() != fingerprint:
+    if work.raw.is_file() and read_json(work.raw, PREPARE) != source:
         raise InputError(f"{work.tables} was made with another raw folder; delete it, or choose another with --work")
 
 
-def finished_sizes(work: Work, state: dict) -> set[int]:
+def finished_sizes(work: Work, settings: dict) -> set[int]:
     """Image sizes that the cache holds. Raises InputError if it was made with other folds."""
-    if not state_file(work).is_file():
+    if not work.prepared.is_file():
         return set()
-    cached = json.loads(state_file(work).read_text())
-    for name, value in state.items():
+    cached = read_json(work.prepared, PREPARE)
+    for name, value in settings.items():
         if cached.get(name) != value:
             what = f"--{name} {cached.get(name)}"
             raise InputError(f"{work.tables} was made with {what}; delete it, or choose another folder with --work")
@@ -164,20 +172,21 @@ def finished_sizes(work: Work, state: dict) -> set[int]:
 
 
 def is_whole(work: Work, raw: RawFolder, sizes: set[int]) -> bool:
-    """Whether every file of a finished cache is still there: what was deleted as damaged is made anew."""
+    """Whether every file of a finished cache is there still: what was deleted as damaged is made anew.
+
+    Raises InputError for a file that has changed.
+    """
+    files = read_json(work.prepared, PREPARE)["files"]
+    if not all((work.tables / name).is_file() for name in files) or not work.raw.is_file():
+        return False
+    for name, expected in files.items():
+        if hash_file(work.tables / name) != expected:
+            raise damaged(work.tables / name, PREPARE)
     if not all(work.metadata(split).is_file() for split in raw.splits):
         return False
-    tables = [read_parquet(work.metadata(split), "python models/prepare.py") for split in raw.splits]
+    tables = [read_parquet(work.metadata(split), PREPARE) for split in raw.splits]
     stored = {name for table in tables for name in table.loc[table["chunk"] >= 0, "series_id"].unique()}
     return all(stored <= {path.stem for path in work.slices(size).glob("*.b2nd")} for size in sizes)
-
-
-def raw_file(work: Work) -> Path:
-    return work.tables / "raw.txt"
-
-
-def state_file(work: Work) -> Path:
-    return work.tables / "prepare.json"  # written last: it says that the cache is complete
 
 
 if __name__ == "__main__":

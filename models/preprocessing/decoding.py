@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +21,10 @@ from pydicom.uid import UID, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
 
 SECONDS, SECONDS_A_FRAME = 3.0, 0.1  # CT slices take milliseconds
 MEMORY = 400 << 20  # bytes beyond what the process has at its start
+
+
+_READY = b"ready"
+_children: dict[int, subprocess.Popen] = {}  # thread -> its decoder
 
 
 class DecodingError(Exception):
@@ -56,7 +59,7 @@ def decode_guarded(pixels: bytes, syntax: UID, options: dict) -> Iterator[np.nda
             yield np.frombuffer(_receive(child.stdout), head["dtype"]).reshape(head["shape"])
     except BaseException as error:  # also where the caller stops half-way: what is left in the pipe is of no use
         child.kill()
-        _child.cache_clear()
+        _children.pop(threading.get_ident(), None)
         if isinstance(error, (OSError, EOFError, ValueError, KeyError)):
             raise DecodingError from error
         raise
@@ -64,14 +67,18 @@ def decode_guarded(pixels: bytes, syntax: UID, options: dict) -> Iterator[np.nda
         alarm.cancel()
 
 
-@lru_cache(maxsize=1)
 def _child() -> subprocess.Popen:
-    """The decoder of this process; another is started when it has died."""
-    command = [sys.executable, "-m", "models.preprocessing.decoding"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    child = subprocess.Popen(command, **pipes, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    atexit.register(child.kill)
-    return child
+    """The decoder of this thread; another is started when it has died. Its start does not count as time of a file."""
+    thread = threading.get_ident()
+    if thread not in _children:
+        command = [sys.executable, "-m", "models.preprocessing.decoding"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        child = subprocess.Popen(command, **pipes, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        atexit.register(child.kill)
+        if child.stdout.read(len(_READY)) != _READY:
+            raise RuntimeError(f"the decoder does not start: {' '.join(command)}")
+        _children[thread] = child
+    return _children[thread]
 
 
 def _send(pipe: BinaryIO, data: bytes) -> None:
@@ -92,6 +99,8 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer requests until they end; an error of the decoder ends the process, which is the answer too."""
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+    answers.write(_READY)
+    answers.flush()
     while True:
         try:
             request = json.loads(_receive(requests))

@@ -45,7 +45,8 @@ class Pseudonyms:
 def read_key(path: Path) -> bytes:
     """The secret of a working folder, made at its first use. Whoever has it can test who a name stands for."""
     if not path.is_file():
-        with replacing(path) as temporary:
+        for left_over in path.parent.glob(f".{path.name}.*"):  # of a run that was killed
+            left_over.unlink()
+        with replacing(path, mode=0o600) as temporary:
             temporary.write_text(secrets.token_hex(32))
-        path.chmod(0o600)
     return bytes.fromhex(path.read_text())

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from models.config import Augment, TrainConfig
 from models.errors import InputError
 from models.labels import LABELS
-from models.paths import Work, read_parquet
+from models.paths import Work, damaged, hash_file, read_json, read_parquet
 from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series
 from models.preprocessing.windows import LOW_INFORMATION, apply_window
@@ -34,7 +34,7 @@ def split_fold(work: Work, fold: int, skip_low_information: bool) -> tuple[pd.Da
     that does not exist.
     """
     slices = read_slices(work, "train").dropna(subset=list(LABELS))
-    folds = pd.read_csv(work.folds)
+    folds = read_folds(work)
     if fold not in set(folds["fold"]):
         raise InputError(f"no fold {fold}: {work.folds} holds folds {folds['fold'].min()} to {folds['fold'].max()}")
     slices = slices[slices["chunk"] != UNREADABLE].merge(folds, on="patient_id", validate="many_to_one")
@@ -42,6 +42,15 @@ def split_fold(work: Work, fold: int, skip_low_information: bool) -> tuple[pd.Da
     if skip_low_information:
         train = train[train["img_pct_window"] >= LOW_INFORMATION]
     return train.reset_index(drop=True), slices[slices["fold"] == fold].reset_index(drop=True)
+
+
+def read_folds(work: Work) -> pd.DataFrame:
+    """The fold of every patient. Raises InputError if the file is missing or has changed since it was written."""
+    if not work.prepared.is_file() or not work.folds.is_file():
+        raise InputError(f"no {work.folds}; make it with: {PREPARE}")
+    if read_json(work.prepared, PREPARE)["files"].get(work.folds.name) != hash_file(work.folds):
+        raise damaged(work.folds, PREPARE)
+    return pd.read_csv(work.folds)
 
 
 class SliceDataset(Dataset):

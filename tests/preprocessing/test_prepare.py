@@ -97,7 +97,7 @@ def test_the_cache_holds_these_files_and_no_others(options):
     stores = [f"slices_48/{name}.b2nd" for name in series]
     tables = ["folds.csv", "metadata_test.parquet", "metadata_train.parquet", "problems.csv"]
     assert sorted(contents(Work(options.work).cache)) == sorted(
-        [*tables, *stores, "contact_sheet.png", "prepare.json", "raw.txt"]
+        [*tables, *stores, "contact_sheet.png", "prepare.json", "raw.json"]
     )
 
 
@@ -133,7 +133,7 @@ def test_an_added_size_keeps_every_other_slice_and_table(copied):
     after = contents(cache)
     added = {name for name in after if name.startswith("slices_32/")}
     changed = {name for name in before if after[name] != before[name]}
-    assert changed == {"prepare.json", "contact_sheet.png"}
+    assert changed == {"prepare.json"}
     assert set(after) == set(before) | added
     assert len(added) == len([name for name in before if name.startswith("slices_48/")])
     prepare(replace(copied, image_size=(32, SIZE)))  # both are there
@@ -161,10 +161,10 @@ def test_a_call_that_was_interrupted_is_completed(copied, options):
 
 @pytest.mark.parametrize(("changes", "named"), [({"folds": 2}, "--folds 3"), ({"seed": 1}, "--seed 0")])
 def test_other_folds_are_refused_and_the_difference_is_named(copied, changes, named):
-    before = contents(copied.work)
+    before = contents(Work(copied.work).cache)
     with pytest.raises(InputError, match=named):
         prepare(replace(copied, **changes))
-    assert contents(copied.work) == before
+    assert contents(Work(copied.work).cache) == before
 
 
 def test_another_raw_folder_is_refused(copied, tmp_path):
