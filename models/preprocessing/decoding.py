@@ -70,7 +70,7 @@ def decode_guarded(pixels: bytes, syntax: UID, options: dict) -> Iterator[np.nda
 def _child() -> subprocess.Popen:
     """The decoder of this thread; another is started when it has died. Its start does not count as time of a file."""
     thread = threading.get_ident()
-    if thread not in _children:
+    if thread not in _children or _children[thread].poll() is not None:
         command = [sys.executable, "-m", "models.preprocessing.decoding"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         child = subprocess.Popen(command, **pipes, env={**os.environ, "OMP_NUM_THREADS": "1"})

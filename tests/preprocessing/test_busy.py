@@ -1,8 +1,9 @@
-"""Laws of a busy machine: a slice is not lost because this or another process was slow."""
+"""Laws of a busy machine: a slice is not lost because this or another process was slow, or a decoder was killed."""
 
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,11 +33,25 @@ def forget_decoder() -> None:
     decoding._children.clear()
 
 
-def test_a_decoder_that_starts_slowly_loses_no_slice(slow_start, tmp_path_factory, tmp_path):
+@pytest.fixture
+def pair(tmp_path_factory, tmp_path) -> tuple[Path, Path]:
+    """A slice, and the same one compressed."""
     data = small(tmp_path_factory)
     first = sorted((data / "stage_2_train").iterdir())[0]
-    packed = compressed(data, tmp_path / "data") / "stage_2_train" / first.name
-    assert np.array_equal(read_slices(packed), read_slices(first))
+    return first, compressed(data, tmp_path / "data") / "stage_2_train" / first.name
+
+
+def test_a_decoder_that_starts_slowly_loses_no_slice(pair, slow_start):
+    plain, packed = pair
+    assert np.array_equal(read_slices(packed), read_slices(plain))
+
+
+def test_a_decoder_that_was_killed_between_two_files_loses_no_slice(pair):
+    plain, packed = pair
+    child = decoding._child()
+    child.kill()
+    child.wait()
+    assert np.array_equal(read_slices(packed), read_slices(plain))
 
 
 def test_threads_of_one_process_do_not_mix_up_slices(tmp_path_factory, tmp_path):
