@@ -175,5 +175,7 @@ def test_real_series_are_ordered_as_their_table_moved(real_headers):
         if Problem.MIXED_ORIENTATION not in problems:
             assert ordered["image_position_2"].diff().min() >= -2e-3
     assert reported[Problem.MIXED_ORIENTATION] == 3
-    assert reported[Problem.DUPLICATE_POSITIONS] > 50
+    exact = ["series_id", *(f"image_position_{i}" for i in range(3))]
+    repeating = real_headers.loc[real_headers.duplicated(exact), "series_id"].nunique()  # 25; rounding finds a few more
+    assert 20 < repeating <= reported[Problem.DUPLICATE_POSITIONS] < 2 * repeating
     assert reported[Problem.NO_POSITION] == reported[Problem.BY_NAME] == 0
