@@ -45,7 +45,7 @@ from models.preprocessing.report import print_summary, require_disk, write_conta
 from models.preprocessing.series import SeriesTask, group_by_series, in_batches, peek_batch, prepare_series
 
 PREPARE = "python models/prepare.py"  # the repair for everything in the cache
-FORMAT = 2  # of the cache: raise it when the same files give another cache
+FORMAT = 3  # of the cache: raise it when the same files give another cache
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ def to_hounsfield(stored: np.ndarray, rescale: Rescale) -> np.ndarray:
         hounsfield[hounsfield >= 4096] -= 4096
         hounsfield -= 1000
     elif rescale.slope == 1 and float(rescale.intercept).is_integer() and abs(rescale.intercept) < 1 << 16:
-        # Exact, saturated at the ends of int16; the RSNA's slices take this way. OpenCV's one call for a * x + b.
-        hounsfield = cv2.addWeighted(stored, 1.0, stored, 0.0, rescale.intercept, dtype=cv2.CV_16S)
+        # Exact, saturated at the ends of int16; the RSNA's slices take this way.
+        hounsfield = cv2.add(stored, (rescale.intercept, 0, 0, 0), dtype=cv2.CV_16S)
     else:
         hounsfield = stored.astype(np.float32) * np.float32(rescale.slope) + np.float32(rescale.intercept)
     if rescale.padding is not None:

@@ -23,7 +23,7 @@ from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
 blosc2.set_nthreads(1)
 
 _COMPRESSION = {
-    "codec": blosc2.Codec.ZSTD,
+    "codec": blosc2.Codec.LZ4,  # half the time to encode and a third to decode of zstd, for a fifth more bytes
     "clevel": 1,
     "filters": [blosc2.Filter.SHUFFLE],
     "nthreads": 1,
@@ -49,11 +49,10 @@ def fit_to_square(hounsfield: np.ndarray, size: int) -> np.ndarray:
     if side < size:
         return cv2.resize(square, (size, size), interpolation=cv2.INTER_LINEAR)
     if side % size and side % 2 == 0 and side > 2 * size:
-        # Blocks of four first, for which OpenCV has a fast path: half the time of 512 -> 224 in one go.
+        # Blocks of four first, for which OpenCV has a fast path: a third of the time of 512 -> 224 in one go.
         side //= 2
-        square = cv2.resize(square.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
-    square = cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
-    return np.rint(square).astype(np.int16)
+        square = cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA)
+    return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
 
 
 def compress_slice(hounsfield: np.ndarray) -> bytes:
