@@ -199,12 +199,13 @@ def _order(
     table = table[~repeated]
     problems += problem_rows(Problem.CONSTANT, table.loc[table["constant"], "image_id"])
     for name in ("study_id", "patient_id"):  # of a slice without a header the others of its series tell them
-        table = table.assign(**{name: table[name].fillna(table[name].mode().min()).fillna(table["series_id"])})
+        if table[name].isna().any():
+            table = table.assign(**{name: table[name].fillna(table[name].mode().min()).fillna(table["series_id"])})
     table, found = order_series(table)
-    sizes = table.loc[table["readable"], ["rows", "columns"]].drop_duplicates()
+    sizes = set(map(tuple, table.loc[table["readable"], ["rows", "columns"]].to_numpy()))
     if len(sizes) > 1:
         found.append(Problem.MIXED_SIZES)
-    if (sizes["rows"] != sizes["columns"]).any():
+    if any(rows != columns for rows, columns in sizes):
         found.append(Problem.NOT_SQUARE)
     chunk = np.where(table["readable"], table["readable"].cumsum() - 1, UNREADABLE)
     return table.assign(chunk=chunk).drop(columns=_TRANSIENT), [*found, *odd]

@@ -63,25 +63,31 @@ def compress_slice(hounsfield: np.ndarray) -> bytes:
 def write_series(path: Path, chunks: list[bytes], size: int, notes: dict) -> None:
     """Write the compressed slices of a series (`compress_slice`), in anatomical order, and what is known of them.
 
-    The file is made in memory and written by Python: a full disk is an error there, not in a C library.
+    Raises InputError if the disk is full, or the folder cannot be written to.
     """
-    array = blosc2.empty(
-        (len(chunks), size, size),
-        dtype=np.int16,
-        chunks=(1, size, size),
-        blocks=(1, size, size),
-        cparams=_COMPRESSION,
-        contiguous=True,
-    )
-    schunk = array.schunk
-    for index, chunk in enumerate(chunks):
-        schunk.update_chunk(index, chunk)
     text = json.dumps(notes, separators=(",", ":")).encode()
-    schunk.vlmeta["crc32"] = [crc32(schunk.get_chunk(index)) for index in range(len(chunks))]
-    schunk.vlmeta["notes"] = text
-    schunk.vlmeta["notes_crc32"] = crc32(text)
     with replacing(path) as temporary:
-        temporary.write_bytes(array.to_cframe())
+        try:
+            array = blosc2.empty(
+                (len(chunks), size, size),
+                dtype=np.int16,
+                chunks=(1, size, size),
+                blocks=(1, size, size),
+                cparams=_COMPRESSION,
+                contiguous=True,
+                urlpath=str(temporary),
+                mode="w",
+            )
+            schunk = array.schunk
+            for index, chunk in enumerate(chunks):
+                schunk.update_chunk(index, chunk)
+            schunk.vlmeta["crc32"] = [crc32(schunk.get_chunk(index)) for index in range(len(chunks))]
+            schunk.vlmeta["notes"] = text
+            schunk.vlmeta["notes_crc32"] = crc32(text)
+        except RuntimeError:
+            # blosc2 does not say why it could not write; the system does, when as many bytes are asked of it.
+            temporary.write_bytes(bytes(sum(map(len, chunks)) + len(text) + 4096))
+            raise
 
 
 class Series:
