@@ -23,7 +23,7 @@ from models.inference.scoring import WEIGHTED
 from models.labels import LABELS
 from models.paths import Work, write_parquet
 from models.preprocessing.cleaning import read_labels
-from models.preprocessing.dicom import Reason
+from models.preprocessing.elements import Reason
 from models.preprocessing.folds import label_shares
 from models.preprocessing.problems import NO_SLICE_OF_FILE, Problem
 from models.preprocessing.raw import find_raw

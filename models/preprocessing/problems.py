@@ -5,7 +5,7 @@ from enum import Enum
 
 import pandas as pd
 
-from models.preprocessing.dicom import Reason
+from models.preprocessing.elements import Reason
 
 COLUMNS = ["item", "problem", "treatment"]
 

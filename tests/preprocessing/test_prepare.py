@@ -367,8 +367,8 @@ def test_a_second_process_on_the_same_cache_refuses(options, tmp_path):
 
 def test_each_file_is_parsed_once_and_peeked_into_once(options, tmp_path, monkeypatch):
     opened = Counter()
-    original = dicom._open
-    monkeypatch.setattr(dicom, "_open", lambda path: opened.update([path]) or original(path))
+    original = dicom.open_bounded
+    monkeypatch.setattr(dicom, "open_bounded", lambda path: opened.update([path]) or original(path))
     prepare(replace(options, work=tmp_path, image_size=(32, SIZE), jobs=1))
     files = [path for split in ("train", "test") for path in (options.data / f"stage_2_{split}").iterdir()]
     assert opened == Counter({path: 2 for path in files})

@@ -6,7 +6,7 @@ import pydicom
 import pytest
 
 from models.paths import Work
-from models.preprocessing.dicom import Reason
+from models.preprocessing.elements import Reason
 from models.preprocessing.problems import Problem
 from models.preprocessing.pseudonyms import Pseudonyms
 from models.preprocessing.raw import RawFolder, find_raw

@@ -10,7 +10,7 @@ from models.errors import InputError
 from models.labels import LABELS
 from models.paths import Work, read_parquet
 from models.prepare import PrepareOptions, prepare
-from models.preprocessing.dicom import Reason
+from models.preprocessing.elements import Reason
 from models.preprocessing.phantom.dicom import write_phantom
 from models.preprocessing.problems import Problem
 from models.preprocessing.series import UNREADABLE

@@ -1,0 +1,209 @@
+"""A DICOM file -> the values of the elements that are asked for, within bounds, or a reason from a closed list.
+
+Files are not trusted: what would take minutes or gigabytes to parse is refused before it is. Elements that were not
+asked for, names, dates and free text of a patient among them, are skipped where they stand.
+"""
+
+import io
+import logging
+import math
+import os
+import stat
+import struct
+import warnings
+import zlib
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset
+from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+# The RSNA's UIDs (ID_...) are not valid UIDs: pydicom would warn several times for every file.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+# What is wrong with a file is said by its Reason, not by pydicom's log and warnings.
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module="pydicom")
+
+MAX_BYTES = 400 << 20  # of a file, also once inflated: some 800 slices of 512 x 512
+MAX_READS = 200_000  # two for an element; a multi-frame file of 800 slices makes about 100,000
+MAX_ITEMS = 50_000  # of a sequence; a multi-frame file has about ten a slice
+MAX_SEQUENCE = 4 << 20  # bytes
+MAX_VALUE = 1 << 16  # bytes of any element but the pixels and sequences
+
+_PIXEL_DATA = Tag("PixelData")
+_ITEM = struct.pack("<HH", 0xFFFE, 0xE000)  # the tag that opens an item of a sequence
+_META_GROUP, _TRANSFER_SYNTAX = b"\x02\x00", b"\x02\x00\x10\x00"
+_SYNTAXES = {
+    str(uid).encode(): uid for uid in (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
+}
+_TEXTS = ("CS", "DS", "IS", "LO", "UI")
+_LONG = (b"OB", b"UN")  # the value representations in the file meta information with a length of four bytes
+
+
+class Reason(Enum):
+    """Why a file gives no slice: the closed list."""
+
+    NOT_OPENED = "cannot be opened"
+    NOT_DICOM = "not a DICOM file"
+    HEADER = "the header is damaged"
+    UNREASONABLE = "the header claims more than a CT series can hold"
+    NO_IDENTIFIER = "no usable SOPInstanceUID or SeriesInstanceUID in the header"
+    NOT_CT = "not a CT image"
+    LOCALIZER = "a localizer, not a slice"
+    NO_PIXELS = "no pixels"
+    PIXEL_FORMAT = "not a grey-scale image, or a pixel format that is not known"
+    RESCALE = "the rescale slope or intercept is not a usable number"
+    TRUNCATED = "pixels are cut off"
+    COMPRESSION = "a compression that is not known"
+    NO_DECODER = "needs the package pylibjpeg-libjpeg (GPL-3): pip install pylibjpeg-libjpeg"
+    DECODING = "compressed pixels cannot be decoded"
+
+
+class UnreadableSliceError(Exception):
+    """A file that gives no slice; `rows` are the header rows of its slices, as far as they could be read."""
+
+    def __init__(self, reason: Reason, rows: list[dict] | None = None) -> None:
+        super().__init__(reason.value)
+        self.reason, self.rows = reason, rows or []
+
+
+class BoundedReader(io.BufferedReader):
+    """A file that may be read from so many times: a header of a million elements ends in an error, not in minutes."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise UnreadableSliceError(Reason.UNREASONABLE)
+        return super().read(size)
+
+
+def open_bounded(path: Path) -> BoundedReader:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would block for ever
+        file = BoundedReader(io.FileIO(handle))
+        status = os.fstat(handle)
+    except OSError as error:
+        raise UnreadableSliceError(Reason.NOT_OPENED) from error
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+        file.close()
+        raise UnreadableSliceError(Reason.UNREASONABLE if stat.S_ISREG(status.st_mode) else Reason.NOT_OPENED)
+    return file
+
+
+def parse(file: BoundedReader, tags: list[BaseTag], stop_when=None) -> tuple[pydicom.Dataset, UID]:
+    """The asked elements of a file, and its transfer syntax. Raises UnreadableSliceError."""
+    try:
+        syntax = _read_syntax(file)
+        if syntax == DeflatedExplicitVRLittleEndian:
+            file, syntax = _inflate(file), ExplicitVRLittleEndian
+        if syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):  # the way of nearly all files
+            implicit = syntax == ImplicitVRLittleEndian
+            return read_dataset(file, implicit, True, stop_when=stop_when, specific_tags=tags), syntax
+        file.seek(0)
+        dataset = pydicom.dcmread(file, specific_tags=tags)
+        return dataset, UID(dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
+    except UnreadableSliceError:
+        raise
+    except InvalidDicomError as error:
+        raise UnreadableSliceError(Reason.NOT_DICOM) from error
+    except Exception as error:  # a damaged file can fail in any of pydicom's parsers
+        if isinstance(error, OSError) and error.errno:
+            raise UnreadableSliceError(Reason.NOT_OPENED) from error
+        # pydicom turns what the bounded reader raises within a sequence into an OSError of its own
+        unreasonable = isinstance(error.__context__, UnreadableSliceError)
+        raise UnreadableSliceError(Reason.UNREASONABLE if unreasonable else Reason.HEADER) from error
+
+
+def _read_syntax(file: BoundedReader) -> UID | None:
+    """The transfer syntax in the file meta information (PS3.10 7.1), which is read; None where it is not as usual."""
+    head = file.peek(1)  # what is buffered: some thousand bytes
+    place, syntax = 132, None
+    while head[place : place + 2] == _META_GROUP and place + 12 <= len(head):
+        is_long = head[place + 4 : place + 6] in _LONG
+        (length,) = struct.unpack_from("<L" if is_long else "<H", head, place + (8 if is_long else 6))
+        start = place + (12 if is_long else 8)
+        if head[place : place + 4] == _TRANSFER_SYNTAX:
+            syntax = head[start : start + length].rstrip(b"\0 ")
+        place = start + length
+    if head[128:132] != b"DICM" or syntax is None or place >= len(head):
+        return None
+    file.seek(place)
+    return _SYNTAXES.get(syntax)
+
+
+def _inflate(file: BoundedReader) -> BoundedReader:
+    """The rest of a deflated file, inflated within bounds; pydicom has none."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = inflater.decompress(file.read(), MAX_BYTES // 8)
+    if inflater.unconsumed_tail:
+        raise UnreadableSliceError(Reason.UNREASONABLE)
+    return BoundedReader(io.BytesIO(inflated))
+
+
+def values_of(dataset: pydicom.Dataset) -> dict[str, Any]:
+    """Keyword -> value of a data set's elements; the error in place of a value that cannot be parsed."""
+    values = {}
+    for tag in list(dataset.keys()):
+        try:
+            element = dataset.get_item(tag)
+            if isinstance(element, RawDataElement):
+                _check_length(element)
+                values[keyword_for_tag(tag)] = _value(element, dataset)
+            else:
+                values[element.keyword] = element.value
+        except UnreadableSliceError:
+            raise
+        except Exception as error:  # pydicom parses an element when it is asked for, and can fail in many ways
+            values[keyword_for_tag(tag)] = error
+    return values
+
+
+def _value(element: RawDataElement, dataset: pydicom.Dataset) -> Any:
+    """The value of an element; texts and numbers in text, most of a header, are split here in a fifth of the time."""
+    representation = element.VR or dictionary_VR(element.tag)
+    if representation in _TEXTS and element.value:
+        parts = [part.strip(" \0") for part in element.value.decode("latin-1").split("\\")]
+        return parts if len(parts) > 1 else parts[0]
+    return convert_raw_data_element(element, ds=dataset).value
+
+
+def _check_length(element: RawDataElement) -> None:
+    """Raise UnreadableSliceError for an element that would take minutes to parse."""
+    value = element.value or b""
+    if element.tag == _PIXEL_DATA or len(value) <= MAX_VALUE:
+        return
+    is_sequence = dictionary_VR(element.tag) == "SQ"
+    if not is_sequence or len(value) > MAX_SEQUENCE or value.count(_ITEM) > MAX_ITEMS:
+        raise UnreadableSliceError(Reason.UNREASONABLE)
+
+
+def text_of(header: dict, tag: str) -> str:
+    value = header.get(tag)
+    if isinstance(value, Exception):
+        raise UnreadableSliceError(Reason.HEADER) from value
+    return str(value or "").strip()
+
+
+def number_of(header: dict, tag: str) -> float:
+    return numbers_of(header, tag, 1)[0]
+
+
+def numbers_of(header: dict, tag: str, length: int) -> list[float]:
+    """The first `length` numbers of an element, NaN where it is absent, empty or not a finite number."""
+    value = header.get(tag)
+    values = list(value[:length]) if isinstance(value, MultiValue | list) else [value] if value is not None else []
+    try:
+        numbers = [float(number) for number in values]
+    except (TypeError, ValueError, OverflowError):  # what is no number is treated as what is not there
+        numbers = []
+    numbers = [number if math.isfinite(number) else math.nan for number in numbers]
+    return numbers + [math.nan] * (length - len(numbers))
