@@ -264,8 +264,11 @@ def _native_frames(pixels: bytes, options: dict) -> Iterator[np.ndarray]:
     size = shape[0] * shape[1] * kind.itemsize
     if len(pixels) < options["number_of_frames"] * size:
         raise UnreadableSliceError(Reason.TRUNCATED)
-    unused = options["bits_allocated"] - options["bits_stored"]
+    bits, unused = options["bits_stored"], options["bits_allocated"] - options["bits_stored"]
     for frame in range(options["number_of_frames"]):
         stored = np.frombuffer(pixels, kind, size // kind.itemsize, frame * size).reshape(shape)
         # The bits above the stored ones mean nothing (PS3.5 8.1.1): drop them, and extend the sign.
-        yield (stored << unused) >> unused if unused else stored
+        if kind.kind == "u":
+            yield stored & kind.type((1 << bits) - 1) if unused else stored
+        else:
+            yield (stored << unused) >> unused if unused else stored

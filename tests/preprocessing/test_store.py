@@ -164,6 +164,14 @@ def test_shrinking_by_a_whole_factor_is_the_mean_of_blocks(factor):
     assert np.abs(fit_to_square(image, 12) - means).max() <= 0.5
 
 
+@pytest.mark.parametrize(("side", "size"), [(64, 28), (64, 32), (64, 48), (64, 63), (63, 28), (30, 1)])
+def test_shrinking_misses_no_pixel(side, size):
+    for place in range(side):
+        image = np.zeros((side, side), np.int16)
+        image[place, side - 1 - place] = 2000
+        assert fit_to_square(image, size).any()
+
+
 @pytest.mark.parametrize("size", [15, 24, 61])
 def test_growing_is_linear(size):
     image = noise(12, 12)
