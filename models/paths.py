@@ -125,6 +125,16 @@ def require_writable(folder: Path) -> None:
         raise _unwritable(folder, error) from error
 
 
+@contextmanager
+def without_temporaries(folder: Path) -> Iterator[None]:
+    """Delete what killed processes have left in a folder: those of another run before the block, its own after it."""
+    remove_temporaries(folder)
+    try:
+        yield
+    finally:
+        remove_temporaries(folder)
+
+
 def remove_temporaries(folder: Path) -> None:
     """Delete what `replacing` has left in a folder and those below it because its process was killed."""
     for temporary in folder.rglob(".*"):

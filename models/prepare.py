@@ -29,7 +29,7 @@ from models.paths import (
     only_process,
     read_json,
     read_parquet,
-    remove_temporaries,
+    without_temporaries,
     write_csv,
     write_json,
     write_parquet,
@@ -76,13 +76,12 @@ def prepare(options: PrepareOptions) -> None:
     expected = image_ids(read_sample_submission(raw.sample_submission)) if raw.sample_submission else None
     source = {"raw": raw.fingerprint()}
     settings = {"format": FORMAT, "folds": options.folds, "seed": options.seed}
-    with only_process(work.root / ".prepare.lock", "prepare.py"):
+    with only_process(work.root / ".prepare.lock", "prepare.py"), without_temporaries(work.cache):
         refuse_other_raw(work, source)
         finished = finished_sizes(work, settings)
         if not options.check and set(options.image_size) <= finished and is_whole(work, raw, finished):
             print(f"{work.tables} is complete for image sizes {sorted(finished)}; nothing to do")
             return
-        remove_temporaries(work.cache)  # of a run that was killed
         if not options.check:
             write_json(work.raw, source)  # first, so that a cache cut short is not filled from other data
         tables, problems = prepare_splits(raw, work, options)

@@ -9,6 +9,10 @@ from tqdm.auto import tqdm
 
 from models.errors import InputError
 
+_KILLED = (
+    "a worker process was killed, most likely for lack of memory; what is finished is kept: run the same command again"
+)
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -26,10 +30,7 @@ def progress_map(
     try:
         return list(tqdm(results, total=len(items), desc=title, unit_scale=True, dynamic_ncols=True))
     except TerminatedWorkerError as error:
-        raise InputError(
-            "a worker process was killed, most likely for lack of memory; what is finished is kept: "
-            "run the same command again with fewer --jobs"
-        ) from error
+        raise InputError(f"{_KILLED} with fewer --jobs") from error
 
 
 def _on_cores(function: Callable[[Item], Result], items: list[Item], jobs: int) -> Iterator[Result]:
@@ -38,7 +39,7 @@ def _on_cores(function: Callable[[Item], Result], items: list[Item], jobs: int) 
 
 def _on_cluster(function: Callable[[Item], Result], items: list[Item], address: str) -> Iterator[Result]:
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
     except ImportError:
         raise InputError("--dask needs the package distributed: pip install 'dask[distributed]'") from None
     try:
@@ -46,6 +47,9 @@ def _on_cluster(function: Callable[[Item], Result], items: list[Item], address: 
     except (OSError, ValueError) as error:
         raise InputError(f"no Dask scheduler answers at {address}; start one, or leave --dask out") from error
     with client:
-        for future in client.map(function, items, pure=False):
-            yield future.result()
-            future.release()
+        try:
+            for future in client.map(function, items, pure=False):
+                yield future.result()
+                future.release()
+        except KilledWorker as error:
+            raise InputError(f"{_KILLED} with more memory a worker") from error
