@@ -15,9 +15,10 @@ from models.inference.predictions import fill_unreadable
 from models.paths import Work, read_parquet, require_writable, write_parquet
 from models.preprocessing.series import UNREADABLE
 from models.training.checkpoint import RunRecord, load_trained, read_run
-from models.training.dataset import SliceDataset, make_loader, read_slices
+from models.training.dataset import SliceDataset, read_slices
 from models.training.evaluation import choose_device, count_workers, predict
 from models.training.learner import prediction_table
+from models.training.loading import make_loader
 from models.training.networks import build_network
 
 LISTED = 10  # names in a message; all of them stand in cache/problems.csv
@@ -80,7 +81,8 @@ def predict_slices(slices: pd.DataFrame, record: RunRecord, folder: Path, option
     network = build_network(record.config)
     load_trained(folder, record, network)
     device = choose_device(options.machine.device)
-    loader = make_loader(dataset, options.batch_size, count_workers(options.machine.workers, device))
+    workers = count_workers(options.machine.workers, device)
+    loader = make_loader(dataset, options.batch_size, workers, image_ids=slices["image_id"])
     group = GROUPS[options.tta]
     view = partial(mean_probability, group=group)
     title = f"{options.name} fold {options.fold}: {options.split}, {len(group)} views"

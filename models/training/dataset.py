@@ -1,14 +1,12 @@
 """Slices of the store -> network inputs."""
 
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from models.config import Augment, TrainConfig
 from models.errors import InputError
@@ -93,40 +91,6 @@ class SliceDataset(Dataset):
         return np.dstack([series.read(int(place)) for place in places])
 
 
-class EpochOrder(Sampler):
-    """Keys (epoch, row) for a SliceDataset: shuffled anew by (seed, epoch), or in order."""
-
-    def __init__(self, length: int, seed: int | None) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        rows = range(self.length)
-        if self.seed is not None:
-            rows = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        return ((self.epoch, int(row)) for row in rows)
-
-
-def make_loader(dataset: SliceDataset, batch_size: int, workers: int, shuffle_seed: int | None = None) -> DataLoader:
-    """Batches of a dataset; with a `shuffle_seed` they are shuffled, and the incomplete last one is dropped."""
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=EpochOrder(len(dataset), shuffle_seed),
-        drop_last=shuffle_seed is not None,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=workers > 0,
-        worker_init_fn=_start_worker,
-    )
-
-
 @lru_cache(maxsize=256)
 def open_series(path: Path) -> Series:
     return Series(path)
-
-
-def _start_worker(_: int) -> None:
-    cv2.setNumThreads(0)  # a loader process is one thread; OpenCV's pool would fight over the cores

@@ -10,6 +10,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from models.training.loading import explained
+
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 Predictor = Callable[[nn.Module, torch.Tensor], torch.Tensor]
@@ -32,9 +34,10 @@ def predict(
     """Probabilities of all slices of a loader, float32 (slices, 6); `view` says how a batch is looked at."""
     network = network.to(device, memory_format=torch.channels_last).eval()
     batches = []
-    for grey, _ in tqdm(loader, desc=title, dynamic_ncols=True):
-        with autocast(device, precision):
-            batches.append(view(network, to_device(grey, device)).cpu())
+    with explained(loader):
+        for grey, _ in tqdm(loader, desc=title, dynamic_ncols=True):
+            with autocast(device, precision):
+                batches.append(view(network, to_device(grey, device)).cpu())
     return torch.cat(batches).numpy()
 
 

@@ -26,8 +26,9 @@ from models.labels import LABELS
 from models.paths import Work, require_writable, write_csv, write_parquet
 from models.preprocessing.folds import label_shares
 from models.training.checkpoint import differences, read_run, save_config, save_weights
-from models.training.dataset import SliceDataset, make_loader, split_fold
+from models.training.dataset import SliceDataset, split_fold
 from models.training.evaluation import AUTOCAST, choose_device, count_workers, predict, to_device
+from models.training.loading import make_loader
 from models.training.loss import WeightedLogLoss, prior, weighted_log_loss
 from models.training.networks import HemorrhageNetwork, build_network, load_initial_weights
 from radam import RAdam

@@ -7,7 +7,8 @@ from models.errors import InputError
 from models.labels import LABELS
 from models.preprocessing.store import Series
 from models.preprocessing.windows import BONE, BRAIN, LOW_INFORMATION, apply_window
-from models.training.dataset import SliceDataset, make_loader, read_slices, split_fold
+from models.training.dataset import SliceDataset, read_slices, split_fold
+from models.training.loading import make_loader
 
 
 def config(*channels, **changes):

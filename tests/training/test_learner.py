@@ -15,9 +15,10 @@ from models.inference.predict import InferOptions, infer
 from models.inference.predictions import read_predictions
 from models.labels import LABELS
 from models.train_small import CONFIG
-from models.training.dataset import SliceDataset, make_loader, split_fold
+from models.training.dataset import SliceDataset, split_fold
 from models.training.evaluation import predict
 from models.training.learner import EpochSeed, RecomputeBatchNorm, TrainOptions, optimizer, train
+from models.training.loading import make_loader
 from models.training.loss import WeightedLogLoss
 from models.training.networks import build_network
 

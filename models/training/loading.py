@@ -1,0 +1,128 @@
+"""Datasets -> batches: the order of the samples, the loader's processes, and what is said when one fails."""
+
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from signal import SIG_IGN, SIGINT, SIGTERM, signal
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from models.errors import InputError
+
+
+class EpochOrder(Sampler):
+    """Keys (epoch, row) for a SliceDataset: shuffled anew by (seed, epoch), or in order.
+
+    The first `start` samples of the epoch are left out, for a run that goes on in its middle; the length stays the
+    epoch's.
+    """
+
+    def __init__(self, length: int, seed: int | None) -> None:
+        self.length, self.seed, self.epoch, self.start = length, seed, 0, 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((self.epoch, int(row)) for row in self.rows()[self.start :])
+
+    def rows(self) -> np.ndarray:
+        """The rows of the whole epoch, (length,)."""
+        if self.seed is None:
+            return np.arange(self.length)
+        return np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+
+
+class WatchedDataset(Dataset):
+    """A dataset that notes which row each loader process reads, so that the death of one can be explained."""
+
+    def __init__(self, dataset: Dataset, image_ids: Sequence[str], workers: int) -> None:
+        self.dataset, self.image_ids = dataset, image_ids
+        self.reading = torch.zeros((workers, 2), dtype=torch.int64).share_memory_()  # (process id, row)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        if worker := get_worker_info():
+            self.reading[worker.id] = torch.tensor([torch.multiprocessing.current_process().pid, key[1]])
+        return self.dataset[key]
+
+    def read_by(self, process: int) -> str | None:
+        """The `image_id` that a loader process has begun to read last."""
+        rows = self.reading[self.reading[:, 0] == process, 1]
+        return str(self.image_ids[int(rows[0])]) if len(rows) else None
+
+
+def make_loader(
+    dataset: Dataset,
+    batch_size: int,
+    workers: int,
+    shuffle_seed: int | None = None,
+    image_ids: Sequence[str] | None = None,
+) -> DataLoader:
+    """Batches of a dataset; with a `shuffle_seed` they are shuffled, and the incomplete last one is dropped.
+
+    `image_ids` names the rows of the dataset in messages.
+    """
+    return DataLoader(
+        WatchedDataset(dataset, range(len(dataset)) if image_ids is None else list(image_ids), workers),
+        batch_size=batch_size,
+        sampler=EpochOrder(len(dataset), shuffle_seed),
+        drop_last=shuffle_seed is not None,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        worker_init_fn=_start_worker,
+        # A loader draws a seed for its processes. From torch's own generator it would change the network's dropout.
+        generator=torch.Generator(),
+    )
+
+
+@contextmanager
+def explained(*loaders: DataLoader) -> Iterator[None]:
+    """Raise an InputError of one line for what fails in a loader or its processes within the block."""
+    try:
+        yield
+    except InputError as error:
+        # Loader processes send their whole traceback as the message, fastai puts the callback's name before it.
+        text = str(error).strip().splitlines()[-1].strip()
+        raise InputError(text.removeprefix(f"{InputError.__module__}.InputError: ")) from error
+    except RuntimeError as error:
+        if not re.search(r"DataLoader worker \(pid|shared memory", str(error)):
+            raise
+        raise InputError(_explain_death(str(error), loaders)) from error
+
+
+def _explain_death(message: str, loaders: Sequence[DataLoader]) -> str:
+    processes = [int(number) for number in re.findall(r"\d+", message.partition(")")[0])]
+    names = [loader.dataset.read_by(process) for loader in loaders for process in processes]
+    slices = ", ".join(name for name in names if name) or "not known"
+    by_signal = re.search(r"killed by signal: ([\w ]+)", message)
+    return (
+        f"a loader process has died{f' ({by_signal[1]})' if by_signal else ''}; it was reading slice {slices}; "
+        f"{free_memory()}; give it more memory, or start fewer of them with --workers"
+    )
+
+
+def free_memory() -> str:
+    """What is left of memory and of shared memory, through which loader processes hand over their batches."""
+    parts, meminfo, shared = [], Path("/proc/meminfo"), Path("/dev/shm")
+    if meminfo.is_file() and (found := re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())):
+        parts.append(f"{int(found[1]) / 2**20:.1f} GiB of memory free")
+    if shared.is_dir():
+        parts.append(f"{shutil.disk_usage(shared).free / 2**30:.1f} GiB of shared memory (/dev/shm) free")
+    return ", ".join(parts) or "free memory not known"
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # a loader process is one thread; OpenCV's pool would fight over the cores
+    # A terminal and Slurm signal the whole group. The main process decides when to stop, and needs its loaders until
+    # it has saved; they end when it ends, however it does.
+    for number in (SIGINT, SIGTERM):
+        signal(number, SIG_IGN)
