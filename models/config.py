@@ -76,10 +76,16 @@ class TrainConfig:
     """passes over the training slices"""
     batch_size: int
     """slices a step"""
+    accumulate: int = 1
+    """parts in which a batch goes through the network, so that it fits a small card; batch norm sees a part"""
     crop_size: int | None = None
     """side of the centre crop that the network sees; none: the whole slice"""
     weight_decay: float = 1e-4
     """decoupled: multiplied by the learning rate"""
+    decay_norms_and_biases: bool = True
+    """weight decay on norm layers and biases too: fastai 1's default (bn_wd=True), and so the original's"""
+    clip_gradient: float | None = None
+    """largest norm of the gradient; none: not clipped, as in the original"""
     skip_low_information: bool = False
     """leave slices that show almost no brain out of training (never out of validation or test)"""
     augment: Augment = "hard"
@@ -96,7 +102,7 @@ class TrainConfig:
     """of the new layers, the order of slices and the augmentation"""
 
     def __post_init__(self) -> None:
-        positive = ("image_size", "max_lr", "epochs", "batch_size")
+        positive = ("image_size", "max_lr", "epochs", "batch_size", "accumulate")
         for name in positive:
             _require(getattr(self, name) > 0, self, name, "must be above 0")
         for name, kind in (("optimizer", Optimizer), ("augment", Augment), ("precision", Precision)):
@@ -106,6 +112,9 @@ class TrainConfig:
         _require(re.fullmatch(r"\w[\w.-]*", self.name) is not None, self, "name", "must be a plain folder name")
         _require(len(self.channels) > 0, self, "channels", "must hold at least one channel")
         _require(all(channel.window.width > 0 for channel in self.channels), self, "channels", "need widths above 0")
+        _require(self.accumulate <= self.batch_size, self, "accumulate", "must not be above the batch size")
+        clips = self.clip_gradient is None or self.clip_gradient > 0
+        _require(clips, self, "clip_gradient", "must be above 0")
         crop_fits = self.crop_size is None or 0 < self.crop_size <= self.image_size
         _require(crop_fits, self, "crop_size", f"must lie in 1 ... {self.image_size}, the image size")
 

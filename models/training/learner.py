@@ -3,34 +3,34 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from fastai.callback.core import Callback
-from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.schedule import fit_one_cycle  # noqa: F401 (adds the method to Learner)
-from fastai.callback.tracker import TrackerCallback
 from fastai.data.core import DataLoaders
-from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
-from torch.optim.swa_utils import update_bn
+from fastai.torch_core import norm_bias_params
+from torch import nn
 from torch.utils.data import DataLoader
 
 from models.cli import command
 from models.config import Machine, TrainConfig
 from models.errors import InputError
 from models.labels import LABELS
-from models.paths import Work, require_writable, write_csv, write_parquet
+from models.paths import Work, only_process, remove_temporaries, require_writable, write_csv, write_parquet
 from models.preprocessing.folds import label_shares
+from models.training.callbacks import ChannelsLast, Checkpoints, History, RecomputeBatchNorm
 from models.training.checkpoint import differences, read_run, save_config, save_weights
 from models.training.dataset import SliceDataset, split_fold
-from models.training.evaluation import AUTOCAST, choose_device, count_workers, predict, to_device
-from models.training.loading import make_loader
+from models.training.evaluation import choose_device, count_workers, predict
+from models.training.loading import explained, make_loader
 from models.training.loss import WeightedLogLoss, prior, weighted_log_loss
 from models.training.networks import HemorrhageNetwork, build_network, load_initial_weights
+from models.training.resume import delete_checkpoints, read_checkpoint
+from models.training.steps import StepLearner
+from models.training.stopping import Interrupted, Stop, same_command, stop_signals
 from radam import RAdam
 
 
@@ -39,6 +39,12 @@ class TrainOptions:
     config: TrainConfig
     fold: int = 0
     """the fold to validate on; the others are trained on"""
+    checkpoint_minutes: float = 5
+    """a checkpoint every so many minutes, from which the same command goes on"""
+    checkpoint_steps: int = 0
+    """instead: every so many steps"""
+    compile: bool = False
+    """compile the network with torch.compile: minutes at the start, faster steps after"""
     machine: Machine = field(default_factory=Machine)
 
 
@@ -50,14 +56,28 @@ def main(config: TrainConfig) -> None:
 def train(options: TrainOptions) -> None:
     """Train a fold and write config.json, model.safetensors, history.csv and valid.parquet.
 
-    A finished run is left alone. Raises InputError for what the command line or the cache has wrong, before any work.
+    A finished run is left alone, one that was cut short goes on at its last checkpoint. Ctrl-C and SIGTERM save and
+    end the process. Raises InputError for what the command line or the cache has wrong, before any work, and if
+    another process trains this fold.
     """
-    config, work = options.config, Work(options.machine.work)
-    folder = work.run(config.name, options.fold)
-    if is_finished(folder, config):
-        print(f"{folder} is finished; delete it to train it again")
+    folder = Work(options.machine.work).run(options.config.name, options.fold)
+    if is_finished(folder, options.config):
         return
     require_writable(folder)
+    # Beside the folder, not in it: a lock must never be deleted, and a finished run is its files and nothing else.
+    lock = folder.parent / f".{folder.name}.lock"
+    try:
+        with only_process(lock, "training", lock.with_suffix(".holder"), folder), stop_signals() as stop:
+            if not is_finished(folder, options.config):
+                train_fold(folder, options, stop)
+    except Interrupted as interrupted:
+        print(f"{folder}: stopped by {interrupted}, all steps are saved; go on with: {same_command()}")
+        raise SystemExit(128 + interrupted.number) from None
+
+
+def train_fold(folder: Path, options: TrainOptions, stop: Stop) -> None:
+    config, work = options.config, Work(options.machine.work)
+    remove_temporaries(folder)  # of a run that was killed
     train_slices, valid_slices = split_fold(work, options.fold, config.skip_low_information)
     if len(train_slices) < config.batch_size or valid_slices.empty:
         raise InputError(
@@ -70,20 +90,21 @@ def train(options: TrainOptions) -> None:
     load_initial_weights(network, config)
     workers = count_workers(options.machine.workers, device)
     train_set = SliceDataset(train_slices, work, config, config.augment)
-    train_loader = make_loader(train_set, config.batch_size, workers, shuffle_seed=config.seed)
+    train_loader = make_loader(train_set, config.batch_size, workers, config.seed, train_slices["image_id"])
     valid_set = SliceDataset(valid_slices, work, config, augment="none")
-    valid_loader = make_loader(valid_set, config.batch_size, workers)
+    valid_loader = make_loader(valid_set, config.batch_size, workers, image_ids=valid_slices["image_id"])
 
     print(f"{folder}: {len(train_slices):,} slices to train on, {len(valid_slices):,} to validate on, on {device}")
-    history, best = fit(network, train_loader, valid_loader, config, device)
+    history = fit(network, train_loader, valid_loader, device, folder, options, stop)
     probability = predict(network, valid_loader, device, config.precision, "out-of-fold predictions")
 
     save_weights(folder, network)
-    write_csv(folder / "history.csv", history)
+    write_csv(folder / "history.csv", pd.DataFrame(history.rows))
     write_parquet(folder / "valid.parquet", prediction_table(valid_slices["image_id"], probability))
     score = weighted_log_loss(valid_set.targets, probability)
-    results = {"weighted_log_loss": score, "best_epoch": best, "prevalence": label_shares(train_slices).to_dict()}
-    save_config(folder, config, options.fold, results)
+    best, shares = history.best_epoch, label_shares(train_slices).to_dict()
+    save_config(folder, config, options.fold, {"weighted_log_loss": score, "best_epoch": best, "prevalence": shares})
+    delete_checkpoints(folder)
     baseline = weighted_log_loss(valid_set.targets, prior(valid_set.targets))
     print(f"{folder}: weighted log loss {score:.4f} (the prior's is {baseline:.4f}), epoch {best} of {config.epochs}")
 
@@ -97,37 +118,76 @@ def is_finished(folder: Path, config: TrainConfig) -> bool:
         raise InputError(
             f"{folder} was trained with {', '.join(different)}; delete it, or write this run elsewhere with --name"
         )
+    print(f"{folder} is finished; delete it to train it again")
+    delete_checkpoints(folder)  # a kill may have come between the last file and this
     return True
 
 
 def fit(
-    network: HemorrhageNetwork, train: DataLoader, valid: DataLoader, config: TrainConfig, device: torch.device
-) -> tuple[pd.DataFrame, int]:
-    """Train in place with fastai's one-cycle; the network ends with its best epoch's weights.
+    network: HemorrhageNetwork,
+    train: DataLoader,
+    valid: DataLoader,
+    device: torch.device,
+    folder: Path,
+    options: TrainOptions,
+    stop: Stop,
+) -> History:
+    """Train in place with fastai's one-cycle, from the last checkpoint in `folder` if there is one.
 
-    Returns the history (epoch, train_loss, valid_loss: both are the weighted log loss) and that epoch, from 1.
+    The network ends with its best epoch's weights. Returns the history, whose losses are the weighted log loss.
     """
-    best = BestEpoch()
-    callbacks = [EpochSeed(), ChannelsLast(device), best]
+    config = options.config
+    history = History()
+    checkpoints = Checkpoints(folder, config, history, stop, options.checkpoint_minutes, options.checkpoint_steps)
+    learner = make_learner(network, train, valid, config, device, [ChannelsLast(), history, checkpoints])
     if config.batchnorm_batches:
-        callbacks.append(RecomputeBatchNorm(train, config.batchnorm_batches, device))
-    if device.type == "cuda" and config.precision in AUTOCAST:
-        callbacks.append(MixedPrecision(config.precision))
-    learner = Learner(
+        learner.add_cb(RecomputeBatchNorm(train, config.batchnorm_batches, device))
+    if options.compile:
+        network.compile()
+    if found := read_checkpoint(folder, config):
+        checkpoints.put_back(found)
+        print(f"{folder}: going on in epoch {checkpoints.epoch_index + 1}, after step {checkpoints.step_index}")
+    if checkpoints.epoch_index < config.epochs:
+        try:
+            with explained(train, valid), stop.after_saving():
+                learner.fit_one_cycle(config.epochs, config.max_lr, start_epoch=checkpoints.epoch_index)
+        except InputError:
+            if learner.whole:  # the loader has failed, the steps that were made are good
+                checkpoints.save()
+            raise
+    if history.best_epoch is None:
+        raise InputError(f"the loss was not finite after any epoch; lower --max-lr {config.max_lr:g}")
+    network.load_state_dict(history.best_weights)
+    return history
+
+
+def make_learner(
+    network: nn.Module, train: DataLoader, valid: DataLoader, config: TrainConfig, device: torch.device, callbacks: list
+) -> StepLearner:
+    """A learner with the loss and the optimizer of a configuration."""
+    decays = [config.weight_decay] if config.decay_norms_and_biases else [config.weight_decay, 0.0]
+    learner = StepLearner(
         DataLoaders(train, valid, device=device),
         network.to(device, memory_format=torch.channels_last),
         loss_func=WeightedLogLoss().to(device),
         opt_func=optimizer(config),
-        wd=config.weight_decay,
+        splitter=partial(decay_groups, config),
+        wd=decays,
         cbs=callbacks,
+        config=config,
+        device=device,
     )
-    learner.fit_one_cycle(config.epochs, config.max_lr)
-    if best.state is None:
-        raise InputError(f"the loss was not finite after any epoch; lower --max-lr {config.max_lr:g}")
-    network.load_state_dict(best.state)
-    history = pd.DataFrame(list(learner.recorder.values), columns=list(learner.recorder.metric_names[1:-1]))
-    history.insert(0, "epoch", range(1, len(history) + 1))
-    return history, best.epoch_number
+    learner.create_opt()
+    return learner
+
+
+def decay_groups(config: TrainConfig, network: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters that are decayed, then those that are not."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if config.decay_norms_and_biases:
+        return [parameters]
+    spared = {id(parameter) for parameter in norm_bias_params(network)}
+    return [[p for p in parameters if id(p) not in spared], [p for p in parameters if id(p) in spared]]
 
 
 def optimizer(config: TrainConfig) -> Callable:
@@ -141,49 +201,3 @@ def prediction_table(image_ids: pd.Series, probability: np.ndarray) -> pd.DataFr
     table = pd.DataFrame(probability.astype(np.float32), columns=list(LABELS))
     table.insert(0, "image_id", image_ids.to_numpy())
     return table
-
-
-class BestEpoch(TrackerCallback):
-    """Keep the weights of the epoch with the lowest weighted log loss, in memory."""
-
-    state: dict[str, torch.Tensor] | None = None
-
-    def after_epoch(self) -> None:
-        super().after_epoch()
-        if self.new_best:
-            self.epoch_number = self.epoch + 1
-            self.state = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
-
-
-class EpochSeed(Callback):
-    """Tell the sampler the epoch, on which the order and the augmentation of the slices depend."""
-
-    def before_train(self) -> None:
-        self.dls.train.sampler.epoch = self.epoch
-
-
-class ChannelsLast(Callback):
-    """Give batches the memory format of the network: convolutions are faster with it, on CPUs too."""
-
-    def __init__(self, device: torch.device) -> None:
-        super().__init__()
-        self.device = device
-
-    def before_batch(self) -> None:
-        self.learn.xb = tuple(to_device(grey, self.device) for grey in self.xb)
-
-
-class RecomputeBatchNorm(Callback):
-    """Before each validation, replace the running batch-norm statistics by their mean over some training batches.
-
-    EfficientNet's running mean moves by 1 % a step: in a short run it lags so far behind the weights that a network
-    with a good training loss can validate worse than the prior.
-    """
-
-    def __init__(self, loader: DataLoader, batches: int, device: torch.device) -> None:
-        super().__init__()
-        self.loader, self.batches, self.device = loader, batches, device
-
-    def before_validate(self) -> None:
-        update_bn(islice(self.loader, self.batches), self.model, self.device)
-        self.model.eval()

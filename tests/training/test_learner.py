@@ -5,9 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fastai.callback.schedule import fit_one_cycle  # noqa: F401 (adds the method to Learner)
-from fastai.data.core import DataLoaders
-from fastai.learner import Learner
 
 from models.config import Machine
 from models.errors import InputError
@@ -15,11 +12,11 @@ from models.inference.predict import InferOptions, infer
 from models.inference.predictions import read_predictions
 from models.labels import LABELS
 from models.train_small import CONFIG
+from models.training.callbacks import RecomputeBatchNorm
 from models.training.dataset import SliceDataset, split_fold
 from models.training.evaluation import predict
-from models.training.learner import EpochSeed, RecomputeBatchNorm, TrainOptions, optimizer, train
+from models.training.learner import TrainOptions, make_learner, train
 from models.training.loading import make_loader
-from models.training.loss import WeightedLogLoss
 from models.training.networks import build_network
 
 CPU = torch.device("cpu")
@@ -50,7 +47,7 @@ def test_out_of_fold_predictions_are_of_the_folds_patients_alone(run, prepared):
 
 def test_history_holds_an_epoch_a_row_and_the_best_one_is_kept(run):
     history = pd.read_csv(run / "history.csv")
-    assert list(history.columns) == ["epoch", "train_loss", "valid_loss"]
+    assert list(history.columns) == ["epoch", "train_loss", "valid_loss", "learning_rate"]
     assert list(history["epoch"]) == [1, 2]
     results = json.loads((run / "config.json").read_text())["results"]
     assert results["best_epoch"] == history["epoch"][history["valid_loss"].idxmin()]
@@ -106,8 +103,10 @@ def test_a_batch_larger_than_the_fold_is_refused(options):
         train(replace(options, config=replace(options.config, name="large", batch_size=5000)))
 
 
-def test_a_loss_that_is_never_finite_is_said_so(options):
-    with pytest.raises(InputError, match=r"not finite after any epoch; lower --max-lr 1e\+30"):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_slices(options):
+    with pytest.raises(
+        InputError, match=r"not finite in epoch 1, step \d+, .* slices ID_\w+, .*; lower --max-lr 1e\+30"
+    ):
         train(replace(options, config=replace(options.config, name="diverged", max_lr=1e30, epochs=1)))
 
 
@@ -117,14 +116,7 @@ def test_one_cycle_reaches_the_optimizer(options, prepared, name):
     config = replace(options.config, optimizer=name, batch_size=16, weight_decay=0.02)
     slices, _ = split_fold(prepared, 0, skip_low_information=False)
     loader = make_loader(SliceDataset(slices.head(64), prepared, config, augment="none"), 16, 0, shuffle_seed=0)
-    learner = Learner(
-        DataLoaders(loader, loader, device=CPU),
-        build_network(config),
-        loss_func=WeightedLogLoss(),
-        opt_func=optimizer(config),
-        wd=config.weight_decay,
-        cbs=[EpochSeed()],
-    )
+    learner = make_learner(build_network(config), loader, loader, config, CPU, [])
     with learner.no_bar(), learner.no_logging():
         learner.fit_one_cycle(2, 1e-3)
     (group,) = learner.opt.opt.param_groups
