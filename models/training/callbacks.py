@@ -116,6 +116,7 @@ class Checkpoints(Callback):
             "epoch": self.epoch_index,
             "step": self.step_index,
             "schedule": [float(self.pct_train), int(self.train_iter)],
+            "learning_rate": float(self.opt.hypers[-1]["lr"]),  # the history shows it even if no step is left
             "smooth_loss": [float(smooth.val), smooth.count],
             "parts": self.learn.parts,
             "scaler": self.learn.scaler.state_dict(),
@@ -151,6 +152,7 @@ class Checkpoints(Callback):
         position, self.learn.train_iter = self.state["schedule"]
         if self.step_index:  # fastai has just set it for the start of an epoch
             self.learn.pct_train = position
+        self.opt.set_hyper("lr", self.state["learning_rate"])
         set_random_states(self.random, self.learn.device)
         self.state = None
 

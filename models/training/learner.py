@@ -25,10 +25,12 @@ from models.training.callbacks import ChannelsLast, Checkpoints, History, Recomp
 from models.training.checkpoint import differences, read_run, save_config, save_weights
 from models.training.dataset import SliceDataset, split_fold
 from models.training.evaluation import choose_device, count_workers, predict
+from models.training.history import write_history_picture
 from models.training.loading import explained, make_loader
-from models.training.loss import WeightedLogLoss, prior, weighted_log_loss
+from models.training.loss import WeightedLogLoss
 from models.training.networks import HemorrhageNetwork, build_network, load_initial_weights
 from models.training.resume import delete_checkpoints, read_checkpoint
+from models.training.scoring import WEIGHTED, label_table
 from models.training.steps import StepLearner
 from models.training.stopping import Interrupted, Stop, same_command, stop_signals
 from radam import RAdam
@@ -54,7 +56,7 @@ def main(config: TrainConfig) -> None:
 
 
 def train(options: TrainOptions) -> None:
-    """Train a fold and write config.json, model.safetensors, history.csv and valid.parquet.
+    """Train a fold and write config.json, model.safetensors, history.csv, history.png and valid.parquet.
 
     A finished run is left alone, one that was cut short goes on at its last checkpoint. Ctrl-C and SIGTERM save and
     end the process. Raises InputError for what the command line or the cache has wrong, before any work, and if
@@ -98,15 +100,35 @@ def train_fold(folder: Path, options: TrainOptions, stop: Stop) -> None:
     history = fit(network, train_loader, valid_loader, device, folder, options, stop)
     probability = predict(network, valid_loader, device, config.precision, "out-of-fold predictions")
 
-    save_weights(folder, network)
-    write_csv(folder / "history.csv", pd.DataFrame(history.rows))
-    write_parquet(folder / "valid.parquet", prediction_table(valid_slices["image_id"], probability))
-    score = weighted_log_loss(valid_set.targets, probability)
-    best, shares = history.best_epoch, label_shares(train_slices).to_dict()
-    save_config(folder, config, options.fold, {"weighted_log_loss": score, "best_epoch": best, "prevalence": shares})
+    write_results(folder, options, network, history, train_slices, valid_slices, valid_set.targets, probability)
     delete_checkpoints(folder)
-    baseline = weighted_log_loss(valid_set.targets, prior(valid_set.targets))
-    print(f"{folder}: weighted log loss {score:.4f} (the prior's is {baseline:.4f}), epoch {best} of {config.epochs}")
+
+
+def write_results(
+    folder: Path,
+    options: TrainOptions,
+    network: nn.Module,
+    history: History,
+    train_slices: pd.DataFrame,
+    valid_slices: pd.DataFrame,
+    target: np.ndarray,
+    probability: np.ndarray,
+) -> None:
+    """Write the files of a finished run, config.json last, and print its scores."""
+    table, epochs = label_table(target, probability), pd.DataFrame(history.rows)
+    own, baseline = table.loc[WEIGHTED, ["log loss", "prior's"]]
+    save_weights(folder, network)
+    write_csv(folder / "history.csv", epochs)
+    write_history_picture(folder / "history.png", epochs, history.best_epoch, baseline)
+    write_parquet(folder / "valid.parquet", prediction_table(valid_slices["image_id"], probability))
+    shares = label_shares(train_slices).to_dict()
+    results = {"weighted_log_loss": float(own), "best_epoch": history.best_epoch, "prevalence": shares}
+    save_config(folder, options.config, options.fold, results)
+    print(table.to_string(float_format="{:.4f}".format, na_rep=""))
+    print(
+        f"{folder}: weighted log loss {own:.4f} (the prior's is {baseline:.4f}), "
+        f"epoch {history.best_epoch} of {options.config.epochs}"
+    )
 
 
 def is_finished(folder: Path, config: TrainConfig) -> bool:

@@ -1,11 +1,13 @@
 """Datasets -> batches: the order of the samples, the loader's processes, and what is said when one fails."""
 
+import os
 import re
 import shutil
+import signal
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from signal import SIG_IGN, SIGINT, SIGTERM, signal
 
 import cv2
 import numpy as np
@@ -44,6 +46,8 @@ class WatchedDataset(Dataset):
     def __init__(self, dataset: Dataset, image_ids: Sequence[str], workers: int) -> None:
         self.dataset, self.image_ids = dataset, image_ids
         self.reading = torch.zeros((workers, 2), dtype=torch.int64).share_memory_()  # (process id, row)
+        self.closing = torch.zeros((), dtype=torch.bool).share_memory_()
+        weakref.finalize(self, self.closing.fill_, True)  # at the latest when this process ends
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -100,7 +104,8 @@ def explained(*loaders: DataLoader) -> Iterator[None]:
 
 
 def _explain_death(message: str, loaders: Sequence[DataLoader]) -> str:
-    processes = [int(number) for number in re.findall(r"\d+", message.partition(")")[0])]
+    listed = re.search(r"\(pid(?:\(s\))? ([\d, ]+)\)", message)
+    processes = [int(number) for number in listed[1].split(",")] if listed else []
     names = [loader.dataset.read_by(process) for loader in loaders for process in processes]
     slices = ", ".join(name for name in names if name) or "not known"
     by_signal = re.search(r"killed by signal: ([\w ]+)", message)
@@ -123,6 +128,7 @@ def free_memory() -> str:
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # a loader process is one thread; OpenCV's pool would fight over the cores
     # A terminal and Slurm signal the whole group. The main process decides when to stop, and needs its loaders until
-    # it has saved; they end when it ends, however it does.
-    for number in (SIGINT, SIGTERM):
-        signal(number, SIG_IGN)
+    # it has saved; it sends them SIGTERM itself when it ends.
+    closing = get_worker_info().dataset.closing
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if closing else None)

@@ -34,8 +34,11 @@ def run(options, prepared):
     return prepared.run("learner", 1)
 
 
-def test_a_run_is_the_four_files(run):
-    assert {file.name for file in run.iterdir()} == {"config.json", "model.safetensors", "history.csv", "valid.parquet"}
+FILES = {"config.json", "model.safetensors", "history.csv", "history.png", "valid.parquet"}
+
+
+def test_a_run_is_the_five_files(run):
+    assert {file.name for file in run.iterdir()} == FILES
 
 
 def test_out_of_fold_predictions_are_of_the_folds_patients_alone(run, prepared):
