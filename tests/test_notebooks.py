@@ -30,7 +30,7 @@ from models.train_b0_224 import CONFIG as B0_224
 from models.train_small import CONFIG as SMALL
 from models.training.checkpoint import save_config, save_weights
 from models.training.dataset import read_slices, split_fold
-from models.training.learner import prediction_table
+from models.training.evaluation import prediction_table
 from models.training.scoring import WEIGHTED
 
 REPOSITORY = Path(__file__).parent.parent

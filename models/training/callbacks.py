@@ -4,18 +4,49 @@ import time
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from fastai.callback.core import Callback
+from fastai.learner import Learner, Metric
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
 
 from models.config import TrainConfig
+from models.labels import LABELS, METRIC_WEIGHTS
 from models.training.evaluation import to_device
+from models.training.processes import Processes
 from models.training.resume import Checkpoint, write_checkpoint
 from models.training.stopping import Interrupted, Stop
 
 # fastai calls in this order: 50 its Recorder, 60 the schedule, 70 the skipping of epochs.
 AFTER_RECORDER, LAST = 60, 90
+
+
+class LabelLosses(Metric):
+    """fastai's validation loss from the log loss of each label, over the slices of all processes."""
+
+    name = "loss"
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes = processes
+        self.reset()
+
+    def reset(self) -> None:
+        self.total = torch.zeros(len(LABELS) + 1)  # of each label, and the number of slices
+        self.by_label: np.ndarray | None = None  # (6,)
+
+    def accumulate(self, learn: Learner) -> None:
+        losses = binary_cross_entropy_with_logits(learn.pred.float(), learn.yb[0].float(), reduction="none")
+        self.total[:-1] += losses.sum(dim=0).cpu()
+        self.total[-1] += len(losses)
+
+    @property
+    def value(self) -> float:
+        if self.by_label is None:
+            *sums, count = self.processes.sum(self.total).tolist()
+            self.by_label = np.array(sums) / count
+        return float(np.average(self.by_label, weights=METRIC_WEIGHTS))
 
 
 class History(Callback):
@@ -33,11 +64,12 @@ class History(Callback):
         if self.epoch < len(self.rows):
             return  # one that fastai skips on its way to where the run was left
         train_loss, valid_loss = self.recorder.final_record
-        rate = float(self.opt.hypers[-1]["lr"])
+        row = {"epoch": self.epoch + 1, "train_loss": train_loss, "valid_loss": valid_loss}
+        row |= {
+            f"log_loss_{label}": float(loss) for label, loss in zip(LABELS, self.recorder.loss.by_label, strict=True)
+        }
         best = min((row["valid_loss"] for row in self.rows if row["valid_loss"] == row["valid_loss"]), default=None)
-        self.rows.append(
-            {"epoch": self.epoch + 1, "train_loss": train_loss, "valid_loss": valid_loss, "learning_rate": rate}
-        )
+        self.rows.append({**row, "learning_rate": float(self.opt.hypers[-1]["lr"])})
         if valid_loss == valid_loss and (best is None or valid_loss < best):  # not where it is no number
             self.best_epoch = self.epoch + 1
             self.best_weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
@@ -53,9 +85,19 @@ class Checkpoints(Callback):
 
     order = LAST
 
-    def __init__(self, folder: Path, config: TrainConfig, history: History, stop: Stop, minutes: float, steps: int):
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        processes: Processes,
+        history: History,
+        stop: Stop,
+        minutes: float,
+        steps: int,
+    ) -> None:
         super().__init__()
-        self.folder, self.config, self.history, self.stop = folder, config, history, stop
+        self.folder, self.config, self.processes = folder, config, processes
+        self.history, self.stop = history, stop
         self.minutes, self.steps = minutes, steps
         self.epoch_index, self.step_index = 0, 0  # of the step that comes next
         self.random: dict[str, torch.Tensor] = {}
@@ -65,8 +107,8 @@ class Checkpoints(Callback):
     # ---- when ----
 
     def before_train(self) -> None:
-        sampler = self.dls.train.sampler
-        sampler.epoch, sampler.start = self.epoch, self.step_index * self.dls.train.batch_size
+        batches = self.dls.train.batch_sampler
+        batches.epoch, batches.start = self.epoch, self.step_index
         if self.state is not None:
             self._put_back_place()
         self.random = random_states(self.learn.device)
@@ -76,11 +118,13 @@ class Checkpoints(Callback):
             self.step_index += 1
             self.steps_since += 1
             self.random = random_states(self.learn.device)
+            # All processes stop after the same step: one that went on would wait for the others for ever.
+            self.stop.number = self.processes.largest(self.stop.number or 0) or None
         # In validation `random` stays as it was before: the validation is done again, batch-norm statistics included.
         self.save_if_due()
 
     def after_train(self) -> None:
-        self.dls.train.sampler.start = 0
+        self.dls.train.batch_sampler.start = 0
 
     def after_epoch(self) -> None:
         if self.epoch < self.epoch_index:
@@ -101,7 +145,8 @@ class Checkpoints(Callback):
     # ---- what ----
 
     def save(self) -> None:
-        write_checkpoint(self.folder, self.config, self.capture())
+        if self.processes.is_main:
+            write_checkpoint(self.folder, self.config, self.capture())
         self.saved, self.steps_since = time.monotonic(), 0
 
     def capture(self) -> Checkpoint:
@@ -153,7 +198,8 @@ class Checkpoints(Callback):
         if self.step_index:  # fastai has just set it for the start of an epoch
             self.learn.pct_train = position
         self.opt.set_hyper("lr", self.state["learning_rate"])
-        set_random_states(self.random, self.learn.device)
+        if self.processes.is_main:  # whose they are
+            set_random_states(self.random, self.learn.device)
         self.state = None
 
 
@@ -196,3 +242,16 @@ class RecomputeBatchNorm(Callback):
     def before_validate(self) -> None:
         update_bn(islice(self.loader, self.batches), self.model, self.device)
         self.model.eval()
+
+
+class ShareStatistics(Callback):
+    """Before each validation, give all processes the batch-norm statistics of the main one, whose weights are kept."""
+
+    order = LAST
+
+    def __init__(self, processes: Processes) -> None:
+        super().__init__()
+        self.processes = processes
+
+    def before_validate(self) -> None:
+        self.processes.share_statistics(self.model)

@@ -6,19 +6,24 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from models.labels import LABELS
 from models.paths import replacing
 
 
 def write_history_picture(path: Path, history: pd.DataFrame, best_epoch: int, prior: float) -> None:
-    """Draw the losses of a history's epochs beside the prior's, and below them the learning rate, as a PNG."""
-    figure = Figure(figsize=(7, 6), layout="constrained")  # not pyplot's: no window, nothing to close
-    losses, rate = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    """Draw a history's losses beside the prior's, the log loss of each label, and the learning rate, as a PNG."""
+    figure = Figure(figsize=(7, 9), layout="constrained")  # not pyplot's: no window, nothing to close
+    losses, labels, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1))
     losses.plot(history["epoch"], history["train_loss"], "o-", label="training, running mean")
     losses.plot(history["epoch"], history["valid_loss"], "o-", label="validation")
-    losses.axhline(prior, color="grey", linestyle="--", label="the prior's")
+    losses.axhline(prior, color="grey", linestyle="--", label="the prior's, validation")
     losses.axvline(best_epoch, color="grey", linestyle=":", label="kept epoch")
     losses.set_ylabel("weighted log loss")
     losses.legend()
+    for label in LABELS:
+        labels.plot(history["epoch"], history[f"log_loss_{label}"], "o-", label=label)
+    labels.set_ylabel("log loss, validation")
+    labels.legend(ncols=2)
     rate.plot(history["epoch"], history["learning_rate"], "o-", color="black")
     rate.set_ylabel("learning rate,\nend of epoch")
     rate.set_xlabel("epoch")

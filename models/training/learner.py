@@ -1,6 +1,7 @@
 """Train one fold: slices of the store -> runs/<name>/fold<k>/."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,17 +19,24 @@ from torch.utils.data import DataLoader
 from models.cli import command
 from models.config import Machine, TrainConfig
 from models.errors import InputError
-from models.labels import LABELS
 from models.paths import Work, only_process, remove_temporaries, require_writable, write_csv, write_parquet
 from models.preprocessing.folds import label_shares
-from models.training.callbacks import ChannelsLast, Checkpoints, History, RecomputeBatchNorm
+from models.training.callbacks import (
+    ChannelsLast,
+    Checkpoints,
+    History,
+    LabelLosses,
+    RecomputeBatchNorm,
+    ShareStatistics,
+)
 from models.training.checkpoint import differences, read_run, save_config, save_weights
 from models.training.dataset import SliceDataset, split_fold
-from models.training.evaluation import choose_device, count_workers, predict
+from models.training.evaluation import predict, prediction_table
 from models.training.history import write_history_picture
 from models.training.loading import explained, make_loader
 from models.training.loss import WeightedLogLoss
 from models.training.networks import HemorrhageNetwork, build_network, load_initial_weights
+from models.training.processes import Processes, count_workers, started_processes
 from models.training.resume import delete_checkpoints, read_checkpoint
 from models.training.scoring import WEIGHTED, label_table
 from models.training.steps import StepLearner
@@ -63,45 +71,61 @@ def train(options: TrainOptions) -> None:
     another process trains this fold.
     """
     folder = Work(options.machine.work).run(options.config.name, options.fold)
-    if is_finished(folder, options.config):
-        return
-    require_writable(folder)
-    # Beside the folder, not in it: a lock must never be deleted, and a finished run is its files and nothing else.
-    lock = folder.parent / f".{folder.name}.lock"
     try:
-        with only_process(lock, "training", lock.with_suffix(".holder"), folder), stop_signals() as stop:
-            if not is_finished(folder, options.config):
-                train_fold(folder, options, stop)
+        with started_processes(options.machine.device) as processes, stop_signals() as stop, ExitStack() as held:
+            if processes.on_main(lambda: is_finished(folder, options.config)):
+                return
+            processes.on_main(lambda: held.enter_context(only_training(folder)))
+            if not processes.on_main(
+                lambda: is_finished(folder, options.config)
+            ):  # by the one that had the lock before
+                train_fold(folder, options, processes, stop)
     except Interrupted as interrupted:
         print(f"{folder}: stopped by {interrupted}, all steps are saved; go on with: {same_command()}")
         raise SystemExit(128 + interrupted.number) from None
 
 
-def train_fold(folder: Path, options: TrainOptions, stop: Stop) -> None:
+@contextmanager
+def only_training(folder: Path) -> Iterator[None]:
+    """Hold the lock of a fold. Raises InputError if another training has it, or the folder cannot be written to."""
+    require_writable(folder)
+    # Beside the folder, not in it: a lock must never be deleted, and a finished run is its files and nothing else.
+    lock = folder.parent / f".{folder.name}.lock"
+    with only_process(lock, "training", lock.with_suffix(".holder"), folder):
+        remove_temporaries(folder)  # of a run that was killed
+        yield
+
+
+def train_fold(folder: Path, options: TrainOptions, processes: Processes, stop: Stop) -> None:
     config, work = options.config, Work(options.machine.work)
-    remove_temporaries(folder)  # of a run that was killed
     train_slices, valid_slices = split_fold(work, options.fold, config.skip_low_information)
     if len(train_slices) < config.batch_size or valid_slices.empty:
         raise InputError(
             f"fold {options.fold} has {len(train_slices)} slices to train on and {len(valid_slices)} to validate on; "
             f"add studies, or lower --batch-size {config.batch_size}"
         )
-    device = choose_device(options.machine.device)
+    if config.batch_size < processes.count:
+        raise InputError(f"--batch-size {config.batch_size} cannot be divided among {processes.count} processes")
     torch.manual_seed(config.seed)
     network = build_network(config)
-    load_initial_weights(network, config)
-    workers = count_workers(options.machine.workers, device)
+    processes.on_main(lambda: load_initial_weights(network, config))  # the others get them when the training starts
+    if not processes.is_main:
+        torch.manual_seed(config.seed + processes.rank)  # for a dropout of its own
+    workers = count_workers(options.machine.workers, processes.device)
     train_set = SliceDataset(train_slices, work, config, config.augment)
-    train_loader = make_loader(train_set, config.batch_size, workers, config.seed, train_slices["image_id"])
+    train_loader = make_loader(train_set, config.batch_size, workers, config.seed, train_slices["image_id"], processes)
     valid_set = SliceDataset(valid_slices, work, config, augment="none")
-    valid_loader = make_loader(valid_set, config.batch_size, workers, image_ids=valid_slices["image_id"])
+    valid_loader = make_loader(
+        valid_set, config.batch_size, workers, image_ids=valid_slices["image_id"], processes=processes
+    )
 
-    print(f"{folder}: {len(train_slices):,} slices to train on, {len(valid_slices):,} to validate on, on {device}")
-    history = fit(network, train_loader, valid_loader, device, folder, options, stop)
-    probability = predict(network, valid_loader, device, config.precision, "out-of-fold predictions")
+    where = f"{processes.count} x {processes.device.type}" if processes.count > 1 else processes.device
+    print(f"{folder}: {len(train_slices):,} slices to train on, {len(valid_slices):,} to validate on, on {where}")
+    history = fit(network, train_loader, valid_loader, folder, options, processes, stop)
+    probability = predict(network, valid_loader, processes, config.precision, "out-of-fold predictions")
 
-    write_results(folder, options, network, history, train_slices, valid_slices, valid_set.targets, probability)
-    delete_checkpoints(folder)
+    results = (history, train_slices, valid_slices, valid_set.targets, probability)
+    processes.on_main(lambda: write_results(folder, options, network, *results))
 
 
 def write_results(
@@ -114,7 +138,7 @@ def write_results(
     target: np.ndarray,
     probability: np.ndarray,
 ) -> None:
-    """Write the files of a finished run, config.json last, and print its scores."""
+    """Write the files of a finished run, config.json last, delete its checkpoints and print its scores."""
     table, epochs = label_table(target, probability), pd.DataFrame(history.rows)
     own, baseline = table.loc[WEIGHTED, ["log loss", "prior's"]]
     save_weights(folder, network)
@@ -124,6 +148,7 @@ def write_results(
     shares = label_shares(train_slices).to_dict()
     results = {"weighted_log_loss": float(own), "best_epoch": history.best_epoch, "prevalence": shares}
     save_config(folder, options.config, options.fold, results)
+    delete_checkpoints(folder)
     print(table.to_string(float_format="{:.4f}".format, na_rep=""))
     print(
         f"{folder}: weighted log loss {own:.4f} (the prior's is {baseline:.4f}), "
@@ -149,9 +174,9 @@ def fit(
     network: HemorrhageNetwork,
     train: DataLoader,
     valid: DataLoader,
-    device: torch.device,
     folder: Path,
     options: TrainOptions,
+    processes: Processes,
     stop: Stop,
 ) -> History:
     """Train in place with fastai's one-cycle, from the last checkpoint in `folder` if there is one.
@@ -160,10 +185,12 @@ def fit(
     """
     config = options.config
     history = History()
-    checkpoints = Checkpoints(folder, config, history, stop, options.checkpoint_minutes, options.checkpoint_steps)
-    learner = make_learner(network, train, valid, config, device, [ChannelsLast(), history, checkpoints])
+    every = (options.checkpoint_minutes, options.checkpoint_steps)
+    checkpoints = Checkpoints(folder, config, processes, history, stop, *every)
+    callbacks = [ChannelsLast(), history, checkpoints, ShareStatistics(processes)]
     if config.batchnorm_batches:
-        learner.add_cb(RecomputeBatchNorm(train, config.batchnorm_batches, device))
+        callbacks.append(RecomputeBatchNorm(train, config.batchnorm_batches, processes.device))
+    learner = make_learner(network, train, valid, config, processes, callbacks)
     if options.compile:
         network.compile()
     if found := read_checkpoint(folder, config):
@@ -184,22 +211,28 @@ def fit(
 
 
 def make_learner(
-    network: nn.Module, train: DataLoader, valid: DataLoader, config: TrainConfig, device: torch.device, callbacks: list
+    network: nn.Module,
+    train: DataLoader,
+    valid: DataLoader,
+    config: TrainConfig,
+    processes: Processes,
+    callbacks: list,
 ) -> StepLearner:
     """A learner with the loss and the optimizer of a configuration."""
     decays = [config.weight_decay] if config.decay_norms_and_biases else [config.weight_decay, 0.0]
     learner = StepLearner(
-        DataLoaders(train, valid, device=device),
-        network.to(device, memory_format=torch.channels_last),
-        loss_func=WeightedLogLoss().to(device),
+        DataLoaders(train, valid, device=processes.device),
+        network.to(processes.device, memory_format=torch.channels_last),
+        loss_func=WeightedLogLoss().to(processes.device),
         opt_func=optimizer(config),
         splitter=partial(decay_groups, config),
         wd=decays,
         cbs=callbacks,
         config=config,
-        device=device,
+        processes=processes,
     )
     learner.create_opt()
+    learner.recorder.loss = LabelLosses(processes)
     return learner
 
 
@@ -216,10 +249,3 @@ def optimizer(config: TrainConfig) -> Callable:
     """The optimizer as fastai wants it. Weight decay is decoupled in both, as it was in the original's fastai."""
     torch_class = {"radam": RAdam, "adam": torch.optim.AdamW}[config.optimizer]
     return partial(OptimWrapper, opt=torch_class)
-
-
-def prediction_table(image_ids: pd.Series, probability: np.ndarray) -> pd.DataFrame:
-    """A prediction file's table: `image_id` and six float32 columns in the order of LABELS."""
-    table = pd.DataFrame(probability.astype(np.float32), columns=list(LABELS))
-    table.insert(0, "image_id", image_ids.to_numpy())
-    return table

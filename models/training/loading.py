@@ -1,5 +1,6 @@
 """Datasets -> batches: the order of the samples, the loader's processes, and what is said when one fails."""
 
+import math
 import os
 import re
 import shutil
@@ -15,29 +16,48 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from models.errors import InputError
+from models.training.processes import Processes
 
 
-class EpochOrder(Sampler):
-    """Keys (epoch, row) for a SliceDataset: shuffled anew by (seed, epoch), or in order.
+class ShuffledBatches(Sampler):
+    """The batches of an epoch, shuffled by (seed, epoch), as lists of keys (epoch, row) for a SliceDataset.
 
-    The first `start` samples of the epoch are left out, for a run that goes on in its middle; the length stays the
-    epoch's.
+    All batches are whole. Of each this gives the share of one of `count` processes. The first `start` batches are left
+    out, for a run that goes on in the middle of an epoch; the length stays the epoch's.
     """
 
-    def __init__(self, length: int, seed: int | None) -> None:
-        self.length, self.seed, self.epoch, self.start = length, seed, 0, 0
+    def __init__(self, length: int, batch_size: int, seed: int, rank: int = 0, count: int = 1) -> None:
+        self.length, self.batch_size, self.seed, self.rank, self.count = length, batch_size, seed, rank, count
+        self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
-        return self.length
+        return self.length // self.batch_size
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((self.epoch, int(row)) for row in self.rows()[self.start :])
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for rows in self.rows()[self.start :, self.rank :: self.count]:
+            yield [(self.epoch, int(row)) for row in rows]
 
     def rows(self) -> np.ndarray:
-        """The rows of the whole epoch, (length,)."""
-        if self.seed is None:
-            return np.arange(self.length)
-        return np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        """The rows of the epoch's batches, those of all processes, (batches, batch_size)."""
+        rows = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        return rows[: len(self) * self.batch_size].reshape(-1, self.batch_size)
+
+
+class OrderedBatches(Sampler):
+    """All rows in order, as lists of keys (0, row); one of `count` processes has a stretch of them."""
+
+    start = 0
+
+    def __init__(self, length: int, batch_size: int, rank: int = 0, count: int = 1) -> None:
+        self.stretch = np.array_split(np.arange(length), count)[rank]
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.stretch) / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for first in range(0, len(self.stretch), self.batch_size):
+            yield [(0, int(row)) for row in self.stretch[first : first + self.batch_size]]
 
 
 class WatchedDataset(Dataset):
@@ -69,16 +89,22 @@ def make_loader(
     workers: int,
     shuffle_seed: int | None = None,
     image_ids: Sequence[str] | None = None,
+    processes: Processes | None = None,
 ) -> DataLoader:
     """Batches of a dataset; with a `shuffle_seed` they are shuffled, and the incomplete last one is dropped.
 
-    `image_ids` names the rows of the dataset in messages.
+    `image_ids` names the rows of the dataset in messages. Of several `processes` each gets its share: of every batch
+    where they are shuffled, of the whole where they are not.
     """
+    share = (processes.rank, processes.count) if processes else (0, 1)
+    batches = (
+        OrderedBatches(len(dataset), batch_size, *share)
+        if shuffle_seed is None
+        else ShuffledBatches(len(dataset), batch_size, shuffle_seed, *share)
+    )
     return DataLoader(
         WatchedDataset(dataset, range(len(dataset)) if image_ids is None else list(image_ids), workers),
-        batch_size=batch_size,
-        sampler=EpochOrder(len(dataset), shuffle_seed),
-        drop_last=shuffle_seed is not None,
+        batch_sampler=batches,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,

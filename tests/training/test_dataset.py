@@ -79,8 +79,8 @@ def test_each_epoch_has_an_order_and_augmentation_of_its_own(prepared):
     loader = make_loader(dataset, 4, 0, shuffle_seed=0)
     orders = []
     for epoch in range(3):
-        loader.sampler.epoch = epoch
-        orders.append([row for _, row in loader.sampler])
+        loader.batch_sampler.epoch = epoch
+        orders.append([row for batch in loader.batch_sampler for _, row in batch])
         assert sorted(orders[-1]) == list(range(24))
     assert orders[0] != orders[1] != orders[2]
     assert not np.array_equal(dataset[0, 1][0], dataset[1, 1][0])

@@ -10,7 +10,7 @@ from models.config import Machine
 from models.errors import InputError
 from models.inference.predict import InferOptions, infer
 from models.inference.predictions import read_predictions
-from models.labels import LABELS
+from models.labels import LABELS, METRIC_WEIGHTS
 from models.train_small import CONFIG
 from models.training.callbacks import RecomputeBatchNorm
 from models.training.dataset import SliceDataset, split_fold
@@ -18,8 +18,10 @@ from models.training.evaluation import predict
 from models.training.learner import TrainOptions, make_learner, train
 from models.training.loading import make_loader
 from models.training.networks import build_network
+from models.training.processes import Processes
 
 CPU = torch.device("cpu")
+ALONE = Processes(CPU)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,9 @@ def test_out_of_fold_predictions_are_of_the_folds_patients_alone(run, prepared):
 
 def test_history_holds_an_epoch_a_row_and_the_best_one_is_kept(run):
     history = pd.read_csv(run / "history.csv")
-    assert list(history.columns) == ["epoch", "train_loss", "valid_loss", "learning_rate"]
+    by_label = [f"log_loss_{label}" for label in LABELS]
+    assert list(history.columns) == ["epoch", "train_loss", "valid_loss", *by_label, "learning_rate"]
+    np.testing.assert_allclose(np.average(history[by_label], axis=1, weights=METRIC_WEIGHTS), history["valid_loss"])
     assert list(history["epoch"]) == [1, 2]
     results = json.loads((run / "config.json").read_text())["results"]
     assert results["best_epoch"] == history["epoch"][history["valid_loss"].idxmin()]
@@ -119,7 +123,7 @@ def test_one_cycle_reaches_the_optimizer(options, prepared, name):
     config = replace(options.config, optimizer=name, batch_size=16, weight_decay=0.02)
     slices, _ = split_fold(prepared, 0, skip_low_information=False)
     loader = make_loader(SliceDataset(slices.head(64), prepared, config, augment="none"), 16, 0, shuffle_seed=0)
-    learner = make_learner(build_network(config), loader, loader, config, CPU, [])
+    learner = make_learner(build_network(config), loader, loader, config, ALONE, [])
     with learner.no_bar(), learner.no_logging():
         learner.fit_one_cycle(2, 1e-3)
     (group,) = learner.opt.opt.param_groups
@@ -151,7 +155,7 @@ def test_predictions_keep_the_order_of_the_loader(options, prepared):
     slices, _ = split_fold(prepared, 0, skip_low_information=False)
     network = build_network(options.config)
     forward, backward = (
-        predict(network, make_loader(SliceDataset(table, prepared, options.config, "none"), 8, 0), CPU, "fp32", "")
+        predict(network, make_loader(SliceDataset(table, prepared, options.config, "none"), 8, 0), ALONE, "fp32", "")
         for table in (slices.head(20), slices.head(20)[::-1])
     )
     np.testing.assert_allclose(forward, backward[::-1], rtol=1e-5, atol=1e-6)

@@ -24,9 +24,11 @@ from models.training.dataset import SliceDataset, split_fold
 from models.training.learner import TrainOptions, decay_groups, make_learner, train
 from models.training.loading import explained, make_loader
 from models.training.networks import HemorrhageNetwork, build_network
+from models.training.processes import Processes
 from models.training.resume import Checkpoint, read_checkpoint, write_checkpoint
 
 CPU = torch.device("cpu")
+ALONE = Processes(CPU)
 SMALL = replace(CONFIG, name="steps", epochs=1, batch_size=12, augment="none")
 
 
@@ -51,7 +53,7 @@ def fit_once(prepared, config, capacity: int = 1000):
     loader = make_loader(SliceDataset(slices.head(48), prepared, config, "none"), 12, 0, shuffle_seed=0)
     torch.manual_seed(0)
     network = HemorrhageNetwork(WithoutNorms(capacity))
-    learner = make_learner(network, loader, loader, config, CPU, [ChannelsLast()])
+    learner = make_learner(network, loader, loader, config, ALONE, [ChannelsLast()])
     with learner.no_bar(), learner.no_logging():
         learner.fit_one_cycle(config.epochs, config.max_lr)
     return torch.cat([p.detach().flatten() for p in network.parameters()]), learner
