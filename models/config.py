@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 import tyro
 
 from models.errors import InputError
-from models.paths import WorkFolder, default_work
+from models.paths import Work, WorkFolder, default_work
 
 Optimizer = Literal["radam", "adam"]
 Augment = Literal["hard", "light", "none"]
@@ -151,6 +151,31 @@ class Machine:
     """auto, cpu, cuda, cuda:1, mps"""
     workers: int = -1
     """processes that load slices; -1: none on a CPU, whose cores the network needs, else one a core, at most 8"""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The command line of a training script: what defines the run, its fold, and how it is carried out."""
+
+    config: TrainConfig
+    fold: int = 0
+    """the fold to validate on; the others are trained on"""
+    checkpoint_minutes: float = 5
+    """a checkpoint every so many minutes, from which the same command goes on"""
+    checkpoint_steps: int = 0
+    """instead: every so many steps"""
+    compile: bool = False
+    """compile the network with torch.compile: minutes at the start, faster steps after"""
+    wandb: bool = False
+    """send losses to Weights & Biases (TensorBoard events are written in any case)"""
+    find_lr: bool = False
+    """do not train: try learning rates, plot the losses and suggest --max-lr"""
+    machine: Machine = field(default_factory=Machine)
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of the fold are written."""
+        return Work(self.machine.work).run(self.config.name, self.fold)
 
 
 def _require(holds: bool, config: TrainConfig, name: str, rule: str) -> None:

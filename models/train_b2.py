@@ -8,7 +8,7 @@ Writes runs/b2/fold0/: config.json, model.safetensors, history.csv, history.png 
 
 from models.config import Channel, TrainConfig
 from models.preprocessing import windows
-from models.training.learner import main
+from models.training.run import main
 
 CONFIG = TrainConfig(
     name="b2",

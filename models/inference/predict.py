@@ -62,14 +62,14 @@ def infer(options: InferOptions) -> None:
     """
     output = Work(options.machine.work).run(options.name, options.fold) / f"{options.split}.parquet"
     folder = options.weights or output.parent
-    try:
-        with started_processes(options.machine.device) as processes, stop_signals() as stop, ExitStack() as held:
+    with started_processes(options.machine.device) as processes, stop_signals() as stop, ExitStack() as held:
+        try:
             record = processes.on_main(lambda: finished_run(folder, options))
             parts = Parts(output, {"tta": options.tta, "weights_sha256": record.weights_sha256})
             if processes.on_main(lambda: is_finished(output, parts)):
                 return
             processes.on_main(lambda: held.enter_context(only_inference(output)))
-            slices = read_slices(Work(options.machine.work), options.split)
+            slices = processes.main_first(lambda: read_slices(Work(options.machine.work), options.split))
             readable = slices[slices["chunk"] != UNREADABLE]
             missing = readable[~readable["image_id"].isin(processes.on_main(parts.read).index)]
             if len(missing):
@@ -77,9 +77,9 @@ def infer(options: InferOptions) -> None:
                 predict_missing(missing, record, folder, parts, options, processes, stop)
             processes.wait()
             processes.on_main(lambda: write_predictions(output, slices, parts, record))
-    except Interrupted as interrupted:
-        print(f"{output}: stopped by {interrupted}, what is predicted is saved; go on with: {same_command()}")
-        raise SystemExit(128 + interrupted.number) from None
+        except Interrupted as interrupted:
+            print(f"{output}: stopped by {interrupted}, what is predicted is saved; go on with: {same_command()}")
+            raise SystemExit(128 + interrupted.number) from None
 
 
 def finished_run(folder: Path, options: InferOptions) -> RunRecord:

@@ -2,7 +2,6 @@
 
 import time
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
 
-from models.config import TrainConfig
+from models.config import TrainOptions
 from models.labels import LABELS, METRIC_WEIGHTS
 from models.training.evaluation import to_device
 from models.training.processes import Processes
@@ -85,20 +84,10 @@ class Checkpoints(Callback):
 
     order = LAST
 
-    def __init__(
-        self,
-        folder: Path,
-        config: TrainConfig,
-        processes: Processes,
-        history: History,
-        stop: Stop,
-        minutes: float,
-        steps: int,
-    ) -> None:
+    def __init__(self, options: TrainOptions, processes: Processes, history: History, stop: Stop) -> None:
         super().__init__()
-        self.folder, self.config, self.processes = folder, config, processes
+        self.options, self.config, self.processes = options, options.config, processes
         self.history, self.stop = history, stop
-        self.minutes, self.steps = minutes, steps
         self.epoch_index, self.step_index = 0, 0  # of the step that comes next
         self.random: dict[str, torch.Tensor] = {}
         self.state: dict | None = None  # what is still to be put back
@@ -119,7 +108,8 @@ class Checkpoints(Callback):
             self.steps_since += 1
             self.random = random_states(self.learn.device)
             # All processes stop after the same step: one that went on would wait for the others for ever.
-            self.stop.number = self.processes.largest(self.stop.number or 0) or None
+            if number := self.processes.largest(self.stop.number or 0):
+                self.stop.number = number
         # In validation `random` stays as it was before: the validation is done again, batch-norm statistics included.
         self.save_if_due()
 
@@ -135,8 +125,9 @@ class Checkpoints(Callback):
         self.save_if_due(must=self.epoch_index == self.config.epochs)
 
     def save_if_due(self, must: bool = False) -> None:
-        waited = time.monotonic() - self.saved >= 60 * self.minutes
-        due = self.training and (self.steps_since >= self.steps if self.steps else waited)
+        steps = self.options.checkpoint_steps
+        waited = time.monotonic() - self.saved >= 60 * self.options.checkpoint_minutes
+        due = self.training and (self.steps_since >= steps if steps else waited)
         if must or due or self.stop.number is not None:
             self.save()
         if self.stop.number is not None:
@@ -146,7 +137,7 @@ class Checkpoints(Callback):
 
     def save(self) -> None:
         if self.processes.is_main:
-            write_checkpoint(self.folder, self.config, self.capture())
+            write_checkpoint(self.options.folder, self.config, self.capture())
         self.saved, self.steps_since = time.monotonic(), 0
 
     def capture(self) -> Checkpoint:

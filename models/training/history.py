@@ -1,4 +1,4 @@
-"""The picture of a run's history."""
+"""The pictures of a run: its history, and the losses of the learning rates that were tried."""
 
 from pathlib import Path
 
@@ -28,5 +28,20 @@ def write_history_picture(path: Path, history: pd.DataFrame, best_epoch: int, pr
     rate.set_ylabel("learning rate,\nend of epoch")
     rate.set_xlabel("epoch")
     rate.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _write(path, figure)
+
+
+def write_rate_picture(path: Path, losses: pd.DataFrame, suggestion: float) -> None:
+    """Draw the `loss` at each `rate` that was tried, and the one that is suggested, as a PNG."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(losses["rate"], losses["loss"])
+    axes.axvline(suggestion, color="grey", linestyle=":", label=f"suggested: {suggestion:.2g}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="weighted log loss, running mean")
+    axes.legend()
+    _write(path, figure)
+
+
+def _write(path: Path, figure: Figure) -> None:
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)

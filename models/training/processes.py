@@ -46,6 +46,15 @@ class Processes:
             distributed.all_gather_object(items, item)
         return items
 
+    def main_first(self, function: Callable[[], Result]) -> Result:
+        """Call a function in the main process, then in the others; all end if the main one raises InputError."""
+        if self.is_main:
+            results = []
+            self.on_main(lambda: results.append(function()))
+            return results[0]
+        self.on_main(function)
+        return function()
+
     def on_main(self, function: Callable[[], Result]) -> Result:
         """Call a function in the main process alone; all get its result, or end with its InputError."""
         result, error = None, None

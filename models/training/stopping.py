@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: noted while a run can still save itself, obeyed at once otherwise."""
 
+import os
 import shlex
 import signal
 import sys
@@ -59,4 +60,6 @@ def stop_signals() -> Iterator[Stop]:
 
 def same_command() -> str:
     """The command line of this process, to be typed again."""
-    return shlex.join([Path(sys.executable).name, *sys.argv])
+    count = os.environ.get("LOCAL_WORLD_SIZE")  # set by torchrun
+    launcher = ["torchrun", "--nproc-per-node", count] if count else [Path(sys.executable).name]
+    return shlex.join([*launcher, *sys.argv])

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from models.config import Machine
+from models.config import Machine, TrainOptions
 from models.errors import InputError
 from models.inference.predict import InferOptions, infer
 from models.inference.predictions import read_predictions
@@ -15,10 +15,11 @@ from models.train_small import CONFIG
 from models.training.callbacks import RecomputeBatchNorm
 from models.training.dataset import SliceDataset, split_fold
 from models.training.evaluation import predict
-from models.training.learner import TrainOptions, make_learner, train
+from models.training.learner import make_learner
 from models.training.loading import make_loader
 from models.training.networks import build_network
 from models.training.processes import Processes
+from models.training.run import train
 
 CPU = torch.device("cpu")
 ALONE = Processes(CPU)

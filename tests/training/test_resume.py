@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.config import Machine
+from models.config import Machine, TrainOptions
 from models.errors import InputError
 from models.paths import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.phantom.dicom import write_phantom
 from models.train_small import CONFIG
-from models.training.learner import TrainOptions, train
 from models.training.resume import Checkpoint, read_checkpoint, write_checkpoint
+from models.training.run import train
 
 REPOSITORY = Path(__file__).parent.parent.parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}

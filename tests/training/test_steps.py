@@ -15,17 +15,18 @@ import pytest
 import torch
 from torch import nn
 
-from models.config import Machine
+from models.config import Machine, TrainOptions
 from models.errors import InputError
 from models.paths import Work
 from models.train_small import CONFIG
 from models.training.callbacks import ChannelsLast
 from models.training.dataset import SliceDataset, split_fold
-from models.training.learner import TrainOptions, decay_groups, make_learner, train
+from models.training.learner import decay_groups, make_learner
 from models.training.loading import explained, make_loader
 from models.training.networks import HemorrhageNetwork, build_network
 from models.training.processes import Processes
 from models.training.resume import Checkpoint, read_checkpoint, write_checkpoint
+from models.training.run import train
 
 CPU = torch.device("cpu")
 ALONE = Processes(CPU)
