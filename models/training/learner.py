@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from fastai.callback.core import CancelFitException
+from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.schedule import fit_one_cycle, lr_find  # noqa: F401 (they add methods to Learner)
 from fastai.data.core import DataLoaders
 from fastai.optimizer import OptimWrapper
@@ -62,17 +62,25 @@ def fit(
         checkpoints.put_back(found)
         print(f"{folder}: going on in epoch {checkpoints.epoch_index + 1}, after step {checkpoints.step_index}")
     if checkpoints.epoch_index < config.epochs:
-        try:
-            with explained(train, valid), stop.after_saving(), watchers(options, processes) as watching:
-                learner.fit_one_cycle(config.epochs, config.max_lr, start_epoch=checkpoints.epoch_index, cbs=watching)
-        except InputError:
-            if learner.whole:  # the loader has failed, the steps that were made are good
-                checkpoints.save()
-            raise
+        with watchers(options, processes) as watching:
+            _fit_from(checkpoints, learner, train, valid, watching)
     if history.best_epoch is None:
         raise InputError(f"the loss was not finite after any epoch; lower --max-lr {config.max_lr:g}")
     network.load_state_dict(history.best_weights)
     return history
+
+
+def _fit_from(
+    checkpoints: Checkpoints, learner: StepLearner, train: DataLoader, valid: DataLoader, watching: list[Callback]
+) -> None:
+    config, first = learner.config, checkpoints.epoch_index
+    try:
+        with explained(train, valid), checkpoints.stop.after_saving():
+            learner.fit_one_cycle(config.epochs, config.max_lr, start_epoch=first, cbs=watching)
+    except InputError:
+        if learner.whole:  # the loader has failed, the steps that were made are good
+            checkpoints.save()
+        raise
 
 
 def find_learning_rate(

@@ -22,7 +22,9 @@ def watchers(options: TrainOptions, processes: Processes) -> Iterator[list[Callb
 
         folder = options.folder
         events = folder.parent / "tensorboard" / folder.name  # for: tensorboard --logdir runs
-        callbacks.append(TensorBoardCallback(events, trace_model=False, log_preds=False))
+        tensorboard = TensorBoardCallback(events, trace_model=False, log_preds=False)
+        tensorboard.run_valid = False  # its curve of the training loss is not for the batches of the validation
+        callbacks.append(tensorboard)
     if not (options.wandb and processes.is_main):
         yield callbacks
         return
