@@ -96,6 +96,7 @@ def find_learning_rate(
         picture = folder.with_name(f"{folder.name}_learning_rate.png")
         losses = pd.DataFrame({"rate": learner.recorder.lrs, "loss": [float(loss) for loss in learner.recorder.losses]})
         write_rate_picture(picture, losses, suggestion.valley)
+        print()  # the bar stands still in its line
         print(f"{picture}: the longest valley of the loss suggests --max-lr {suggestion.valley:.2g}")
 
 

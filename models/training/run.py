@@ -24,7 +24,7 @@ from models.training.evaluation import predict, prediction_table
 from models.training.history import write_history_picture
 from models.training.learner import find_learning_rate, fit
 from models.training.loading import make_loader
-from models.training.networks import build_network, load_initial_weights
+from models.training.networks import HemorrhageNetwork, build_network, load_initial_weights
 from models.training.processes import Processes, count_workers, started_processes
 from models.training.resume import delete_checkpoints
 from models.training.scoring import WEIGHTED, label_table
@@ -46,10 +46,10 @@ def train(options: TrainOptions) -> None:
     folder = options.folder
     with started_processes(options.machine.device) as processes, stop_signals() as stop, ExitStack() as held:
         try:
-            if processes.on_main(lambda: is_finished(folder, options.config)):
+            if not options.find_lr and processes.on_main(lambda: is_finished(folder, options.config)):
                 return
             processes.on_main(lambda: held.enter_context(only_training(folder)))
-            if processes.on_main(lambda: is_finished(folder, options.config)):  # since a moment
+            if not options.find_lr and processes.on_main(lambda: is_finished(folder, options.config)):  # by now
                 return
             train_fold(folder, options, processes, stop)
         except Interrupted as interrupted:
@@ -69,13 +69,8 @@ def only_training(folder: Path) -> Iterator[None]:
 
 
 def train_fold(folder: Path, options: TrainOptions, processes: Processes, stop: Stop) -> None:
-    config = options.config
     fold = processes.main_first(lambda: load_fold(options, processes))
-    torch.manual_seed(config.seed)
-    network = build_network(config)
-    processes.on_main(lambda: load_initial_weights(network, config))  # the others get them when the training starts
-    if not processes.is_main:
-        torch.manual_seed(config.seed + processes.rank)  # for a dropout of its own
+    network = start_network(options.config, processes)
     where = f"{processes.count} x {processes.device.type}" if processes.count > 1 else processes.device
     counts = f"{len(fold.train_slices):,} slices to train on, {len(fold.valid_slices):,} to validate on"
     print(f"{folder}: {counts}, on {where}")
@@ -83,8 +78,18 @@ def train_fold(folder: Path, options: TrainOptions, processes: Processes, stop: 
         find_learning_rate(network, fold.train, options, processes)
         return
     history = fit(network, fold.train, fold.valid, options, processes, stop)
-    probability = predict(network, fold.valid, processes, config.precision, "out-of-fold predictions")
+    probability = predict(network, fold.valid, processes, options.config.precision, "out-of-fold predictions")
     processes.on_main(lambda: write_results(folder, options, fold, network, history, probability))
+
+
+def start_network(config: TrainConfig, processes: Processes) -> HemorrhageNetwork:
+    """The network with the weights that it starts from, the same in each process, and random numbers of its own."""
+    torch.manual_seed(config.seed)
+    network = build_network(config)
+    processes.on_main(lambda: load_initial_weights(network, config))  # the others get them when the training starts
+    if not processes.is_main:
+        torch.manual_seed(config.seed + processes.rank)  # for a dropout of its own
+    return network
 
 
 class Fold(NamedTuple):
