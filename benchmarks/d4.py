@@ -22,7 +22,7 @@ from models.training.networks import build_network
 
 THREADS = 2
 BATCH = 4  # slices: short turns, so that a burst of other load meets all three
-WARM_UP, ROUNDS = 2, 40
+WARM_UP, ROUNDS = 2, 25
 OURS, TTACH, EIGHT = "mean_probability over D4", "ttach, d4_transform()", "eight plain forward passes"
 
 
