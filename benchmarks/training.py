@@ -31,10 +31,11 @@ from models.prepare import PrepareOptions, prepare
 from models.preprocessing.series import UNREADABLE
 from models.training.callbacks import ChannelsLast
 from models.training.dataset import SliceDataset, read_slices
-from models.training.evaluation import choose_device, count_workers, to_device
+from models.training.evaluation import to_device
 from models.training.learner import make_learner
 from models.training.loading import make_loader
 from models.training.networks import build_network
+from models.training.processes import Processes, choose_device, count_workers
 from models.training.steps import StepLearner
 
 
@@ -96,7 +97,9 @@ def compare(config: TrainConfig, work: Work, options: TrainingOptions) -> tuple[
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     stopwatch = Stopwatch(warm_up, options.steps, device)
-    learner = make_learner(build_network(config), loader, loader, config, device, [ChannelsLast(), stopwatch])
+    learner = make_learner(
+        build_network(config), loader, loader, config, Processes(device), [ChannelsLast(), stopwatch]
+    )
     kinds = {"real": loader, "synthetic": OneBatch(loader, device)}
     turns = {name: partial(seconds_of_steps, learner, stopwatch, batches) for name, batches in kinds.items()}
     medians = take_turns(turns, options.rounds)
@@ -117,7 +120,7 @@ class OneBatch:
     """In place of a loader: its first batch again and again, on the device already."""
 
     def __init__(self, loader: DataLoader, device: torch.device) -> None:
-        self.dataset, self.sampler, self.batch_size = loader.dataset, loader.sampler, loader.batch_size
+        self.dataset, self.batch_sampler = loader.dataset, loader.batch_sampler
         self.length = len(loader)
         grey, target = next(iter(loader))
         self.batch = to_device(grey, device), target.to(device)

@@ -19,7 +19,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from models.config import Machine
+from models.config import Machine, TrainOptions
 from models.errors import InputError
 from models.inference.predict import InferOptions, infer
 from models.inference.predictions import read_predictions
@@ -29,9 +29,9 @@ from models.train_b0_224 import CONFIG as B0
 from models.train_small import CONFIG as SMALL
 from models.training.checkpoint import load_trained, read_run, save_config
 from models.training.dataset import read_slices
-from models.training.learner import TrainOptions, train
 from models.training.networks import ARCHITECTURES, build_network, load_initial_weights
 from models.training.resume import Checkpoint, read_checkpoint, write_checkpoint
+from models.training.run import train
 
 REPOSITORY = Path(__file__).parent.parent
 SOURCES = sorted([*REPOSITORY.glob("*.py"), *REPOSITORY.glob("models/**/*.py"), *REPOSITORY.glob("benchmarks/**/*.py")])
