@@ -421,7 +421,6 @@ def leave_a_mark(inputs, output, offset):
 
 def test_a_series_that_brings_a_computation_along_is_refused(tmp_path, monkeypatch):
     """A file of blosc2 may hold the source of a function in place of an array (a lazy UDF)."""
-    pytest.importorskip("blosc2", minversion="4.14.1", reason="older blosc2 opens such files without being asked")
     monkeypatch.chdir(tmp_path)
     marker, file = tmp_path / "ran", tmp_path / "slices_64" / "series.b2nd"
     file.parent.mkdir()
