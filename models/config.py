@@ -90,6 +90,8 @@ class TrainConfig:
     """leave slices that show almost no brain out of training (never out of validation or test)"""
     augment: Augment = "hard"
     """hard: the original's; light: without grid distortion and gamma (models/training/augmentation.py)"""
+    window_jitter: float = 0.0
+    """largest random change of a window's centre and width in training, as a share of its width; 0: none"""
     precision: Precision = "fp16"
     """on CUDA; other devices compute in fp32"""
     pretrained: bool = True
@@ -115,6 +117,9 @@ class TrainConfig:
         _require(self.accumulate <= self.batch_size, self, "accumulate", "must not be above the batch size")
         clips = self.clip_gradient is None or self.clip_gradient > 0
         _require(clips, self, "clip_gradient", "must be above 0")
+        _require(0 <= self.window_jitter < 1, self, "window_jitter", "must be at least 0 and below 1")
+        idle = self.window_jitter > 0 and self.augment == "none"
+        _require(not idle, self, "window_jitter", "needs --augment light or hard")
         crop_fits = self.crop_size is None or 0 < self.crop_size <= self.image_size
         _require(crop_fits, self, "crop_size", f"must lie in 1 ... {self.image_size}, the image size")
 

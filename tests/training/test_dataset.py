@@ -9,6 +9,7 @@ from models.preprocessing.store import Series
 from models.preprocessing.windows import BONE, BRAIN, LOW_INFORMATION, apply_window
 from models.training.dataset import SliceDataset, read_slices, split_fold
 from models.training.loading import make_loader
+from models.training.warping import warp
 
 
 def config(*channels, **changes):
@@ -55,6 +56,30 @@ def test_channels_are_the_declared_windows_of_the_declared_neighbours(prepared):
         for plane, channel in zip(dataset[0, row][0].numpy(), channels, strict=True):
             place = min(max(slices["chunk"][row] + channel.offset, 0), len(series) - 1)  # the ends repeat themselves
             np.testing.assert_array_equal(plane, apply_window(series.read(place), channel.window))
+
+
+def test_augmentation_is_geometry_on_hounsfield_units_then_windows_then_gamma(prepared):
+    slices = read_slices(prepared, "train")
+    channels = (Channel(0, BRAIN), Channel(-1, BONE), Channel(1, BRAIN))
+    dataset = SliceDataset(slices, prepared, config(*channels, crop_size=48, window_jitter=0.1), augment="hard")
+    for row in range(20):
+        draw = dataset.augmentation.draw((0, 3, row), (64, 64))
+        gamma = np.arange(256, dtype=np.uint8) if draw.gamma is None else draw.gamma
+        places = {-1: 0, 0: 1, 1: 2}
+        planes = [warp(dataset.read(row), draw.geometry, 64, 48)[places[channel.offset]] for channel in channels]
+        expected = [gamma[apply_window(plane, window)] for plane, window in zip(planes, draw.windows, strict=True)]
+        grey, _ = dataset[3, row]
+        assert grey.shape == (3, 48, 48)
+        np.testing.assert_array_equal(grey.numpy(), expected)
+
+
+def test_window_jitter_reaches_training_and_never_validation(prepared):
+    slices = read_slices(prepared, "train")
+    plain, jittered = config(), config(window_jitter=0.2)
+    row = int(slices["img_pct_window"].argmax())
+    for augment, changes in (("light", True), ("none", False)):
+        one, other = (SliceDataset(slices, prepared, c, augment)[0, row][0].numpy() for c in (plain, jittered))
+        assert (one != other).any() == changes
 
 
 def test_targets_are_the_labels_in_their_order(prepared):
