@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import albumentations as A
 import cv2
 import numpy as np
+from albumentations.augmentations.geometric.functional import normalize_grid_distortion_steps
 
 from models.config import Augment, TrainConfig, Window
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
@@ -17,7 +18,7 @@ class Draw(NamedTuple):
     """What happens to one sample."""
 
     geometry: dict[str, dict[str, Any]]
-    """the transforms that happen, by the names of `transforms`, each with the parameters that Albumentations drew"""
+    """the transforms that happen, by the names of `transforms`, each with its parameters"""
     gamma: np.ndarray | None
     """table of 256 grey values"""
     windows: list[Window]
@@ -64,7 +65,7 @@ class Augmentation:
         """The draw of a key, for example of (seed, epoch, row), for slices of a shape (rows, columns)."""
         self.random.seed(" ".join(map(str, key)))
         happens = {
-            name: transform.get_params() | transform.get_params_dependent_on_data({"shape": shape}, {})
+            name: draw_parameters(transform, shape)
             for name, transform in self.transforms.items()
             if transform.should_apply()
         }
@@ -77,3 +78,36 @@ class Augmentation:
         """A window whose centre and width have moved by at most `jitter` of its width."""
         shift, stretch = (self.random.uniform(-self.jitter, self.jitter) * window.width for _ in range(2))
         return Window(window.center + shift, window.width + stretch)
+
+
+def draw_parameters(transform: A.BasicTransform, shape: tuple[int, int]) -> dict[str, Any]:
+    """What Albumentations draws for a transform that happens, but of a grid distortion its `grid_lines`."""
+    if isinstance(transform, A.GridDistortion):
+        return grid_lines(transform, shape)
+    return transform.get_params() | transform.get_params_dependent_on_data({"shape": shape}, {})
+
+
+def grid_lines(transform: A.GridDistortion, shape: tuple[int, int]) -> dict[str, tuple[list[int], list[float]]]:
+    """Draw a (normalized) grid distortion as the lines of its grid: {"x": (pixels, where they show), "y": ...}.
+
+    The same draws and the same distortion as its `get_params_dependent_on_data`. That moves whole columns and whole
+    rows, evenly within a cell, but spells it out in two maps of all pixels, in as much time as it takes to warp them.
+    """
+    low, high = transform.distort_limit
+    cells = transform.num_steps + 1  # the last one is what is left over, fewer pixels than there are steps
+    drawn = [[1 + transform.py_random.uniform(low, high) for _ in range(cells)] for _ in "xy"]
+    steps = normalize_grid_distortion_steps(shape, transform.num_steps, *drawn)
+    return {
+        "x": cell_ends(shape[1], shape[1] // transform.num_steps, steps["steps_x"]),
+        "y": cell_ends(shape[0], shape[0] // transform.num_steps, steps["steps_y"]),
+    }
+
+
+def cell_ends(length: int, cell: int, steps: np.ndarray) -> tuple[list[int], list[float]]:
+    """First and last pixel of each cell on an axis, and what they show: a cell ends on what the next begins with."""
+    pixels, shown = [], [0.0]
+    starts = range(0, length - 1, cell)  # a single pixel that is left over shows what the one before it shows
+    for start, step in zip(starts, steps.tolist(), strict=False):
+        pixels += [start, min(start + cell, length) - 1]
+        shown += [shown[-1] + cell * step] * 2
+    return pixels, shown[:-1]

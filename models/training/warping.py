@@ -28,10 +28,7 @@ def warp(slices: list[np.ndarray], geometry: dict[str, dict[str, Any]], size: in
     to_source = np.linalg.inv(geometry["affine"]["matrix"])[:2] if "affine" in geometry else np.eye(3)[:2]
     if "grid" not in geometry:
         return sample_evenly(turned, x, y, to_source)
-    # The distortion moves whole columns and whole rows: one line of each of its maps says all.
-    x = np.interp(x, np.arange(columns), geometry["grid"]["map_x"][0])
-    y = np.interp(y, np.arange(rows), geometry["grid"]["map_y"][:, 0])
-    return sample(turned, x, y, to_source)
+    return sample(turned, np.interp(x, *geometry["grid"]["x"]), np.interp(y, *geometry["grid"]["y"]), to_source)
 
 
 def turn(image: np.ndarray, horizontal: bool, vertical: bool, quarters: int) -> np.ndarray:
@@ -49,10 +46,8 @@ def pixel_centres(length: int, size: int, crop: int) -> np.ndarray:
 def sample_evenly(slices: list[np.ndarray], x: np.ndarray, y: np.ndarray, to_source: np.ndarray) -> list[np.ndarray]:
     """`sample` for evenly spaced x and y, which needs no maps."""
     spacing = np.array([[x[1] - x[0], 0, x[0]], [0, y[1] - y[0], y[0]], [0, 0, 1]])
-    matrix, flags = to_source @ spacing, cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return [
-        hounsfield_units(cv2.warpAffine(above_air(image), matrix, (len(x), len(y)), flags=flags)) for image in slices
-    ]
+    how = {"M": to_source @ spacing, "dsize": (len(x), len(y)), "flags": cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP}
+    return [hounsfield_units(cv2.warpAffine(above_air(image), **how)) for image in slices]
 
 
 def sample(slices: list[np.ndarray], x: np.ndarray, y: np.ndarray, to_source: np.ndarray) -> list[np.ndarray]:

@@ -1,5 +1,6 @@
 """Laws of the draws: what they depend on, how often each transform happens, and what moves a window."""
 
+import random
 from collections import Counter
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from models.config import Channel, TrainConfig
 from models.preprocessing.windows import BONE, BRAIN
-from models.training.augmentation import Augmentation, transforms
+from models.training.augmentation import Augmentation, draw_parameters, transforms
 
 SHAPE = (32, 32)
 
@@ -63,6 +64,22 @@ def test_ranges_are_those_of_the_original():
         margin = (high - low) / 50
         assert low <= values.min() < low + margin
         assert high - margin < values.max() <= high
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (224, 224), (96, 101), (100, 99), (64, 32)])
+def test_lines_of_the_grid_are_albumentations_maps(shape):
+    grid, random_state = transforms("hard")["grid"], random.Random()
+    grid.set_random_state(np.random.default_rng(0), random_state)
+    for seed in range(50):
+        random_state.seed(seed)
+        maps = grid.get_params_dependent_on_data({"shape": shape}, {})
+        after = random_state.getstate()
+        random_state.seed(seed)
+        lines = draw_parameters(grid, shape)
+        assert random_state.getstate() == after
+        x, y = (np.interp(np.arange(length), *lines[axis]) for axis, length in (("x", shape[1]), ("y", shape[0])))
+        np.testing.assert_allclose(maps["map_x"], np.broadcast_to(x, shape), atol=1e-3)
+        np.testing.assert_allclose(maps["map_y"], np.broadcast_to(y[:, None], shape), atol=1e-3)
 
 
 def test_gamma_is_albumentations_and_keeps_black_and_white():
