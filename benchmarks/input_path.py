@@ -9,14 +9,11 @@ same slices with the same random draws, and take turns. Where the network wants 
 which is the cheaper order for them. Without --data, or RSNA_DATA, a phantom is drawn at 512 pixels first.
 """
 
-import contextlib
-import io
 import os
 import random
-import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +25,12 @@ import numpy as np
 import pandas as pd
 import pydicom
 import torch
+from comparison import BenchmarkOptions, Row, quiet, row, scratch, seconds, take_turns
 
 from models.cli import command
 from models.config import Augment, Channel, TrainConfig, Window
 from models.paths import Work
 from models.prepare import PrepareOptions, prepare
-from models.preprocessing.phantom.dicom import write_phantom
 from models.preprocessing.raw import find_raw
 from models.preprocessing.series import UNREADABLE
 from models.training.augmentation import transforms
@@ -49,78 +46,51 @@ Times = dict[int, dict[str, float]]  # size -> input path -> milliseconds a slic
 Read = Callable[[tuple[int, int]], Any]  # key (epoch, row) -> network input
 
 
-@dataclass(frozen=True)
-class BenchmarkOptions:
-    data: Path | None = Path(os.environ["RSNA_DATA"]) if "RSNA_DATA" in os.environ else None
-    """folder in Kaggle's layout; none: a phantom of some 200 slices"""
-
-
 def main(options: BenchmarkOptions) -> None:
-    times = measure(options)
+    times = measure(options.data)
     for size, milliseconds in times.items():
         print(f"\n{f'{size} x {size}, hard augmentations':40}{'ms a slice':>10}{'times ours':>12}")
         for name, value in milliseconds.items():
             print(f"{name:40}{value:10.2f}{value / milliseconds[OURS]:12.2f}")
-    print(f"\n{'row':40}{'ours':>10}{'peer':>10}{'ratio':>8}")
-    for row in rows(times):
-        print(f"{row['name']:40}{row['ours']:10.2f}{row['peer']:10.2f}{row['ratio']:8.1f}")
 
 
-def rows(times: Times) -> list[dict[str, Any]]:
-    """The comparisons of a `measure`; a ratio above 1 says that we are faster."""
+def rows(data: Path | None) -> list[Row]:
+    times = measure(data)
     pairs = [("input_512_vs_original", 512, ORIGINAL), ("input_224_vs_original", 224, ORIGINAL)]
     pairs += [("input_512_vs_png", 512, PNG), ("input_224_vs_png", 224, PNG)]
-    return [
-        {
-            "name": name,
-            "ours": times[size][OURS],
-            "peer": times[size][peer],
-            "unit": "ms a slice",
-            "ratio": times[size][peer] / times[size][OURS],
-        }
-        for name, size, peer in pairs
-    ]
+    return [row(name, times[size][OURS], times[size][peer], "ms a slice") for name, size, peer in pairs]
 
 
-def measure(options: BenchmarkOptions) -> Times:
+def measure(data: Path | None) -> Times:
     """Medians over rounds in which all input paths take turns, each reading every training slice once."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        if options.data is None:  # seven studies are about 200 slices
-            write_phantom(folder / "phantom", studies=6, test_studies=1, image_size=512)
-        raw = find_raw(options.data or folder / "phantom")
-        work = Work(folder / "work")
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with scratch(data) as (found, folder):
+        raw, work = find_raw(found), Work(folder / "work")
+        with quiet():
             prepare(PrepareOptions(data=raw.root, work=work.root, image_size=SIZES, folds=2, jobs=1))
         slices = read_slices(work, "train")
         slices = slices[slices["chunk"] != UNREADABLE].reset_index(drop=True)
         print(f"{len(slices)} slices, {ROUNDS} rounds")
         dicoms = [raw.train / f"{image_id}.dcm" for image_id in slices["image_id"]]
         pngs = write_pngs(dicoms, folder)
-        paths = {
-            (size, name): read
-            for size in SIZES
-            for name, read in {
+        times = {}
+        for size in SIZES:
+            paths = {
                 ORIGINAL: Peer(lambda row: float_windows(dicoms[row]), size, brightest=1.0),
                 PNG: Peer(lambda row: cv2.imread(str(pngs[row])), size, brightest=255.0),
                 OURS: ours(slices, work, size, "hard"),
                 FLOOR: ours(slices, work, size, "none"),
-            }.items()
-        }
-        rounds = [
-            {key: milliseconds(read, epoch, len(slices)) for key, read in paths.items()} for epoch in range(ROUNDS)
-        ]
-    medians = pd.DataFrame(rounds).median()
-    return {size: {name: float(medians[size, name]) for name in (ORIGINAL, PNG, OURS, FLOOR)} for size in SIZES}
+            }
+            turns = {name: partial(milliseconds, read, count(), len(slices)) for name, read in paths.items()}
+            times[size] = take_turns(turns, ROUNDS)
+    return times
 
 
-def milliseconds(read: Read, epoch: int, count: int) -> float:
-    start = time.perf_counter()
-    for row in range(count):
-        read((epoch, row))
-    return (time.perf_counter() - start) / count * 1000
+def milliseconds(read: Read, epochs: Iterator[int], length: int) -> float:
+    """A slice, over the next epoch."""
+    epoch = next(epochs)
+    return 1000 / length * seconds(lambda: [read((epoch, row)) for row in range(length)])
 
 
 def ours(slices: pd.DataFrame, work: Work, size: int, augment: Augment) -> Read:

@@ -28,7 +28,7 @@ from models.paths import write_text
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.json"
 # Modules of this folder, each with a function `rows`.
-BENCHMARKS = ("radam_step", "d4", "prepare", "training")
+BENCHMARKS = ("input_path", "prepare", "radam_step", "d4", "training")
 
 
 @dataclass(frozen=True)
