@@ -58,6 +58,5 @@ picture: .venv/installed ## draws docs/phantom.png, the picture of the README
 	$(PYTHON) models/make_phantom.py demo/picture --studies 12 --test-studies 1 --image-size 256
 	mkdir -p docs && cp demo/picture/contact_sheet.png docs/phantom.png
 
-bench: .venv/installed ## the measured claims of the README, each beside its peer
-	$(PYTHON) benchmarks/radam_step.py
-	$(PYTHON) benchmarks/prepare.py $(if $(wildcard $(REAL)),--data $(REAL))
+bench: .venv/installed ## the measured claims of the README, each beside its peer; writes benchmarks/results.json
+	$(PYTHON) benchmarks/run.py

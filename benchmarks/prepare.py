@@ -6,16 +6,14 @@ fastai: `DataFrame.from_dicoms` with the pixel summary, then `save_jpg` of three
 prepare.py, with a lossless store at 512 and 224. Without --data a phantom is drawn at 512 pixels first.
 """
 
-import contextlib
 import gc
-import io
 import os
 import shutil
-import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -25,6 +23,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import torch
+from comparison import RATE, BenchmarkOptions, Row, quiet, row, scratch, seconds, take_turns
 from isal.isal_zlib import crc32
 
 from models.cli import command
@@ -32,7 +31,6 @@ from models.paths import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.dicom import read_slices
 from models.preprocessing.parallel import progress_map
-from models.preprocessing.phantom.dicom import write_phantom
 from models.preprocessing.pseudonyms import Pseudonyms
 from models.preprocessing.raw import RawFolder, find_raw
 from models.preprocessing.series import SeriesTask, group_by_series, peek_batch, prepare_series
@@ -44,55 +42,67 @@ COPIES = 4  # of the few series, so that two processes end at nearly the same ti
 WINDOWS = [getattr(fastai.medical.imaging.dicom_windows, name) for name in ("brain", "subdural", "brain_bone")]
 
 
-@dataclass(frozen=True)
-class BenchmarkOptions:
-    data: Path | None = None
-    """folder in Kaggle's layout; none: a phantom of some 200 slices"""
+class Setting(NamedTuple):
+    raw: RawFolder
+    files: list[Path]
+    folder: Path  # to work in
 
 
 def main(options: BenchmarkOptions) -> None:
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        if options.data is None:  # seven studies are about 200 slices
-            write_phantom(folder / "phantom", studies=6, test_studies=1, image_size=512)
-        raw = find_raw(options.data or folder / "phantom")
-        files = raw.files("train") + raw.files("test")
-        pixels = [next(iter(read_slices(path))) for path in files]
-        print(
-            f"{len(files)} slices of {pixels[0].shape[0]} x {pixels[0].shape[1]} pixels; milliseconds a slice, one core"
-        )
-
-        def fastai_way() -> None:
-            for path in files:
-                path.dcmread().save_jpg(folder / "slice.jpg", WINDOWS, bins=0)
-            pd.DataFrame.from_dicoms(files, px_summ=True, window=fastai.medical.imaging.dicom_windows.brain)
-
-        gc.freeze()  # a run of prepare.py has not the peer's libraries in memory, to be searched for garbage
-        times = [(seconds_to_prepare(raw, folder / "work"), seconds(fastai_way)) for _ in range(REPEATS)]
-        ours, theirs = np.median(times, axis=0) / len(files) * 1000
-        gc.unfreeze()
+    with setting(options.data) as at:
+        pixels = [next(iter(read_slices(path))) for path in at.files]
+        shape = f"{pixels[0].shape[0]} x {pixels[0].shape[1]} pixels"
+        print(f"{len(at.files)} slices of {shape}; milliseconds a slice, one core")
+        medians = compare_with_fastai(at)
+        ours, theirs = medians["ours"], medians["fastai"]
         print(f"fastai: table with pixel summary and a jpg of three windows   {theirs:6.2f}")
         print(f"prepare.py: table, report, lossless store at 512 and 224      {ours:6.2f}")
         print(f"prepare.py is {theirs / ours:.1f} times as fast")
-        floor = print_floor(files, pixels)
+        floor = print_floor(at.files, pixels)
         print(f"prepare.py takes {ours / floor:.1f} times the floor")
-        print_processes(raw, folder)
-        print_checking(folder / "work" / "cache")
+        speed = compare_processes(at)
+        print(f"two processes: {speed[2] / speed[1]:.2f} times the slices a second of one")
+        print_checking(at.folder / "work" / "cache")
+
+
+def rows(data: Path | None) -> list[Row]:
+    with setting(data) as at:
+        milliseconds, speed = compare_with_fastai(at), compare_processes(at)
+    return [
+        row("prepare_vs_fastai", milliseconds["ours"], milliseconds["fastai"], "ms a slice"),
+        row("prepare_two_processes", speed[2], speed[1], RATE),  # the peer is one process
+    ]
+
+
+@contextmanager
+def setting(data: Path | None) -> Iterator[Setting]:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    with scratch(data) as (slices, folder):
+        raw = find_raw(slices)
+        yield Setting(raw, raw.files("train") + raw.files("test"), folder)
+
+
+def compare_with_fastai(at: Setting) -> dict[str, float]:
+    """Milliseconds a slice, on one core."""
+
+    def fastai_way() -> None:
+        for path in at.files:
+            path.dcmread().save_jpg(at.folder / "slice.jpg", WINDOWS, bins=0)
+        pd.DataFrame.from_dicoms(at.files, px_summ=True, window=fastai.medical.imaging.dicom_windows.brain)
+
+    ways = {"ours": partial(seconds_to_prepare, at.raw, at.folder / "work"), "fastai": partial(seconds, fastai_way)}
+    gc.freeze()  # a run of prepare.py has not the peer's libraries in memory, to be searched for garbage
+    medians = take_turns(ways, REPEATS)
+    gc.unfreeze()
+    return {name: 1000 * median / len(at.files) for name, median in medians.items()}
 
 
 def seconds_to_prepare(raw: RawFolder, work: Path) -> float:
     shutil.rmtree(work, ignore_errors=True)
     options = PrepareOptions(data=raw.root, work=work, image_size=SIZES, folds=2, jobs=1)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with quiet():
         return seconds(lambda: prepare(options))
-
-
-def seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def print_floor(files: list[Path], pixels: list[np.ndarray]) -> float:
@@ -111,19 +121,17 @@ def print_floor(files: list[Path], pixels: list[np.ndarray]) -> float:
     return floor
 
 
-def print_processes(raw: RawFolder, folder: Path) -> None:
+def compare_processes(at: Setting) -> dict[int, float]:
     """Slices a second of one and of two processes that run already, on every series COPIES times."""
-    times = {}
-    for jobs in (1, 2):
-        rounds = [seconds_of_processes(raw, folder / "processes", jobs) for _ in range(REPEATS + 1)]
-        times[jobs] = float(np.median(rounds[1:]))  # the first starts them
-    print(f"two processes: {times[1] / times[2]:.2f} times the slices a second of one")
+    ways = {jobs: partial(seconds_of_processes, at.raw, at.folder / "processes", jobs) for jobs in (1, 2)}
+    medians = take_turns(ways, REPEATS, warm_up=1)  # which starts them
+    return {jobs: COPIES * len(at.files) / median for jobs, median in medians.items()}
 
 
 def seconds_of_processes(raw: RawFolder, folder: Path, jobs: int) -> float:
     shutil.rmtree(folder, ignore_errors=True)
     tasks = [task for copy in range(COPIES) for task in series_tasks(raw, Work(folder / str(copy)))]
-    with contextlib.redirect_stderr(io.StringIO()):
+    with quiet():
         return seconds(lambda: progress_map(prepare_series, tasks, jobs, "series"))
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 import tyro
 
 from models.errors import InputError
-from models.paths import WorkFolder, default_work
+from models.paths import Work, WorkFolder, default_work
 
 Optimizer = Literal["radam", "adam"]
 Augment = Literal["hard", "light", "none"]
@@ -76,14 +76,22 @@ class TrainConfig:
     """passes over the training slices"""
     batch_size: int
     """slices a step"""
+    accumulate: int = 1
+    """parts in which a batch goes through the network, so that it fits a small card; batch norm sees a part"""
     crop_size: int | None = None
     """side of the centre crop that the network sees; none: the whole slice"""
     weight_decay: float = 1e-4
     """decoupled: multiplied by the learning rate"""
+    decay_norms_and_biases: bool = True
+    """weight decay on norm layers and biases too: fastai 1's default (bn_wd=True), and so the original's"""
+    clip_gradient: float | None = None
+    """largest norm of the gradient; none: not clipped, as in the original"""
     skip_low_information: bool = False
     """leave slices that show almost no brain out of training (never out of validation or test)"""
     augment: Augment = "hard"
     """hard: the original's; light: without grid distortion and gamma (models/training/augmentation.py)"""
+    window_jitter: float = 0.0
+    """largest random change of a window's centre and width in training, as a share of its width; 0: none"""
     precision: Precision = "fp16"
     """on CUDA; other devices compute in fp32"""
     pretrained: bool = True
@@ -96,7 +104,7 @@ class TrainConfig:
     """of the new layers, the order of slices and the augmentation"""
 
     def __post_init__(self) -> None:
-        positive = ("image_size", "max_lr", "epochs", "batch_size")
+        positive = ("image_size", "max_lr", "epochs", "batch_size", "accumulate")
         for name in positive:
             _require(getattr(self, name) > 0, self, name, "must be above 0")
         for name, kind in (("optimizer", Optimizer), ("augment", Augment), ("precision", Precision)):
@@ -106,6 +114,12 @@ class TrainConfig:
         _require(re.fullmatch(r"\w[\w.-]*", self.name) is not None, self, "name", "must be a plain folder name")
         _require(len(self.channels) > 0, self, "channels", "must hold at least one channel")
         _require(all(channel.window.width > 0 for channel in self.channels), self, "channels", "need widths above 0")
+        _require(self.accumulate <= self.batch_size, self, "accumulate", "must not be above the batch size")
+        clips = self.clip_gradient is None or self.clip_gradient > 0
+        _require(clips, self, "clip_gradient", "must be above 0")
+        _require(0 <= self.window_jitter < 1, self, "window_jitter", "must be at least 0 and below 1")
+        idle = self.window_jitter > 0 and self.augment == "none"
+        _require(not idle, self, "window_jitter", "needs --augment light or hard")
         crop_fits = self.crop_size is None or 0 < self.crop_size <= self.image_size
         _require(crop_fits, self, "crop_size", f"must lie in 1 ... {self.image_size}, the image size")
 
@@ -142,6 +156,31 @@ class Machine:
     """auto, cpu, cuda, cuda:1, mps"""
     workers: int = -1
     """processes that load slices; -1: none on a CPU, whose cores the network needs, else one a core, at most 8"""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The command line of a training script: what defines the run, its fold, and how it is carried out."""
+
+    config: TrainConfig
+    fold: int = 0
+    """the fold to validate on; the others are trained on"""
+    checkpoint_minutes: float = 5
+    """a checkpoint every so many minutes, from which the same command goes on"""
+    checkpoint_steps: int = 0
+    """instead: every so many steps"""
+    compile: bool = False
+    """compile the network with torch.compile: minutes at the start, faster steps after"""
+    wandb: bool = False
+    """send losses to Weights & Biases (TensorBoard events are written in any case)"""
+    find_lr: bool = False
+    """do not train: try learning rates, plot the losses and suggest --max-lr"""
+    machine: Machine = field(default_factory=Machine)
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of the fold are written."""
+        return Work(self.machine.work).run(self.config.name, self.fold)
 
 
 def _require(holds: bool, config: TrainConfig, name: str, rule: str) -> None:

@@ -3,12 +3,12 @@
     python models/train_b5.py --fold 0
 
 Needs cache/ from models/prepare.py --image-size 512.
-Writes runs/b5/fold0/: config.json, model.safetensors, history.csv and valid.parquet.
+Writes runs/b5/fold0/: config.json, model.safetensors, history.csv, history.png and valid.parquet.
 """
 
 from models.config import Channel, TrainConfig
 from models.preprocessing import windows
-from models.training.learner import main
+from models.training.run import main
 
 CONFIG = TrainConfig(
     name="b5",

@@ -3,12 +3,12 @@
     python models/train_small.py --fold 0
 
 Needs cache/ from models/prepare.py --image-size 64.
-Writes runs/small/fold0/: config.json, model.safetensors, history.csv and valid.parquet.
+Writes runs/small/fold0/: config.json, model.safetensors, history.csv, history.png and valid.parquet.
 """
 
 from models.config import Channel, TrainConfig
 from models.preprocessing import windows
-from models.training.learner import main
+from models.training.run import main
 
 CONFIG = TrainConfig(
     name="small",

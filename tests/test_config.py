@@ -53,6 +53,7 @@ def test_any_is_the_last_label_and_counts_twice():
         {"weights": Path("runs/b5/fold0/model.safetensors"), "pretrained": False},
         {"channels": (Channel(3, Window(-600, 1500.5)),), "max_lr": 1.25e-5},
         {"seed": 2**31, "precision": "bf16", "augment": "none"},
+        {"augment": "light", "window_jitter": 0.05},
     ],
 )
 def test_a_configuration_comes_back_from_json_as_it_was(values):
@@ -122,6 +123,7 @@ def test_any_text_is_a_channel_or_an_input_error(text):
         *[(field, value) for field in ("image_size", "max_lr", "epochs", "batch_size") for value in (0, -1)],
         *[(field, -1) for field in ("weight_decay", "batchnorm_batches", "seed")],
         ("max_lr", math.nan),
+        *[("window_jitter", value) for value in (-0.1, 1.0, math.nan)],
         ("channels", ()),
         ("channels", (Channel(0, Window(40, 80)), Channel(0, Window(40, 0)))),
         ("crop_size", 0),
@@ -132,6 +134,11 @@ def test_any_text_is_a_channel_or_an_input_error(text):
 def test_a_value_that_cannot_be_meant_names_its_flag(field, value):
     with pytest.raises(InputError, match=f"--{field.replace('_', '-')}"):
         changed(**{field: value})
+
+
+def test_a_window_jitter_that_nothing_would_use_is_refused():
+    with pytest.raises(InputError, match="--window-jitter"):
+        changed(window_jitter=0.1, augment="none")
 
 
 def test_the_network_sees_the_crop_or_else_the_whole_slice():

@@ -19,7 +19,6 @@ from nbformat import NotebookNode
 from scipy.special import expit
 
 from models.config import TrainConfig
-from models.inference.scoring import WEIGHTED
 from models.labels import LABELS
 from models.paths import Work, write_parquet
 from models.preprocessing.cleaning import read_labels
@@ -31,7 +30,8 @@ from models.train_b0_224 import CONFIG as B0_224
 from models.train_small import CONFIG as SMALL
 from models.training.checkpoint import save_config, save_weights
 from models.training.dataset import read_slices, split_fold
-from models.training.learner import prediction_table
+from models.training.evaluation import prediction_table
+from models.training.scoring import WEIGHTED
 
 REPOSITORY = Path(__file__).parent.parent
 METADATA, BLENDING = "creating-a-metadata-dataframe-fastai.ipynb", "blending.ipynb"

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from models import train_b0_224, train_small
-from models.config import Machine
+from models.config import Machine, TrainOptions
 from models.inference.blending import blend, equal_weights, load_runs, write_submission
 from models.inference.predict import InferOptions, infer
 from models.inference.predictions import read_predictions
@@ -18,7 +18,7 @@ from models.preprocessing.cleaning import read_labels, read_sample_submission
 from models.preprocessing.phantom.dicom import write_phantom
 from models.preprocessing.raw import find_raw
 from models.training.dataset import read_slices
-from models.training.learner import TrainOptions, train
+from models.training.run import train
 
 
 def test_the_real_sample_ends_in_a_valid_submission(real_sample, tmp_path):

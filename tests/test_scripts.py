@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import tyro
 
-from models.config import TrainConfig
-from models.training.learner import TrainOptions
+from models.config import TrainConfig, TrainOptions
 from models.training.networks import ARCHITECTURES
 
 MODELS = Path(__file__).parent.parent / "models"

@@ -1,24 +1,31 @@
 """The weights of a fold -> probabilities of the test slices."""
 
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from models.cli import command
 from models.config import Machine
 from models.errors import InputError
 from models.inference.d4 import GROUPS, mean_probability
+from models.inference.parts import REPAIR, Parts, require_origin
 from models.inference.predictions import fill_unreadable
-from models.paths import Work, read_parquet, require_writable, write_parquet
+from models.paths import Work, only_process, read_parquet, require_writable, write_parquet
 from models.preprocessing.series import UNREADABLE
 from models.training.checkpoint import RunRecord, load_trained, read_run
-from models.training.dataset import SliceDataset, make_loader, read_slices
-from models.training.evaluation import choose_device, count_workers, predict
-from models.training.learner import prediction_table
+from models.training.dataset import SliceDataset, read_slices
+from models.training.evaluation import predict_batches
+from models.training.loading import make_loader
 from models.training.networks import build_network
+from models.training.processes import Processes, count_workers, started_processes
+from models.training.stopping import Interrupted, Stop, same_command, stop_signals
 
 LISTED = 10  # names in a message; all of them stand in cache/problems.csv
 
@@ -37,6 +44,8 @@ class InferOptions:
     """the folder of a fold that was trained elsewhere; none: runs/<name>/fold<fold> of the working folder"""
     batch_size: int = 32
     """slices at a time"""
+    checkpoint_minutes: float = 5
+    """what is predicted is saved every so many minutes, and the same command goes on after it"""
     machine: Machine = field(default_factory=Machine)
 
 
@@ -48,54 +57,101 @@ def main(name: str) -> None:
 def infer(options: InferOptions) -> None:
     """Write <split>.parquet of a fold, one row for every slice of the metadata; a file that is there is left alone.
 
-    Raises InputError if the fold has not been trained, or the cache lacks its image size.
+    What is predicted already when it is cut short is kept, and the same command goes on after it. Raises InputError if
+    the fold has not been trained, the cache lacks its image size, or another process predicts the same.
     """
-    work = Work(options.machine.work)
-    output = work.run(options.name, options.fold) / f"{options.split}.parquet"
+    output = Work(options.machine.work).run(options.name, options.fold) / f"{options.split}.parquet"
     folder = options.weights or output.parent
+    with started_processes(options.machine.device) as processes, stop_signals() as stop, ExitStack() as held:
+        try:
+            record = processes.on_main(lambda: finished_run(folder, options))
+            parts = Parts(output, {"tta": options.tta, "weights_sha256": record.weights_sha256})
+            if processes.on_main(lambda: is_finished(output, parts)):
+                return
+            processes.on_main(lambda: held.enter_context(only_inference(output)))
+            slices = processes.main_first(lambda: read_slices(Work(options.machine.work), options.split))
+            readable = slices[slices["chunk"] != UNREADABLE]
+            missing = readable[~readable["image_id"].isin(processes.on_main(parts.read).index)]
+            if len(missing):
+                print(f"{output}: {len(missing):,} of {len(slices):,} slices to predict")
+                predict_missing(missing, record, folder, parts, options, processes, stop)
+            processes.wait()
+            processes.on_main(lambda: write_predictions(output, slices, parts, record))
+        except Interrupted as interrupted:
+            print(f"{output}: stopped by {interrupted}, what is predicted is saved; go on with: {same_command()}")
+            raise SystemExit(128 + interrupted.number) from None
+
+
+def finished_run(folder: Path, options: InferOptions) -> RunRecord:
     record = read_run(folder)
     if record is None:
         train = f"python models/train_{options.name}.py --fold {options.fold}"
         raise InputError(f"no trained network in {folder}; train it with: {train}")
-    origin = {"tta": options.tta, "weights_sha256": record.weights_sha256}
-    if is_finished(output, origin):
-        print(f"{output} is there; delete it to predict again")
-        return
+    return record
+
+
+def is_finished(output: Path, parts: Parts) -> bool:
+    """Whether these predictions have been made. Raises InputError if `output` holds others."""
+    if not output.is_file():
+        return False
+    require_origin(output, read_parquet(output, REPAIR), parts.origin)
+    print(f"{output} is there; delete it to predict again")
+    parts.delete()  # a kill may have come between the file and this
+    return True
+
+
+@contextmanager
+def only_inference(output: Path) -> Iterator[None]:
+    """Hold the lock of a prediction file. Raises InputError if another process has it, or it cannot be written."""
     require_writable(output.parent)
-    slices = read_slices(work, options.split)
-    readable = slices[slices["chunk"] != UNREADABLE]
-    predictions = predict_slices(readable, record, folder, options)
-    complete = fill_unreadable(slices, predictions, pd.Series(record.results["prevalence"])).reset_index()
-    complete.attrs = origin  # kept in the file
+    lock = output.parent.parent / f".{output.parent.name}.{output.stem}.lock"
+    with only_process(lock, "inference", lock.with_suffix(".holder"), output):
+        yield
+
+
+def predict_missing(
+    slices: pd.DataFrame,
+    record: RunRecord,
+    folder: Path,
+    parts: Parts,
+    options: InferOptions,
+    processes: Processes,
+    stop: Stop,
+) -> None:
+    """Predict readable slices with the network in `folder`, and write a part every few minutes and when told to stop.
+
+    Of several processes each predicts a stretch of the slices.
+    """
+    dataset = SliceDataset(slices, Work(options.machine.work), record.config, augment="none")
+    network = build_network(record.config)
+    load_trained(folder, record, network)
+    workers = count_workers(options.machine.workers, processes.device)
+    image_ids = slices["image_id"]
+    loader = make_loader(dataset, options.batch_size, workers, image_ids=image_ids, processes=processes)
+    own = image_ids.iloc[loader.batch_sampler.stretch]
+    group = GROUPS[options.tta]
+    title = f"{options.name} fold {options.fold}: {options.split}, {len(group)} views"
+    view = partial(mean_probability, group=group)
+    first, pending, saved = 0, [], time.monotonic()
+    with stop.after_saving():
+        for probability in predict_batches(network, loader, processes, record.config.precision, title, view):
+            pending.append(probability)
+            count = sum(map(len, pending))
+            waited = time.monotonic() - saved >= 60 * options.checkpoint_minutes
+            if waited or stop.number is not None or first + count == len(own):
+                parts.write(own.iloc[first : first + count], np.concatenate(pending))
+                first, pending, saved = first + count, [], time.monotonic()
+            if stop.number is not None:
+                raise Interrupted(stop.number)
+
+
+def write_predictions(output: Path, slices: pd.DataFrame, parts: Parts, record: RunRecord) -> None:
+    """Write the finished file, in the order of the metadata, and delete its parts."""
+    complete = fill_unreadable(slices, parts.read(), pd.Series(record.results["prevalence"])).reset_index()
+    complete.attrs = parts.origin  # kept in the file
     write_parquet(output, complete)
+    parts.delete()
     print(f"{output}: {len(slices):,} slices")
     if filled := list(slices.loc[slices["chunk"] == UNREADABLE, "image_id"]):
         more = f" and {len(filled) - LISTED:,} more" if len(filled) > LISTED else ""
         print(f"{len(filled):,} without an image have the mean of their neighbours: {', '.join(filled[:LISTED])}{more}")
-
-
-def predict_slices(slices: pd.DataFrame, record: RunRecord, folder: Path, options: InferOptions) -> pd.DataFrame:
-    """Probabilities of readable slices by the network in `folder`, indexed by `image_id`."""
-    dataset = SliceDataset(slices, Work(options.machine.work), record.config, augment="none")
-    network = build_network(record.config)
-    load_trained(folder, record, network)
-    device = choose_device(options.machine.device)
-    loader = make_loader(dataset, options.batch_size, count_workers(options.machine.workers, device))
-    group = GROUPS[options.tta]
-    view = partial(mean_probability, group=group)
-    title = f"{options.name} fold {options.fold}: {options.split}, {len(group)} views"
-    probability = predict(network, loader, device, record.config.precision, title, view)
-    return prediction_table(slices["image_id"], probability).set_index("image_id")
-
-
-def is_finished(output: Path, origin: dict[str, str]) -> bool:
-    """Whether these predictions have been made. Raises InputError if `output` holds others."""
-    if not output.is_file():
-        return False
-    previous = read_parquet(output, "the same command").attrs
-    for name, value in origin.items():
-        if previous.get(name) != value:
-            raise InputError(
-                f"{output} was made with {name} {previous.get(name)}, not {value}; delete it to make it anew"
-            )
-    return True

@@ -20,12 +20,16 @@ CLOT = Window(center=100, width=40)
 LOW_INFORMATION = 0.02
 
 
-def apply_window(hounsfield: np.ndarray, window: Window) -> np.ndarray:
-    """Map Hounsfield units (height, width), int16 or float32, to grey values uint8, rounded to the nearest."""
+def apply_window(hounsfield: np.ndarray, window: Window, out: np.ndarray | None = None) -> np.ndarray:
+    """Map Hounsfield units (height, width), int16 or float32, to grey values uint8, rounded to the nearest.
+
+    Writes them to `out`, if given. For several windows of one slice, convert it to float32 once.
+    """
     scale = 255.0 / window.width
     black = window.center - window.width / 2
-    # addWeighted is OpenCV's one call for a * x + b with saturation to the target type.
-    return cv2.addWeighted(hounsfield, scale, hounsfield, 0.0, -black * scale, dtype=cv2.CV_8U)
+    # addWeighted is OpenCV's one call for a * x + b with saturation to the target type; int16 takes it thrice as long.
+    values = hounsfield.astype(np.float32, copy=False)
+    return cv2.addWeighted(values, scale, values, 0.0, -black * scale, dst=out, dtype=cv2.CV_8U)
 
 
 def fraction_in_window(hounsfield: np.ndarray, window: Window = BRAIN) -> float:

@@ -18,8 +18,16 @@ _PACKAGES = ("torch", "fastai", "albumentations", "efficientnet-pytorch", "pretr
 
 
 def save_weights(folder: Path, network: nn.Module) -> None:
-    with replacing(folder / "model.safetensors") as temporary:
-        save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, temporary)
+    write_tensors(folder / "model.safetensors", network.state_dict())
+
+
+def write_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a .safetensors file, flushed to the disk. Raises InputError if it cannot be written."""
+    with replacing(file) as temporary:
+        try:
+            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary)
+        except SafetensorError as error:  # what it makes of a full disk
+            raise OSError(str(error)) from error
 
 
 def save_config(folder: Path, config: TrainConfig, fold: int, results: dict) -> None:

@@ -1,6 +1,5 @@
 """Slices of the store -> network inputs."""
 
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from models.config import Augment, TrainConfig
 from models.errors import InputError
@@ -17,7 +16,8 @@ from models.paths import Work, damaged, hash_file, read_json, read_parquet
 from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series
 from models.preprocessing.windows import LOW_INFORMATION, apply_window
-from models.training.augmentation import geometry, grey_values, seed_transforms
+from models.training.augmentation import Augmentation
+from models.training.warping import warp
 
 PREPARE = "python models/prepare.py"
 
@@ -70,63 +70,34 @@ class SliceDataset(Dataset):
         self.targets = slices.reindex(columns=LABELS).to_numpy(np.float32, copy=True)  # (slices, 6); NaN where unknown
         self.seed = config.seed
         self.offsets = sorted({channel.offset for channel in config.channels})
-        self.channels = [(self.offsets.index(channel.offset), channel.window) for channel in config.channels]
-        self.geometry = geometry(config, augment)
-        self.grey_values = grey_values(augment)
+        self.sources = [self.offsets.index(channel.offset) for channel in config.channels]
+        self.image_size, self.input_size = config.image_size, config.input_size
+        self.augmentation = Augmentation(config, augment)
 
     def __len__(self) -> int:
         return len(self.chunks)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         epoch, row = key
-        hounsfield = self.read(row)  # (size, size, offsets)
-        seed_transforms((self.seed, epoch, row), self.geometry, self.grey_values)
-        hounsfield = np.atleast_3d(self.geometry(image=hounsfield)["image"])
-        grey = np.dstack([apply_window(hounsfield[..., offset], window) for offset, window in self.channels])
-        grey = np.atleast_3d(self.grey_values(image=grey)["image"])
-        return torch.from_numpy(np.ascontiguousarray(grey.transpose(2, 0, 1))), torch.from_numpy(self.targets[row])
+        draw = self.augmentation.draw((self.seed, epoch, row), (self.image_size, self.image_size))
+        slices = warp(self.read(row), draw.geometry, self.image_size, self.input_size)
+        # For several windows of a slice: OpenCV maps float32 to grey values at several times the speed of int16.
+        slices = [hounsfield.astype(np.float32) for hounsfield in slices]
+        grey = np.empty((len(self.sources), self.input_size, self.input_size), np.uint8)
+        for plane, source, window in zip(grey, self.sources, draw.windows, strict=True):
+            apply_window(slices[source], window, out=plane)
+        if draw.gamma is not None:
+            flat = grey.reshape(-1, self.input_size)
+            cv2.LUT(flat, draw.gamma, dst=flat)
+        return torch.from_numpy(grey), torch.from_numpy(self.targets[row])
 
-    def read(self, row: int) -> np.ndarray:
-        """Hounsfield units of a slice and its neighbours (size, size, offsets); the series' ends repeat their slice."""
+    def read(self, row: int) -> list[np.ndarray]:
+        """Hounsfield units (size, size) of a slice and its neighbours; the ends of a series repeat their slice."""
         series = open_series(self.folder / f"{self.series_ids[row]}.b2nd")
-        places = np.clip(self.chunks[row] + np.array(self.offsets), 0, len(series) - 1)
-        return np.dstack([series.read(int(place)) for place in places])
-
-
-class EpochOrder(Sampler):
-    """Keys (epoch, row) for a SliceDataset: shuffled anew by (seed, epoch), or in order."""
-
-    def __init__(self, length: int, seed: int | None) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        rows = range(self.length)
-        if self.seed is not None:
-            rows = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        return ((self.epoch, int(row)) for row in rows)
-
-
-def make_loader(dataset: SliceDataset, batch_size: int, workers: int, shuffle_seed: int | None = None) -> DataLoader:
-    """Batches of a dataset; with a `shuffle_seed` they are shuffled, and the incomplete last one is dropped."""
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=EpochOrder(len(dataset), shuffle_seed),
-        drop_last=shuffle_seed is not None,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=workers > 0,
-        worker_init_fn=_start_worker,
-    )
+        places = [self.chunks[row] + offset for offset in self.offsets]
+        return [series.read(int(min(max(place, 0), len(series) - 1))) for place in places]
 
 
 @lru_cache(maxsize=256)
 def open_series(path: Path) -> Series:
     return Series(path)
-
-
-def _start_worker(_: int) -> None:
-    cv2.setNumThreads(0)  # a loader process is one thread; OpenCV's pool would fight over the cores

@@ -1,14 +1,18 @@
 """A network over a loader -> probabilities, in the loader's order."""
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
+
+from models.labels import LABELS
+from models.training.loading import explained
+from models.training.processes import Processes
 
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -20,22 +24,30 @@ def single_view(network: nn.Module, grey: torch.Tensor) -> torch.Tensor:
     return network(grey).float().sigmoid()
 
 
+def predict(network: nn.Module, loader: DataLoader, processes: Processes, precision: str, title: str) -> np.ndarray:
+    """Probabilities of all slices of a loader, float32 (slices, 6); of several processes each predicts a stretch."""
+    own = list(predict_batches(network, loader, processes, precision, title))
+    shares = processes.gather(np.concatenate(own) if own else np.empty((0, len(LABELS)), np.float32))
+    return np.concatenate(shares)
+
+
 @torch.inference_mode()
-def predict(
+def predict_batches(
     network: nn.Module,
     loader: DataLoader,
-    device: torch.device,
+    processes: Processes,
     precision: str,
     title: str,
     view: Predictor = single_view,
-) -> np.ndarray:
-    """Probabilities of all slices of a loader, float32 (slices, 6); `view` says how a batch is looked at."""
+) -> Iterator[np.ndarray]:
+    """Probabilities of the batches of a loader, float32 (slices, 6); `view` says how a batch is looked at."""
+    device = processes.device
     network = network.to(device, memory_format=torch.channels_last).eval()
-    batches = []
-    for grey, _ in tqdm(loader, desc=title, dynamic_ncols=True):
-        with autocast(device, precision):
-            batches.append(view(network, to_device(grey, device)).cpu())
-    return torch.cat(batches).numpy()
+    with explained(loader):
+        for grey, _ in tqdm(loader, desc=title, dynamic_ncols=True, disable=not processes.is_main):
+            with autocast(device, precision):
+                probability = view(network, to_device(grey, device))
+            yield probability.cpu().numpy()
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast | nullcontext:
@@ -49,17 +61,8 @@ def to_device(grey: torch.Tensor, device: torch.device) -> torch.Tensor:
     return grey.to(device, non_blocking=True, memory_format=torch.channels_last)
 
 
-def count_workers(workers: int, device: torch.device) -> int:
-    """Loader processes for a `Machine.workers` of -1: none on a CPU, else one a core, at most 8."""
-    if workers >= 0:
-        return workers
-    return 0 if device.type == "cpu" else min(os.cpu_count() or 1, 8)
-
-
-def choose_device(name: str) -> torch.device:
-    """ "auto" is the first CUDA device, else Apple's, else the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+def prediction_table(image_ids: pd.Series, probability: np.ndarray) -> pd.DataFrame:
+    """A prediction file's table: `image_id` and six float32 columns in the order of LABELS."""
+    table = pd.DataFrame(probability.astype(np.float32), columns=list(LABELS))
+    table.insert(0, "image_id", image_ids.to_numpy())
+    return table

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import log_loss, roc_auc_score
 
-from models.inference.scoring import WEIGHTED, score, score_prior
 from models.labels import ANY, LABELS, METRIC_WEIGHTS
 from models.training.loss import WeightedLogLoss, log_losses, prior, weighted_log_loss
+from models.training.scoring import WEIGHTED, score, score_prior
 
 probabilities = st.floats(1e-6, 1 - 1e-6)
 pairs = st.integers(1, 20).flatmap(

@@ -13,7 +13,8 @@ from models.config import Channel, TrainConfig
 from models.paths import Work
 from models.preprocessing.store import Series
 from models.preprocessing.windows import BRAIN, SUBDURAL
-from models.training.dataset import SliceDataset, make_loader, read_slices
+from models.training.dataset import SliceDataset, read_slices
+from models.training.loading import make_loader
 
 SECONDS = 120  # for a batch on a busy machine, its worker's start included; a hang takes for ever
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

@@ -7,7 +7,9 @@ from models.errors import InputError
 from models.labels import LABELS
 from models.preprocessing.store import Series
 from models.preprocessing.windows import BONE, BRAIN, LOW_INFORMATION, apply_window
-from models.training.dataset import SliceDataset, make_loader, read_slices, split_fold
+from models.training.dataset import SliceDataset, read_slices, split_fold
+from models.training.loading import make_loader
+from models.training.warping import warp
 
 
 def config(*channels, **changes):
@@ -56,6 +58,30 @@ def test_channels_are_the_declared_windows_of_the_declared_neighbours(prepared):
             np.testing.assert_array_equal(plane, apply_window(series.read(place), channel.window))
 
 
+def test_augmentation_is_geometry_on_hounsfield_units_then_windows_then_gamma(prepared):
+    slices = read_slices(prepared, "train")
+    channels = (Channel(0, BRAIN), Channel(-1, BONE), Channel(1, BRAIN))
+    dataset = SliceDataset(slices, prepared, config(*channels, crop_size=48, window_jitter=0.1), augment="hard")
+    for row in range(20):
+        draw = dataset.augmentation.draw((0, 3, row), (64, 64))
+        gamma = np.arange(256, dtype=np.uint8) if draw.gamma is None else draw.gamma
+        places = {-1: 0, 0: 1, 1: 2}
+        planes = [warp(dataset.read(row), draw.geometry, 64, 48)[places[channel.offset]] for channel in channels]
+        expected = [gamma[apply_window(plane, window)] for plane, window in zip(planes, draw.windows, strict=True)]
+        grey, _ = dataset[3, row]
+        assert grey.shape == (3, 48, 48)
+        np.testing.assert_array_equal(grey.numpy(), expected)
+
+
+def test_window_jitter_reaches_training_and_never_validation(prepared):
+    slices = read_slices(prepared, "train")
+    plain, jittered = config(), config(window_jitter=0.2)
+    row = int(slices["img_pct_window"].argmax())
+    for augment, changes in (("light", True), ("none", False)):
+        one, other = (SliceDataset(slices, prepared, c, augment)[0, row][0].numpy() for c in (plain, jittered))
+        assert (one != other).any() == changes
+
+
 def test_targets_are_the_labels_in_their_order(prepared):
     slices = read_slices(prepared, "train")
     dataset = SliceDataset(slices, prepared, config(), augment="none")
@@ -78,8 +104,8 @@ def test_each_epoch_has_an_order_and_augmentation_of_its_own(prepared):
     loader = make_loader(dataset, 4, 0, shuffle_seed=0)
     orders = []
     for epoch in range(3):
-        loader.sampler.epoch = epoch
-        orders.append([row for _, row in loader.sampler])
+        loader.batch_sampler.epoch = epoch
+        orders.append([row for batch in loader.batch_sampler for _, row in batch])
         assert sorted(orders[-1]) == list(range(24))
     assert orders[0] != orders[1] != orders[2]
     assert not np.array_equal(dataset[0, 1][0], dataset[1, 1][0])

@@ -5,23 +5,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fastai.callback.schedule import fit_one_cycle  # noqa: F401 (adds the method to Learner)
-from fastai.data.core import DataLoaders
-from fastai.learner import Learner
 
-from models.config import Machine
+from models.config import Machine, TrainOptions
 from models.errors import InputError
 from models.inference.predict import InferOptions, infer
 from models.inference.predictions import read_predictions
-from models.labels import LABELS
+from models.labels import LABELS, METRIC_WEIGHTS
 from models.train_small import CONFIG
-from models.training.dataset import SliceDataset, make_loader, split_fold
+from models.training.callbacks import RecomputeBatchNorm
+from models.training.dataset import SliceDataset, split_fold
 from models.training.evaluation import predict
-from models.training.learner import EpochSeed, RecomputeBatchNorm, TrainOptions, optimizer, train
-from models.training.loss import WeightedLogLoss
+from models.training.learner import make_learner
+from models.training.loading import make_loader
 from models.training.networks import build_network
+from models.training.processes import Processes
+from models.training.run import train
 
 CPU = torch.device("cpu")
+ALONE = Processes(CPU)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,11 @@ def run(options, prepared):
     return prepared.run("learner", 1)
 
 
-def test_a_run_is_the_four_files(run):
-    assert {file.name for file in run.iterdir()} == {"config.json", "model.safetensors", "history.csv", "valid.parquet"}
+FILES = {"config.json", "model.safetensors", "history.csv", "history.png", "valid.parquet"}
+
+
+def test_a_run_is_the_five_files(run):
+    assert {file.name for file in run.iterdir()} == FILES
 
 
 def test_out_of_fold_predictions_are_of_the_folds_patients_alone(run, prepared):
@@ -49,7 +53,9 @@ def test_out_of_fold_predictions_are_of_the_folds_patients_alone(run, prepared):
 
 def test_history_holds_an_epoch_a_row_and_the_best_one_is_kept(run):
     history = pd.read_csv(run / "history.csv")
-    assert list(history.columns) == ["epoch", "train_loss", "valid_loss"]
+    by_label = [f"log_loss_{label}" for label in LABELS]
+    assert list(history.columns) == ["epoch", "train_loss", "valid_loss", *by_label, "learning_rate"]
+    np.testing.assert_allclose(np.average(history[by_label], axis=1, weights=METRIC_WEIGHTS), history["valid_loss"])
     assert list(history["epoch"]) == [1, 2]
     results = json.loads((run / "config.json").read_text())["results"]
     assert results["best_epoch"] == history["epoch"][history["valid_loss"].idxmin()]
@@ -105,8 +111,10 @@ def test_a_batch_larger_than_the_fold_is_refused(options):
         train(replace(options, config=replace(options.config, name="large", batch_size=5000)))
 
 
-def test_a_loss_that_is_never_finite_is_said_so(options):
-    with pytest.raises(InputError, match=r"not finite after any epoch; lower --max-lr 1e\+30"):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_slices(options):
+    with pytest.raises(
+        InputError, match=r"not finite in epoch 1, step \d+, .* slices ID_\w+, .*; lower --max-lr 1e\+30"
+    ):
         train(replace(options, config=replace(options.config, name="diverged", max_lr=1e30, epochs=1)))
 
 
@@ -116,14 +124,7 @@ def test_one_cycle_reaches_the_optimizer(options, prepared, name):
     config = replace(options.config, optimizer=name, batch_size=16, weight_decay=0.02)
     slices, _ = split_fold(prepared, 0, skip_low_information=False)
     loader = make_loader(SliceDataset(slices.head(64), prepared, config, augment="none"), 16, 0, shuffle_seed=0)
-    learner = Learner(
-        DataLoaders(loader, loader, device=CPU),
-        build_network(config),
-        loss_func=WeightedLogLoss(),
-        opt_func=optimizer(config),
-        wd=config.weight_decay,
-        cbs=[EpochSeed()],
-    )
+    learner = make_learner(build_network(config), loader, loader, config, ALONE, [])
     with learner.no_bar(), learner.no_logging():
         learner.fit_one_cycle(2, 1e-3)
     (group,) = learner.opt.opt.param_groups
@@ -155,7 +156,7 @@ def test_predictions_keep_the_order_of_the_loader(options, prepared):
     slices, _ = split_fold(prepared, 0, skip_low_information=False)
     network = build_network(options.config)
     forward, backward = (
-        predict(network, make_loader(SliceDataset(table, prepared, options.config, "none"), 8, 0), CPU, "fp32", "")
+        predict(network, make_loader(SliceDataset(table, prepared, options.config, "none"), 8, 0), ALONE, "fp32", "")
         for table in (slices.head(20), slices.head(20)[::-1])
     )
     np.testing.assert_allclose(forward, backward[::-1], rtol=1e-5, atol=1e-6)

@@ -1,0 +1,160 @@
+"""Datasets -> batches: the order of the samples, the loader's processes, and what is said when one fails."""
+
+import math
+import os
+import re
+import shutil
+import signal
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from models.errors import InputError
+from models.training.processes import Processes
+
+
+class ShuffledBatches(Sampler):
+    """The batches of an epoch, shuffled by (seed, epoch), as lists of keys (epoch, row) for a SliceDataset.
+
+    All batches are whole. Of each this gives the share of one of `count` processes. The first `start` batches are left
+    out, for a run that goes on in the middle of an epoch; the length stays the epoch's.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int, rank: int = 0, count: int = 1) -> None:
+        self.length, self.batch_size, self.seed, self.rank, self.count = length, batch_size, seed, rank, count
+        self.epoch, self.start = 0, 0
+
+    def __len__(self) -> int:
+        return self.length // self.batch_size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for rows in self.rows()[self.start :, self.rank :: self.count]:
+            yield [(self.epoch, int(row)) for row in rows]
+
+    def rows(self) -> np.ndarray:
+        """The rows of the epoch's batches, those of all processes, (batches, batch_size)."""
+        rows = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        return rows[: len(self) * self.batch_size].reshape(-1, self.batch_size)
+
+
+class OrderedBatches(Sampler):
+    """All rows in order, as lists of keys (0, row); one of `count` processes has a stretch of them."""
+
+    start = 0
+
+    def __init__(self, length: int, batch_size: int, rank: int = 0, count: int = 1) -> None:
+        self.stretch = np.array_split(np.arange(length), count)[rank]
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.stretch) / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for first in range(0, len(self.stretch), self.batch_size):
+            yield [(0, int(row)) for row in self.stretch[first : first + self.batch_size]]
+
+
+class WatchedDataset(Dataset):
+    """A dataset that notes which row each loader process reads, so that the death of one can be explained."""
+
+    def __init__(self, dataset: Dataset, image_ids: Sequence[str], workers: int) -> None:
+        self.dataset, self.image_ids = dataset, image_ids
+        self.reading = torch.zeros((workers, 2), dtype=torch.int64).share_memory_()  # (process id, row)
+        self.closing = torch.zeros((), dtype=torch.bool).share_memory_()
+        weakref.finalize(self, self.closing.fill_, True)  # at the latest when this process ends
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        if worker := get_worker_info():
+            self.reading[worker.id] = torch.tensor([torch.multiprocessing.current_process().pid, key[1]])
+        return self.dataset[key]
+
+    def read_by(self, process: int) -> str | None:
+        """The `image_id` that a loader process has begun to read last."""
+        rows = self.reading[self.reading[:, 0] == process, 1]
+        return str(self.image_ids[int(rows[0])]) if len(rows) else None
+
+
+def make_loader(
+    dataset: Dataset,
+    batch_size: int,
+    workers: int,
+    shuffle_seed: int | None = None,
+    image_ids: Sequence[str] | None = None,
+    processes: Processes | None = None,
+) -> DataLoader:
+    """Batches of a dataset; with a `shuffle_seed` they are shuffled, and the incomplete last one is dropped.
+
+    `image_ids` names the rows of the dataset in messages. Of several `processes` each gets its share: of every batch
+    where they are shuffled, of the whole where they are not.
+    """
+    share = (processes.rank, processes.count) if processes else (0, 1)
+    batches = (
+        OrderedBatches(len(dataset), batch_size, *share)
+        if shuffle_seed is None
+        else ShuffledBatches(len(dataset), batch_size, shuffle_seed, *share)
+    )
+    return DataLoader(
+        WatchedDataset(dataset, range(len(dataset)) if image_ids is None else list(image_ids), workers),
+        batch_sampler=batches,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        worker_init_fn=_start_worker,
+        # A loader draws a seed for its processes. From torch's own generator it would change the network's dropout.
+        generator=torch.Generator(),
+    )
+
+
+@contextmanager
+def explained(*loaders: DataLoader) -> Iterator[None]:
+    """Raise an InputError of one line for what fails in a loader or its processes within the block."""
+    try:
+        yield
+    except InputError as error:
+        # Loader processes send their whole traceback as the message, fastai puts the callback's name before it.
+        text = str(error).strip().splitlines()[-1].strip()
+        raise InputError(text.removeprefix(f"{InputError.__module__}.InputError: ")) from error
+    except RuntimeError as error:
+        if not re.search(r"DataLoader worker \(pid|shared memory", str(error)):
+            raise
+        raise InputError(_explain_death(str(error), loaders)) from error
+
+
+def _explain_death(message: str, loaders: Sequence[DataLoader]) -> str:
+    listed = re.search(r"\(pid(?:\(s\))? ([\d, ]+)\)", message)
+    processes = [int(number) for number in listed[1].split(",")] if listed else []
+    names = [loader.dataset.read_by(process) for loader in loaders for process in processes]
+    slices = ", ".join(name for name in names if name) or "not known"
+    by_signal = re.search(r"killed by signal: ([\w ]+)", message)
+    return (
+        f"a loader process has died{f' ({by_signal[1]})' if by_signal else ''}; it was reading slice {slices}; "
+        f"{free_memory()}; give it more memory, or start fewer of them with --workers"
+    )
+
+
+def free_memory() -> str:
+    """What is left of memory and of shared memory, through which loader processes hand over their batches."""
+    parts, meminfo, shared = [], Path("/proc/meminfo"), Path("/dev/shm")
+    if meminfo.is_file() and (found := re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())):
+        parts.append(f"{int(found[1]) / 2**20:.1f} GiB of memory free")
+    if shared.is_dir():
+        parts.append(f"{shutil.disk_usage(shared).free / 2**30:.1f} GiB of shared memory (/dev/shm) free")
+    return ", ".join(parts) or "free memory not known"
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # a loader process is one thread; OpenCV's pool would fight over the cores
+    # A terminal and Slurm signal the whole group. The main process decides when to stop, and needs its loaders until
+    # it has saved; it sends them SIGTERM itself when it ends.
+    closing = get_worker_info().dataset.closing
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if closing else None)

@@ -1,0 +1,132 @@
+"""The processes of one command: a single one, or those that torchrun has started, each with a device of its own."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import distributed, nn
+
+from models.errors import InputError
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """How many there are, which one this is, and its device. All run the same lines; the main one writes the files."""
+
+    device: torch.device
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum of a tensor over all processes."""
+        total = values.to(self.device, copy=True)
+        if self.count > 1:
+            distributed.all_reduce(total)
+        return total
+
+    def largest(self, value: int) -> int:
+        """The largest of the numbers of all processes."""
+        return max(self.gather(value))
+
+    def gather(self, item: Result) -> list[Result]:
+        """The items of all processes in their order, in each of them."""
+        items: list[Result | None] = [item]
+        if self.count > 1:
+            items = [None] * self.count
+            distributed.all_gather_object(items, item)
+        return items
+
+    def main_first(self, function: Callable[[], Result]) -> Result:
+        """Call a function in the main process, then in the others; all end if the main one raises InputError."""
+        if self.is_main:
+            results = []
+            self.on_main(lambda: results.append(function()))
+            return results[0]
+        self.on_main(function)
+        return function()
+
+    def on_main(self, function: Callable[[], Result]) -> Result:
+        """Call a function in the main process alone; all get its result, or end with its InputError."""
+        result, error = None, None
+        if self.is_main:
+            try:
+                result = function()
+            except InputError as caught:
+                error = caught
+        if self.count > 1:
+            (result, message), *_ = self.gather((result, None if error is None else str(error)))
+            if message is not None and not self.is_main:
+                raise SystemExit(1)  # the main process says why
+        if error is not None:
+            raise error
+        return result
+
+    def wait(self) -> None:
+        """Go on when all have come here."""
+        if self.count > 1:
+            distributed.barrier()
+
+    def together(self, network: nn.Module) -> nn.Module:
+        """A network whose gradients are the mean over the processes; on CUDA they share batch statistics, too.
+
+        All start with the weights of the main process. The network itself stays what it was, under the same names.
+        """
+        if self.count == 1:
+            return network
+        devices = None
+        if self.device.type == "cuda":  # torch has no such batch norm for CPUs
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            devices = [self.device.index]
+        return nn.parallel.DistributedDataParallel(network, device_ids=devices)
+
+    def share_statistics(self, network: nn.Module) -> None:
+        """Give all processes the running batch-norm statistics of the main one."""
+        if self.count > 1:
+            for buffer in network.buffers():
+                distributed.broadcast(buffer, src=0)
+
+
+@contextmanager
+def started_processes(device: str) -> Iterator[Processes]:
+    """The processes that torchrun has started (DistributedDataParallel's: gloo on CPUs, else NCCL), or this one alone.
+
+    What the others print is left out: all say the same.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Processes(choose_device(device))
+        return
+    from accelerate import PartialState  # a second, for those who need it
+
+    state = PartialState(cpu=choose_device(device).type == "cpu")
+    with contextlib.ExitStack() as stack:
+        if not state.is_main_process:
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        yield Processes(state.device, state.process_index, state.num_processes)
+    distributed.destroy_process_group()
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" is the first CUDA device, else Apple's, else the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def count_workers(workers: int, device: torch.device) -> int:
+    """Loader processes for a `Machine.workers` of -1: none on a CPU, else one a core, at most 8 a device."""
+    if workers >= 0:
+        return workers
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return 0 if device.type == "cpu" else max(1, min(cores, 8))

@@ -1,0 +1,87 @@
+"""Checkpoints of a run that is not finished: safetensors for the tensors, JSON for the rest, the last two kept.
+
+checkpoint_<number>.safetensors is written, flushed to disk and renamed before checkpoint_<number>.json, which holds
+its sha256: a process that is killed in between leaves no checkpoint that looks whole.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from models.config import TrainConfig
+from models.errors import InputError
+from models.paths import damaged, hash_file, read_json, write_json
+from models.training.checkpoint import differences, read_weights, write_tensors
+
+KEPT = 2
+
+
+class Checkpoint(NamedTuple):
+    """Everything that a run needs to go on as if it had not been away."""
+
+    tensors: dict[str, torch.Tensor]
+    state: dict[str, Any]
+
+
+def write_checkpoint(folder: Path, config: TrainConfig, checkpoint: Checkpoint) -> None:
+    """Write the next checkpoint of a run and delete all but the last two. Raises InputError if the disk is full."""
+    number = max(_numbers(folder), default=0) + 1
+    path = _tensors(folder, number)
+    write_tensors(path, checkpoint.tensors)
+    description = {"config": config.to_json(), "tensors_sha256": hash_file(path), "state": checkpoint.state}
+    write_json(path.with_suffix(".json"), description)
+    for old in _numbers(folder) - set(sorted(_whole_numbers(folder))[-KEPT:]):
+        _delete(folder, old)
+
+
+def read_checkpoint(folder: Path, config: TrainConfig) -> Checkpoint | None:
+    """The last checkpoint that is whole, or None; damaged ones are named in a warning and deleted.
+
+    Raises InputError if it is one of another configuration.
+    """
+    for number in sorted(_whole_numbers(folder), reverse=True):
+        try:
+            description, tensors = _read(_tensors(folder, number))
+        except InputError:
+            print(f"warning: {_tensors(folder, number)} or its .json is damaged; going on from the checkpoint before")
+            _delete(folder, number)
+            continue
+        if different := differences(config, TrainConfig.from_json(description["config"])):
+            raise InputError(
+                f"{folder} was begun with {', '.join(different)}; delete it, or write this run elsewhere with --name"
+            )
+        return Checkpoint(tensors, description["state"])
+    return None
+
+
+def delete_checkpoints(folder: Path) -> None:
+    for number in _numbers(folder):
+        _delete(folder, number)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    repair = "the same command"
+    description = read_json(path.with_suffix(".json"), repair)
+    if not path.is_file() or hash_file(path) != description["tensors_sha256"]:
+        raise damaged(path, repair)
+    return description, read_weights(path)
+
+
+def _tensors(folder: Path, number: int) -> Path:
+    return folder / f"checkpoint_{number:06d}.safetensors"
+
+
+def _numbers(folder: Path, suffix: str = "*") -> set[int]:
+    names = (re.fullmatch(r"checkpoint_(\d+)", path.stem) for path in folder.glob(f"checkpoint_*.{suffix}"))
+    return {int(name[1]) for name in names if name}
+
+
+def _whole_numbers(folder: Path) -> set[int]:
+    return _numbers(folder, "json")  # written last
+
+
+def _delete(folder: Path, number: int) -> None:
+    for suffix in (".json", ".safetensors"):  # first what makes it a checkpoint
+        _tensors(folder, number).with_suffix(suffix).unlink(missing_ok=True)

@@ -1,0 +1,159 @@
+"""One run: the slices of a fold -> runs/<name>/fold<k>/."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from models.cli import command
+from models.config import TrainConfig, TrainOptions
+from models.errors import InputError
+from models.labels import LABELS
+from models.paths import Work, only_process, remove_temporaries, require_writable, write_csv, write_parquet
+from models.preprocessing.folds import label_shares
+from models.training.callbacks import History
+from models.training.checkpoint import differences, read_run, save_config, save_weights
+from models.training.dataset import SliceDataset, split_fold
+from models.training.evaluation import predict, prediction_table
+from models.training.history import write_history_picture
+from models.training.learner import find_learning_rate, fit
+from models.training.loading import make_loader
+from models.training.networks import HemorrhageNetwork, build_network, load_initial_weights
+from models.training.processes import Processes, count_workers, started_processes
+from models.training.resume import delete_checkpoints
+from models.training.scoring import WEIGHTED, label_table
+from models.training.stopping import Interrupted, Stop, same_command, stop_signals
+
+
+def main(config: TrainConfig) -> None:
+    """The command line of a training script: every field of its configuration, the fold and the machine."""
+    command(train, TrainOptions(config))
+
+
+def train(options: TrainOptions) -> None:
+    """Train a fold and write config.json, model.safetensors, history.csv, history.png and valid.parquet.
+
+    A finished run is left alone, one that was cut short goes on at its last checkpoint. Ctrl-C and SIGTERM save and
+    end the process. Raises InputError for what the command line or the cache has wrong, before any work, and if
+    another process trains this fold.
+    """
+    folder = options.folder
+    with started_processes(options.machine.device) as processes, stop_signals() as stop, ExitStack() as held:
+        try:
+            if not options.find_lr and processes.on_main(lambda: is_finished(folder, options.config)):
+                return
+            processes.on_main(lambda: held.enter_context(only_training(folder)))
+            if not options.find_lr and processes.on_main(lambda: is_finished(folder, options.config)):  # by now
+                return
+            train_fold(folder, options, processes, stop)
+        except Interrupted as interrupted:
+            print(f"{folder}: stopped by {interrupted}, all steps are saved; go on with: {same_command()}")
+            raise SystemExit(128 + interrupted.number) from None
+
+
+@contextmanager
+def only_training(folder: Path) -> Iterator[None]:
+    """Hold the lock of a fold. Raises InputError if another training has it, or the folder cannot be written to."""
+    require_writable(folder)
+    # Beside the folder, not in it: a lock must never be deleted, and a finished run is its files and nothing else.
+    lock = folder.parent / f".{folder.name}.lock"
+    with only_process(lock, "training", lock.with_suffix(".holder"), folder):
+        remove_temporaries(folder)  # of a run that was killed
+        yield
+
+
+def train_fold(folder: Path, options: TrainOptions, processes: Processes, stop: Stop) -> None:
+    fold = processes.main_first(lambda: load_fold(options, processes))
+    network = start_network(options.config, processes)
+    where = f"{processes.count} x {processes.device.type}" if processes.count > 1 else processes.device
+    counts = f"{len(fold.train_slices):,} slices to train on, {len(fold.valid_slices):,} to validate on"
+    print(f"{folder}: {counts}, on {where}")
+    if options.find_lr:
+        find_learning_rate(network, fold.train, options, processes)
+        return
+    history = fit(network, fold.train, fold.valid, options, processes, stop)
+    probability = predict(network, fold.valid, processes, options.config.precision, "out-of-fold predictions")
+    processes.on_main(lambda: write_results(folder, options, fold, network, history, probability))
+
+
+def start_network(config: TrainConfig, processes: Processes) -> HemorrhageNetwork:
+    """The network with the weights that it starts from, the same in each process, and random numbers of its own."""
+    torch.manual_seed(config.seed)
+    network = build_network(config)
+    processes.on_main(lambda: load_initial_weights(network, config))  # the others get them when the training starts
+    if not processes.is_main:
+        torch.manual_seed(config.seed + processes.rank)  # for a dropout of its own
+    return network
+
+
+class Fold(NamedTuple):
+    """The slices of a fold, and their batches."""
+
+    train_slices: pd.DataFrame
+    valid_slices: pd.DataFrame
+    train: DataLoader
+    valid: DataLoader
+
+
+def load_fold(options: TrainOptions, processes: Processes) -> Fold:
+    """Raises InputError if the cache lacks the fold or the image size, or a batch is larger than the fold."""
+    config, work = options.config, Work(options.machine.work)
+    train_slices, valid_slices = split_fold(work, options.fold, config.skip_low_information)
+    if len(train_slices) < config.batch_size or valid_slices.empty:
+        raise InputError(
+            f"fold {options.fold} has {len(train_slices)} slices to train on and {len(valid_slices)} to validate on; "
+            f"add studies, or lower --batch-size {config.batch_size}"
+        )
+    if config.batch_size < processes.count:
+        raise InputError(f"--batch-size {config.batch_size} cannot be divided among {processes.count} processes")
+    workers = count_workers(options.machine.workers, processes.device)
+    train_set = SliceDataset(train_slices, work, config, config.augment)
+    valid_set = SliceDataset(valid_slices, work, config, augment="none")
+    return Fold(
+        train_slices,
+        valid_slices,
+        make_loader(train_set, config.batch_size, workers, config.seed, train_slices["image_id"], processes),
+        make_loader(valid_set, config.batch_size, workers, None, valid_slices["image_id"], processes),
+    )
+
+
+def write_results(
+    folder: Path, options: TrainOptions, fold: Fold, network: nn.Module, history: History, probability: np.ndarray
+) -> None:
+    """Write the files of a finished run, config.json last, delete its checkpoints and print its scores."""
+    table = label_table(fold.valid_slices[list(LABELS)].to_numpy(), probability)
+    epochs = pd.DataFrame(history.rows)
+    own, baseline = table.loc[WEIGHTED, ["log loss", "prior's"]]
+    save_weights(folder, network)
+    write_csv(folder / "history.csv", epochs)
+    write_history_picture(folder / "history.png", epochs, history.best_epoch, baseline)
+    write_parquet(folder / "valid.parquet", prediction_table(fold.valid_slices["image_id"], probability))
+    shares = label_shares(fold.train_slices).to_dict()
+    results = {"weighted_log_loss": float(own), "best_epoch": history.best_epoch, "prevalence": shares}
+    save_config(folder, options.config, options.fold, results)
+    delete_checkpoints(folder)
+    print(table.to_string(float_format="{:.4f}".format, na_rep=""))
+    print(
+        f"{folder}: weighted log loss {own:.4f} (the prior's is {baseline:.4f}), "
+        f"epoch {history.best_epoch} of {options.config.epochs}"
+    )
+
+
+def is_finished(folder: Path, config: TrainConfig) -> bool:
+    """Whether a run of this configuration lies in `folder`. Raises InputError if another configuration's does."""
+    previous = read_run(folder)
+    if previous is None:
+        return False
+    if different := differences(config, previous.config):
+        raise InputError(
+            f"{folder} was trained with {', '.join(different)}; delete it, or write this run elsewhere with --name"
+        )
+    print(f"{folder} is finished; delete it to train it again")
+    delete_checkpoints(folder)  # a kill may have come between the last file and this
+    return True

@@ -1,0 +1,65 @@
+"""Ctrl-C and SIGTERM: noted while a run can still save itself, obeyed at once otherwise."""
+
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the second is what Slurm, Kaggle and Docker send before they kill
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was told to stop; not an Exception, so that nothing on the way up takes it for an error."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class Stop:
+    """Whether the process has been told to stop."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None  # of the signal
+        self.at_once = True
+
+    def notice(self, number: int, _: object) -> None:
+        """Handle a signal: note the first one while the run is to save itself, else raise Interrupted."""
+        if self.at_once or self.number is not None:
+            raise Interrupted(number)
+        self.number = number
+
+    @contextmanager
+    def after_saving(self) -> Iterator[None]:
+        """Within the block a first signal is only noted; whoever finds it saves and raises Interrupted."""
+        self.at_once = False
+        try:
+            yield
+        finally:
+            self.at_once = True
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """Within the block Ctrl-C and SIGTERM go to the Stop that it yields. Only the main thread can receive signals."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, stop.notice) for number in SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def same_command() -> str:
+    """The command line of this process, to be typed again."""
+    count = os.environ.get("LOCAL_WORLD_SIZE")  # set by torchrun
+    launcher = ["torchrun", "--nproc-per-node", count] if count else [Path(sys.executable).name]
+    return shlex.join([*launcher, *sys.argv])

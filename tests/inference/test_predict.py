@@ -1,0 +1,134 @@
+"""Laws of an interrupted inference: what is predicted is kept, and the same command ends with the same bytes."""
+
+import os
+import random
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from models.config import Machine, TrainOptions
+from models.errors import InputError
+from models.inference import predict as module
+from models.inference.parts import Parts
+from models.inference.predict import InferOptions, infer
+from models.train_small import CONFIG
+from models.training.run import train
+
+
+@pytest.fixture(scope="module")
+def options(prepared) -> InferOptions:
+    machine = Machine(work=prepared.root, device="cpu")
+    train(TrainOptions(replace(CONFIG, name="predicted", epochs=1), machine=machine))
+    return InferOptions("predicted", batch_size=16, tta="flip", machine=machine)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(options, prepared) -> bytes:
+    output = prepared.run("predicted", 0) / "test.parquet"
+    infer(options)
+    content = output.read_bytes()
+    output.unlink()
+    return content
+
+
+@pytest.fixture
+def own(options, undisturbed, prepared, tmp_path) -> tuple[InferOptions, Path]:
+    """Options whose predictions go to a working folder of their own, and the file that they will be in."""
+    (tmp_path / "cache").symlink_to(prepared.cache)
+    weights = prepared.run("predicted", 0)
+    machine = replace(options.machine, work=tmp_path)
+    output = tmp_path / "runs" / "predicted" / "fold0" / "test.parquet"
+    return replace(options, weights=weights, machine=machine, checkpoint_minutes=0), output
+
+
+def stop_after(monkeypatch, batches: int, act) -> None:
+    """Do something when so many batches have been predicted."""
+    original = module.predict_batches
+
+    def some(*arguments):
+        for number, probability in enumerate(original(*arguments), start=1):
+            yield probability
+            if number == batches:
+                act()
+
+    monkeypatch.setattr(module, "predict_batches", some)
+
+
+def fail() -> None:
+    raise OSError("the machine went away")
+
+
+@pytest.mark.parametrize("batches", [1, 5, 11])
+def test_an_inference_that_is_cut_short_goes_on_to_the_same_bytes(own, undisturbed, monkeypatch, batches, capsys):
+    options, output = own
+    with monkeypatch.context() as patch:
+        stop_after(patch, batches, fail)
+        with pytest.raises(OSError, match="went away"):
+            infer(options)
+    assert not output.exists()
+    assert len(list(output.with_suffix(".parts").iterdir())) == batches
+    infer(options)
+    assert f"{183 - 16 * batches} of 183 slices to predict" in capsys.readouterr().out
+    assert output.read_bytes() == undisturbed
+    assert {path.name for path in output.parent.iterdir()} == {output.name}
+
+
+def test_a_signal_saves_what_is_predicted_and_names_the_command(own, undisturbed, monkeypatch, capsys):
+    options, output = own
+    options = replace(options, checkpoint_minutes=60)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit) as caught:
+            infer(options)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM, what is predicted is saved; go on with: python" in capsys.readouterr().out
+    assert len(list(output.with_suffix(".parts").iterdir())) == 1
+    infer(options)
+    assert output.read_bytes() == undisturbed
+
+
+def test_a_damaged_part_is_named_and_predicted_again(own, undisturbed, monkeypatch, capsys):
+    options, output = own
+    with monkeypatch.context() as patch:
+        stop_after(patch, 6, fail)
+        with pytest.raises(OSError, match="went away"):
+            infer(options)
+    part = random.Random(0).choice(sorted(output.with_suffix(".parts").iterdir()))
+    part.write_bytes(part.read_bytes()[:1000])
+    infer(options)
+    assert f"warning: {part} is damaged; its slices are predicted again" in capsys.readouterr().out
+    predictions = pd.read_parquet(output)
+    pd.testing.assert_frame_equal(predictions, read(undisturbed, output.parent), rtol=1e-5)
+
+
+def read(content: bytes, folder: Path) -> pd.DataFrame:
+    (folder / "expected.parquet").write_bytes(content)
+    return pd.read_parquet(folder / "expected.parquet")
+
+
+def test_parts_that_were_made_in_another_way_are_refused(own, monkeypatch):
+    options, _ = own
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2, fail)
+        with pytest.raises(OSError, match="went away"):
+            infer(options)
+    with pytest.raises(InputError, match="was made with tta flip, not d4; delete it to make it anew"):
+        infer(replace(options, tta="d4"))
+
+
+def test_a_second_inference_of_the_same_file_is_refused(own):
+    options, output = own
+    message = rf"another inference \(process {os.getpid()} on .*\) works in .*test.parquet"
+    with module.only_inference(output), pytest.raises(InputError, match=message):
+        infer(options)
+
+
+def test_parts_are_only_those_of_their_file(tmp_path):
+    parts = Parts(tmp_path / "test.parquet", {})
+    assert parts.read().empty
+    shutil.rmtree(tmp_path)
+    parts.delete()  # of what never was

@@ -1,0 +1,150 @@
+"""Laws of the benchmarks: a ratio above 1 is always good news, and the table says of what it was measured."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib import import_module
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+FOLDER = REPOSITORY / "benchmarks"
+SCRIPTS = {path.stem for path in FOLDER.glob("*.py")}
+FAKE = """
+import os
+
+def rows(data):
+    return [{"name": f"of process {os.getpid()}", "ours": 1.0, "peer": 2.0, "unit": data.name, "ratio": 2.0}]
+"""
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Imports a script of the folder, as it is imported when it stands first on the path."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(FOLDER)
+    yield import_module
+    for name in set(sys.modules) - before & SCRIPTS:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("ours", "peer", "unit", "ratio"),
+    [
+        (1, 2, "ms a slice", 2),
+        (2, 1, "ms a slice", 0.5),
+        (1, 2, "ms a step", 2),
+        (2, 1, "slices/s", 2),
+        (1, 2, "slices/s", 0.5),
+    ],
+)
+def test_a_ratio_above_1_means_that_ours_is_better(benchmark, ours, peer, unit, ratio):
+    row = benchmark("comparison").row("name", ours, peer, unit)
+    assert row == {"name": "name", "ours": ours, "peer": peer, "unit": unit, "ratio": ratio}
+
+
+def test_all_take_a_turn_in_every_round_and_the_first_rounds_are_left_out(benchmark):
+    turns, times = [], {"ours": iter([90, 3, 1, 2]), "peer": iter([80, 10, 30, 20])}
+
+    def measure(name):
+        turns.append(name)
+        return next(times[name])
+
+    measures = {name: lambda name=name: measure(name) for name in times}
+    assert benchmark("comparison").take_turns(measures, rounds=3, warm_up=1) == {"ours": 2, "peer": 20}
+    rounds = list(zip(turns[::2], turns[1::2], strict=True))
+    assert all(sorted(names) == ["ours", "peer"] for names in rounds)
+    assert len(set(rounds)) == 2  # orders
+
+
+def test_the_table_has_a_line_a_row_with_its_numbers(benchmark):
+    comparison = benchmark("comparison")
+    lines = comparison.table([comparison.row("d4_vs_ttach", 10, 12.5, "ms a slice")]).splitlines()
+    assert len(lines) == 2
+    assert lines[1].split() == ["d4_vs_ttach", "10.00", "12.50", "ms", "a", "slice", "1.25"]
+
+
+def test_the_data_are_those_of_the_environment_or_a_phantom(benchmark, monkeypatch):
+    comparison = benchmark("comparison")
+    monkeypatch.delenv("RSNA_DATA", raising=False)
+    assert comparison.BenchmarkOptions().data is None
+    monkeypatch.setenv("RSNA_DATA", "somewhere")
+    assert comparison.BenchmarkOptions().data == Path("somewhere")
+
+
+@pytest.fixture
+def results(benchmark, monkeypatch, tmp_path, capsys):
+    """What is written by a run of two made-up benchmarks, and what it prints."""
+    run = benchmark("run")
+    for name in ("fake_one", "fake_two"):
+        (tmp_path / f"{name}.py").write_text(FAKE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(run, "BENCHMARKS", ("fake_one", "fake_two"))
+    monkeypatch.setattr(run, "RESULTS", tmp_path / "results.json")
+    run.main(run.RunOptions(data=tmp_path))
+    return json.loads((tmp_path / "results.json").read_text()), capsys.readouterr().out
+
+
+def test_results_tell_machine_commit_and_data(results, tmp_path):
+    written, printed = results
+    assert set(written) == {"machine", "commit", "data", "rows"}
+    assert set(written["machine"]) == {"cpu", "cores", "gpu", "python", "torch"}
+    assert written["machine"]["cores"] == os.cpu_count()
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", written["commit"])
+    assert written["data"] == f"slices of {tmp_path.name}"
+    assert str(tmp_path.parent) not in json.dumps(written)
+    for row in written["rows"]:
+        assert set(row) == {"name", "ours", "peer", "unit", "ratio"}
+        assert row["name"] in printed
+
+
+def test_each_benchmark_has_a_process_of_its_own(results):
+    names = [row["name"] for row in results[0]["rows"]]
+    assert len({*names, f"of process {os.getpid()}"}) == 3
+
+
+def test_some_benchmarks_are_printed_and_not_written(benchmark, monkeypatch, tmp_path, capsys):
+    run = benchmark("run")
+    (tmp_path / "fake_one.py").write_text(FAKE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(run, "RESULTS", tmp_path / "results.json")
+    run.main(run.RunOptions(data=tmp_path, only=("fake_one",)))
+    assert "of process" in capsys.readouterr().out
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_every_script_is_part_of_the_run(benchmark):
+    assert set(benchmark("run").BENCHMARKS) == SCRIPTS - {"run", "comparison"}
+    for name in SCRIPTS - {"run", "comparison"}:
+        text = (FOLDER / f"{name}.py").read_text()
+        assert re.search(r"^def rows\(", text, flags=re.MULTILINE)
+        assert f"python benchmarks/{name}.py" in text
+
+
+def test_no_script_hides_a_library():
+    """The folder of a script that is run is first on the path."""
+    assert not SCRIPTS & {*sys.stdlib_module_names, *packages_distributions()}
+
+
+def test_without_a_gpu_training_is_left_out_with_a_line(benchmark, monkeypatch, capsys):
+    training = benchmark("training")
+    monkeypatch.setattr(training.torch.cuda, "is_available", lambda: False)
+    assert training.rows(None) == []
+    assert capsys.readouterr().out == "training: left out, this machine has no CUDA device\n"
+
+
+def test_training_is_measured_beside_a_batch_in_memory(phantom, tmp_path):
+    flags = ["--data", phantom, "--presets", "small", "--steps", "3", "--rounds", "1", "--device", "cpu"]
+    result = subprocess.run(
+        [sys.executable, FOLDER / "training.py", *flags], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    name, size, batch, precision, real, synthetic, ratio = result.stdout.splitlines()[-1].split()
+    assert (name, size, batch, precision) == ("small", "64", "16", "fp16")
+    assert float(real) > 0
+    assert float(ratio) == pytest.approx(float(real) / float(synthetic), abs=0.02)
+    assert list(tmp_path.iterdir()) == []

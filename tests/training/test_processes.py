@@ -1,0 +1,133 @@
+"""Laws of several processes: they do what one does, each its share, and one of them writes."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from models.inference.predictions import read_predictions
+from models.paths import Work
+from models.training.checkpoint import read_weights
+from models.training.loading import OrderedBatches, ShuffledBatches
+
+SCRIPT = Path(__file__).with_name("together.py")
+REPOSITORY = SCRIPT.parent.parent.parent
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+TRAIN = ("--device", "cpu")
+SECONDS = 180
+
+
+@pytest.mark.parametrize(("batch_size", "count"), [(12, 2), (15, 2), (7, 3), (8, 8)])
+def test_processes_divide_every_shuffled_batch(batch_size, count):
+    whole = ShuffledBatches(100, batch_size, seed=1)
+    shares = [ShuffledBatches(100, batch_size, 1, rank, count) for rank in range(count)]
+    whole.epoch = 3
+    for share in shares:
+        share.epoch = 3
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert sorted(batch) == sorted(key for part in parts for key in part)
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize(("length", "count"), [(100, 2), (101, 3), (3, 8)])
+def test_processes_divide_what_is_in_order_into_stretches(length, count):
+    rows = [row for rank in range(count) for batch in OrderedBatches(length, 16, rank, count) for _, row in batch]
+    assert rows == list(range(length))
+
+
+def test_an_epoch_that_starts_in_its_middle_goes_on_with_the_same_batches():
+    batches = ShuffledBatches(100, 12, seed=0)
+    whole = list(batches)
+    batches.start = 5
+    assert list(batches) == whole[5:]
+    assert len(batches) == len(whole) == 8
+
+
+def run(work: Path, cache: Path, *launcher: str, words: tuple[str, ...] = TRAIN) -> subprocess.Popen:
+    work.mkdir(exist_ok=True)
+    if not (work / "cache").exists():
+        (work / "cache").symlink_to(cache)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "RSNA_WORK": str(work)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([sys.executable, *launcher, str(SCRIPT), *words], env=environment, **pipes)
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.fixture(scope="module")
+def both(prepared, tmp_path_factory) -> dict[str, tuple[Path, str]]:
+    """The folder and the output of a run of one process and of one of two."""
+    runs = {}
+    for name, launcher in (("one", ()), ("two", TWO)):
+        work = tmp_path_factory.mktemp(name)
+        runs[name] = work, finish(run(work, prepared.cache, *launcher))
+        finish(run(work, prepared.cache, *launcher, words=("infer",)))
+    return runs
+
+
+def folder(work: Path) -> Path:
+    return Work(work).run("together", 0)
+
+
+def test_two_processes_see_the_samples_of_one(both):
+    def samples(work):
+        return [pd.read_csv(path, header=None) for path in sorted(work.glob("samples_*.csv"))]
+
+    (one,), two = samples(both["one"][0]), samples(both["two"][0])
+    assert len(two) == 2
+    assert abs(len(two[0]) - len(two[1])) <= len(one) / 10
+    columns = list(one.columns)
+    pd.testing.assert_frame_equal(
+        pd.concat(two).sort_values(columns, ignore_index=True), one.sort_values(columns, ignore_index=True)
+    )
+
+
+def test_two_processes_end_with_the_weights_history_and_predictions_of_one(both):
+    one, two = (folder(work) for work, _ in both.values())
+    assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
+    weights = [read_weights(run / "model.safetensors") for run in (one, two)]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-5)
+    histories = [pd.read_csv(run / "history.csv") for run in (one, two)]
+    pd.testing.assert_frame_equal(*histories, rtol=1e-4)
+    for file in ("valid.parquet", "test.parquet"):
+        tables = [read_predictions(run / file, "") for run in (one, two)]
+        assert list(tables[0].index) == list(tables[1].index)
+        np.testing.assert_allclose(tables[1], tables[0], atol=1e-5)
+
+
+def test_only_the_main_process_speaks(both):
+    lines = [line for line in both["two"][1].splitlines() if "slices to train on" in line]
+    assert len(lines) == 1
+    assert "on 2 x cpu" in lines[0]
+
+
+def test_an_error_before_the_training_is_said_once(prepared, tmp_path):
+    process = run(tmp_path / "work", prepared.cache, *TWO, words=(*TRAIN, "--fold", "9"))
+    output, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert output.count("error: no fold 9: ") == 1, output
+
+
+def test_two_processes_that_are_stopped_go_on(both, prepared, tmp_path):
+    """SIGTERM to the launcher, which passes it on: they stop after the same step and say how to go on."""
+    work, words = tmp_path / "work", (*TRAIN, "--epochs", "4", "--checkpoint-steps", "5")
+    process = run(work, prepared.cache, *TWO, words=words)
+    end = time.monotonic() + SECONDS
+    while not list(folder(work).glob("checkpoint_*.json")) and time.monotonic() < end and process.poll() is None:
+        time.sleep(0.05)
+    process.terminate()
+    output, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode != 0
+    assert output.count("all steps are saved; go on with: ") == 1, output
+    assert "going on in epoch" in finish(run(work, prepared.cache, *TWO, words=words))

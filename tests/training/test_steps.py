@@ -1,0 +1,199 @@
+"""Laws of a training step: parts add up, memory that runs out is met, and what fails is named and loses nothing."""
+
+import contextlib
+import io
+import os
+import re
+import resource
+import shutil
+import signal
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.config import Machine, TrainOptions
+from models.errors import InputError
+from models.paths import Work
+from models.train_small import CONFIG
+from models.training.callbacks import ChannelsLast
+from models.training.dataset import SliceDataset, split_fold
+from models.training.learner import decay_groups, make_learner
+from models.training.loading import explained, make_loader
+from models.training.networks import HemorrhageNetwork, build_network
+from models.training.processes import Processes
+from models.training.resume import Checkpoint, read_checkpoint, write_checkpoint
+from models.training.run import train
+
+CPU = torch.device("cpu")
+ALONE = Processes(CPU)
+SMALL = replace(CONFIG, name="steps", epochs=1, batch_size=12, augment="none")
+
+
+class WithoutNorms(nn.Sequential):
+    """A network whose gradients do not depend on the parts of a batch; it takes so many slices at a time."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(
+            nn.Conv2d(3, 4, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 6)
+        )
+        self.capacity = capacity
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > self.capacity and self.training:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(x)
+
+
+def fit_once(prepared, config, capacity: int = 1000):
+    """Weights and learner of one epoch over 48 slices."""
+    slices, _ = split_fold(prepared, 0, skip_low_information=False)
+    loader = make_loader(SliceDataset(slices.head(48), prepared, config, "none"), 12, 0, shuffle_seed=0)
+    torch.manual_seed(0)
+    network = HemorrhageNetwork(WithoutNorms(capacity))
+    learner = make_learner(network, loader, loader, config, ALONE, [ChannelsLast()])
+    with learner.no_bar(), learner.no_logging():
+        learner.fit_one_cycle(config.epochs, config.max_lr)
+    return torch.cat([p.detach().flatten() for p in network.parameters()]), learner
+
+
+@pytest.mark.parametrize("parts", [2, 5, 12])
+def test_parts_of_a_batch_add_up_to_the_whole(prepared, parts):
+    whole, one = fit_once(prepared, SMALL)
+    in_parts, other = fit_once(prepared, replace(SMALL, accumulate=parts))
+    torch.testing.assert_close(in_parts, whole, rtol=1e-3, atol=1e-5)
+    assert list(other.recorder.values[0]) == pytest.approx(list(one.recorder.values[0]), rel=1e-4)
+    assert other.train_iter == one.train_iter == 4
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(prepared, capsys):
+    halved, learner = fit_once(prepared, SMALL, capacity=3)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("out of memory")]
+    assert lines == [
+        f"out of memory: from here on a batch of 12 goes through the network {size} at a time" for size in (6, 3)
+    ]
+    assert learner.parts == 4
+    assert torch.equal(halved, fit_once(prepared, replace(SMALL, accumulate=4))[0])
+
+
+def test_a_slice_that_does_not_fit_is_an_error(prepared):
+    with pytest.raises(InputError, match="out of memory with one slice at a time"):
+        fit_once(prepared, SMALL, capacity=0)
+
+
+def test_norms_and_biases_are_decayed_only_where_the_configuration_says_so():
+    network = build_network(SMALL)
+    assert [len(group) for group in decay_groups(SMALL, network)] == [len(list(network.parameters()))]
+    decayed, spared = decay_groups(replace(SMALL, decay_norms_and_biases=False), network)
+    assert len(decayed) + len(spared) == len(list(network.parameters()))
+    assert {parameter.ndim for parameter in decayed} == {2, 4}
+    assert {parameter.ndim for parameter in spared} == {1}
+
+
+def test_both_groups_follow_the_schedule_and_one_of_them_decays(prepared):
+    _, learner = fit_once(prepared, replace(SMALL, decay_norms_and_biases=False))
+    decayed, spared = learner.opt.opt.param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (SMALL.weight_decay, 0)
+    assert decayed["lr"] == spared["lr"] < SMALL.max_lr
+
+
+def test_clipping_bounds_the_step(prepared):
+    free, _ = fit_once(prepared, SMALL)
+    clipped, _ = fit_once(prepared, replace(SMALL, clip_gradient=1e-9, weight_decay=0.0))
+    start = torch.cat([p.detach().flatten() for p in seeded_network().parameters()])
+    assert (clipped - start).norm() < 0.5 * (free - start).norm()
+
+
+def seeded_network() -> nn.Module:
+    torch.manual_seed(0)
+    return HemorrhageNetwork(WithoutNorms(1))
+
+
+# ---- failing well ----
+
+
+class Deadly(torch.utils.data.Dataset):
+    """Kills the process that reads row 20, as the system does when memory runs out."""
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, key):
+        if key[1] == 20:
+            time.sleep(0.2)  # what was noted before is seen by all
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.zeros(3), torch.zeros(6)
+
+
+def test_a_loader_that_dies_is_an_error_that_names_slice_and_memory():
+    names = [f"ID_{row:03d}" for row in range(40)]
+    loader = make_loader(Deadly(), 4, 2, image_ids=names)
+    before = time.monotonic()
+    message = r"a loader process has died.*; it was reading slice ID_020; .* GiB of memory free, .* shared memory"
+    with pytest.raises(InputError, match=message), explained(loader):
+        list(loader)
+    assert time.monotonic() - before < 30
+
+
+def options_for(work: Work, **values) -> TrainOptions:
+    machine = Machine(work=work.root, device="cpu")
+    return TrainOptions(replace(SMALL, **values), fold=1, checkpoint_steps=2, machine=machine)
+
+
+@pytest.fixture
+def own(prepared, tmp_path) -> Work:
+    """A working folder with a cache that a test may break."""
+    shutil.copytree(prepared.cache, tmp_path / "cache")
+    return Work(tmp_path)
+
+
+def test_a_cache_that_vanishes_is_one_line_and_nothing_is_lost(own):
+    """The last slice of the epoch is gone: all steps before its batch are in the checkpoint, though none was due."""
+    options = options_for(own, batch_size=48)
+    options = replace(options, checkpoint_steps=1000, machine=replace(options.machine, workers=1))
+    slices, _ = split_fold(own, 1, skip_low_information=False)
+    steps = len(slices) // 48
+    rows = np.random.default_rng((options.config.seed, 0)).permutation(len(slices))
+    gone = own.series(64, slices["series_id"][rows[steps * 48 - 1]])
+    gone.unlink()
+    with pytest.raises(InputError, match=rf"^no {re.escape(str(gone))}; make it with: python models/prepare.py"):
+        train(options)
+    first = min(
+        step for step in range(steps) if gone.stem in set(slices["series_id"][rows[step * 48 : step * 48 + 48]])
+    )
+    found = read_checkpoint(own.run("steps", 1), options.config)
+    assert found.state["step"] == first
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(prepared):
+    options = replace(options_for(prepared, name="not_finite", max_lr=1e12), checkpoint_steps=1)
+    with pytest.raises(
+        InputError, match=r"not finite in epoch 1, step \d+, the batch of slices (ID_\w+, ){11}ID_\w+; "
+    ):
+        train(options)
+    found = read_checkpoint(prepared.run("not_finite", 1), options.config)
+    assert all(torch.isfinite(tensor).all() for name, tensor in found.tensors.items() if name.endswith(".weight"))
+
+
+@pytest.mark.parametrize("room", [0, 1000, 10_000])
+def test_a_full_disk_is_one_line_and_the_checkpoints_before_stay(tmp_path, room):
+    def write(value: float) -> None:
+        write_checkpoint(tmp_path, CONFIG, Checkpoint({"weights": torch.full((5000,), value)}, {}))
+
+    write(0.0)
+    write(1.0)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with contextlib.redirect_stdout(io.StringIO()):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+        try:
+            with pytest.raises(
+                InputError, match=r"^cannot write .*checkpoint_000003.safetensors: .*make room or mend it"
+            ):
+                write(2.0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -1,0 +1,61 @@
+"""What a person can watch: TensorBoard's events, Weights & Biases, the pictures, the search for a learning rate."""
+
+import re
+import sys
+from dataclasses import replace
+
+import cv2
+import pandas as pd
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from models.config import Machine, TrainOptions
+from models.errors import InputError
+from models.train_small import CONFIG
+from models.training import watching
+from models.training.run import train
+
+
+def options_for(prepared, name: str, **values) -> TrainOptions:
+    machine = Machine(work=prepared.root, device="cpu")
+    return TrainOptions(replace(CONFIG, name=name, epochs=2), fold=1, machine=machine, **values)
+
+
+def test_tensorboard_has_a_value_a_step_and_a_validation_an_epoch(prepared):
+    options = options_for(prepared, "watched")
+    train(options)
+    events = EventAccumulator(str(prepared.runs / "watched" / "tensorboard" / "fold1"))
+    events.Reload()
+    losses, validations = events.Scalars("train_loss"), events.Scalars("valid_loss")
+    assert [event.step for event in losses] == list(range(1, len(losses) + 1))
+    history = pd.read_csv(options.folder / "history.csv")
+    assert [event.value for event in validations] == pytest.approx(list(history["valid_loss"]))
+    assert losses[-1].value == pytest.approx(history["train_loss"].iloc[-1])
+    picture = cv2.imread(str(options.folder / "history.png"))
+    assert picture.std() > 10
+
+
+def test_without_tensorboard_a_run_is_the_same(prepared, monkeypatch):
+    monkeypatch.setattr(watching, "find_spec", lambda _: None)
+    options = options_for(prepared, "unwatched")
+    train(options)
+    assert not (prepared.runs / "unwatched" / "tensorboard").exists()
+    assert (options.folder / "history.csv").is_file()
+
+
+def test_weights_and_biases_that_is_not_installed_is_one_line(prepared, monkeypatch):
+    monkeypatch.setattr(watching, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match="--wandb needs the package wandb: pip install wandb"):
+        train(options_for(prepared, "asked", wandb=True))
+
+
+def test_the_learning_rate_finder_suggests_a_rate_and_trains_nothing(prepared, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = options_for(prepared, "rates", find_lr=True)
+    train(options)
+    (suggestion,) = re.findall(r"suggests --max-lr (\S+)", capsys.readouterr().out)
+    assert 1e-6 < float(suggestion) < 1
+    assert cv2.imread(str(options.folder.with_name("fold1_learning_rate.png"))).std() > 5
+    assert list(options.folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []  # fastai makes folders where it stands
+    assert "wandb" not in sys.modules

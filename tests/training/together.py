@@ -1,0 +1,43 @@
+"""What test_processes.py gives to torchrun: the training script of a network without batch norm and dropout.
+
+Batch norm sees a process's share of a batch, and each process draws a dropout of its own: only without them is one
+process equal to two. Each process notes the samples that it trains on in samples_<rank>.csv of the working folder.
+"""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+import models.training.run
+from models.config import Machine
+from models.inference.predict import InferOptions, infer
+from models.train_small import CONFIG
+from models.training.dataset import SliceDataset
+from models.training.networks import ARCHITECTURES, Architecture
+
+
+def plain(_: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, 6)
+    )
+
+
+class NotedDataset(SliceDataset):
+    def __getitem__(self, key):
+        with Path(os.environ["RSNA_WORK"], f"samples_{os.environ.get('RANK', '0')}.csv").open("a") as file:
+            print(*key, self.series_ids[key[1]], self.chunks[key[1]], sep=",", file=file)
+        return super().__getitem__(key)
+
+
+ARCHITECTURES["plain"] = Architecture(plain, None)
+TOGETHER = replace(CONFIG, name="together", network="plain", epochs=2, batch_size=15, accumulate=2)
+
+if __name__ == "__main__":
+    if sys.argv[1] == "infer":
+        infer(InferOptions("together", machine=Machine(device="cpu")))
+    else:
+        models.training.run.SliceDataset = NotedDataset
+        models.training.run.main(TOGETHER)
