@@ -19,12 +19,12 @@ from models.config import TrainConfig, TrainOptions
 from models.errors import InputError
 from models.training.callbacks import (
     ChannelsLast,
-    Checkpoints,
     History,
     LabelLosses,
     RecomputeBatchNorm,
     ShareStatistics,
 )
+from models.training.checkpointing import Checkpoints
 from models.training.history import write_rate_picture
 from models.training.loading import explained
 from models.training.loss import WeightedLogLoss

@@ -29,9 +29,10 @@ class Processes:
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum of a tensor over all processes."""
+        if self.count == 1:
+            return values
         total = values.to(self.device, copy=True)
-        if self.count > 1:
-            distributed.all_reduce(total)
+        distributed.all_reduce(total)
         return total
 
     def largest(self, value: int) -> int:
