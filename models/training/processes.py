@@ -37,7 +37,11 @@ class Processes:
 
     def largest(self, value: int) -> int:
         """The largest of the numbers of all processes."""
-        return max(self.gather(value))
+        if self.count == 1:
+            return value
+        largest = torch.tensor(value, device=self.device)
+        distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+        return int(largest)
 
     def gather(self, item: Result) -> list[Result]:
         """The items of all processes in their order, in each of them."""
