@@ -119,6 +119,7 @@ def test_an_error_before_the_training_is_said_once(prepared, tmp_path):
     assert output.count("error: no fold 9: ") == 1, output
 
 
+@pytest.mark.torture
 def test_two_processes_that_are_stopped_go_on(both, prepared, tmp_path):
     """SIGTERM to the launcher, which passes it on: they stop after the same step and say how to go on."""
     work, words = tmp_path / "work", (*TRAIN, "--epochs", "4", "--checkpoint-steps", "5")
