@@ -18,13 +18,11 @@ def watchers(options: TrainOptions, processes: Processes) -> Iterator[list[Callb
     """fastai's callbacks for what is installed and asked for. Raises InputError if what is asked for is missing."""
     callbacks = []
     if processes.is_main and find_spec("tensorboard"):
-        from fastai.callback.tensorboard import TensorBoardCallback
+        from models.training.events import Events
 
         folder = options.folder
         events = folder.parent / "tensorboard" / folder.name  # for: tensorboard --logdir runs
-        tensorboard = TensorBoardCallback(events, trace_model=False, log_preds=False)
-        tensorboard.run_valid = False  # its curve of the training loss is not for the batches of the validation
-        callbacks.append(tensorboard)
+        callbacks.append(Events(events, trace_model=False, log_preds=False))
     if not (options.wandb and processes.is_main):
         yield callbacks
         return

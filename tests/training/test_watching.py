@@ -16,15 +16,16 @@ from models.training import watching
 from models.training.run import train
 
 
-def options_for(prepared, name: str, **values) -> TrainOptions:
+def options_for(prepared, name: str, optimizer: str = "radam", **values) -> TrainOptions:
     machine = Machine(work=prepared.root, device="cpu")
-    return TrainOptions(replace(CONFIG, name=name, epochs=2), fold=1, machine=machine, **values)
+    return TrainOptions(replace(CONFIG, name=name, epochs=2, optimizer=optimizer), fold=1, machine=machine, **values)
 
 
-def test_tensorboard_has_a_value_a_step_and_a_validation_an_epoch(prepared):
-    options = options_for(prepared, "watched")
+@pytest.mark.parametrize("optimizer", ["radam", "adam"])
+def test_tensorboard_has_a_value_a_step_and_a_validation_an_epoch(prepared, optimizer):
+    options = options_for(prepared, f"watched_{optimizer}", optimizer)
     train(options)
-    events = EventAccumulator(str(prepared.runs / "watched" / "tensorboard" / "fold1"))
+    events = EventAccumulator(str(prepared.runs / options.config.name / "tensorboard" / "fold1"))
     events.Reload()
     losses, validations = events.Scalars("train_loss"), events.Scalars("valid_loss")
     assert [event.step for event in losses] == list(range(1, len(losses) + 1))
