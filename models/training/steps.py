@@ -30,6 +30,10 @@ class StepLearner(Learner):
         fp16 = self.device.type == "cuda" and config.precision == "fp16"  # bf16 has the range of fp32
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=fp16)
 
+    def gather_args(self) -> dict:
+        """What fastai's callback sends to Weights & Biases beside the configuration: nothing."""
+        return {}
+
     def all_batches(self) -> None:
         self.n_iter = len(self.dl)
         for number, batch in enumerate(self.dl, start=self.dl.batch_sampler.start):

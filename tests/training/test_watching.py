@@ -2,7 +2,10 @@
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from types import ModuleType, SimpleNamespace
 
 import cv2
 import pandas as pd
@@ -44,6 +47,38 @@ def test_without_tensorboard_a_run_is_the_same(prepared, monkeypatch):
     assert (options.folder / "history.csv").is_file()
 
 
+class FakeWandb(ModuleType):
+    """What fastai's callback and `watchers` ask of the package; it keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.run, self.config, self.logged, self.started = None, {}, [], {}
+
+    @contextmanager
+    def init(self, **values) -> Iterator[None]:
+        self.started, self.run = values, SimpleNamespace(step=0, summary={})
+        yield
+        self.run = None
+
+    def log(self, values: dict, step: int | None = None) -> None:
+        self.logged.append(values)
+
+
+def test_weights_and_biases_gets_the_configuration_and_the_losses(prepared, monkeypatch):
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.delitem(sys.modules, "fastai.callback.wandb", raising=False)
+    monkeypatch.setattr(watching, "find_spec", lambda name: name == "wandb")
+    options = options_for(prepared, "logged", "adam", wandb=True)
+    train(options)
+    assert fake.started["config"] == options.config.to_json()
+    assert fake.started["name"] == "logged_fold1"
+    assert fake.run is None  # the run is closed
+    validations = [values["valid_loss"] for values in fake.logged if "valid_loss" in values]
+    assert validations == pytest.approx(list(pd.read_csv(options.folder / "history.csv")["valid_loss"]))
+    assert any("train_loss" in values for values in fake.logged)
+
+
 def test_weights_and_biases_that_is_not_installed_is_one_line(prepared, monkeypatch):
     monkeypatch.setattr(watching, "find_spec", lambda _: None)
     with pytest.raises(InputError, match="--wandb needs the package wandb: pip install wandb"):
@@ -59,4 +94,3 @@ def test_the_learning_rate_finder_suggests_a_rate_and_trains_nothing(prepared, c
     assert cv2.imread(str(options.folder.with_name("fold1_learning_rate.png"))).std() > 5
     assert list(options.folder.iterdir()) == []
     assert list(tmp_path.iterdir()) == []  # fastai makes folders where it stands
-    assert "wandb" not in sys.modules
