@@ -51,8 +51,7 @@ def seconds(function: Callable[[], object]) -> float:
 def take_turns(measures: dict[Name, Callable[[], float]], rounds: int, warm_up: int = 0) -> dict[Name, float]:
     """The median of each measure over the rounds, in each of which all take a turn: other load meets them alike.
 
-    Each round has an order of its own. In a fixed one the same network was 8 % slower in every second turn, because of
-    the memory that the turn before had left.
+    Each round has an order of its own: in a fixed one each would always meet the memory that the same other has left.
     """
     order, shuffle = list(measures), random.Random(0).shuffle
     results: dict[Name, list[float]] = {name: [] for name in measures}

@@ -51,20 +51,21 @@ def decode_guarded(pixels: bytes, syntax: UID, options: dict) -> Iterator[np.nda
     allowed = SECONDS + SECONDS_A_FRAME * options["number_of_frames"]
     alarm = threading.Timer(allowed, child.kill)
     alarm.start()
+    whole = False
     try:
         _send(child.stdin, json.dumps({"syntax": syntax, "options": options}).encode())
         _send(child.stdin, pixels)
         for _ in range(options["number_of_frames"]):
             head = json.loads(_receive(child.stdout))
             yield np.frombuffer(_receive(child.stdout), head["dtype"]).reshape(head["shape"])
-    except BaseException as error:  # also where the caller stops half-way: what is left in the pipe is of no use
-        child.kill()
-        _children.pop(threading.get_ident(), None)
-        if isinstance(error, (OSError, EOFError, ValueError, KeyError)):
-            raise DecodingError from error
-        raise
+        whole = True
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise DecodingError from error
     finally:
         alarm.cancel()
+        if not whole:  # also where the caller stops half-way: what is left in the pipe is of no use
+            child.kill()
+            _children.pop(threading.get_ident(), None)
 
 
 def _child() -> subprocess.Popen:

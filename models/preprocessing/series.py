@@ -13,7 +13,8 @@ import pandas as pd
 
 from models.errors import InputError
 from models.paths import Work
-from models.preprocessing.dicom import HEADER_COLUMNS, Reason, Slice, UnreadableSliceError, peek, read_file
+from models.preprocessing.dicom import HEADER_COLUMNS, Slice, peek, read_file
+from models.preprocessing.elements import Reason, UnreadableSliceError
 from models.preprocessing.geometry import order_series
 from models.preprocessing.hounsfield import clip, to_hounsfield
 from models.preprocessing.problems import NO_SLICE_OF_FILE, NOT_USED, Problem, problem_rows, unreadable

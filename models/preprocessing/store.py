@@ -14,7 +14,7 @@ from pathlib import Path
 import blosc2
 import cv2
 import numpy as np
-from isal.isal_zlib import crc32  # zlib's at four times the speed: a fiftieth of reading a slice
+from isal.isal_zlib import crc32  # zlib's, but faster (benchmarks/prepare.py: its share of reading)
 
 from models.errors import InputError
 from models.paths import replacing
@@ -26,7 +26,7 @@ blosc2.set_nthreads(1)
 os.environ["BLOSC_NTHREADS"] = "1"
 
 _COMPRESSION = {
-    "codec": blosc2.Codec.LZ4,  # half the time to encode and a third to decode of zstd, for a fifth more bytes
+    "codec": blosc2.Codec.LZ4,  # much faster than zstd, to encode and to decode, for some more bytes
     "clevel": 1,
     "filters": [blosc2.Filter.SHUFFLE],
     "nthreads": 1,
@@ -50,7 +50,7 @@ def fit_to_square(hounsfield: np.ndarray, size: int) -> np.ndarray:
     if side == size:
         return square
     if side % size and side % 2 == 0 and side > 2 * size:
-        # Blocks of four first, for which OpenCV has a fast path: a sixth of the time of 512 -> 224 in one go.
+        # Blocks of four first, for which OpenCV has a fast path: much faster than 512 -> 224 in one go.
         side //= 2
         square = cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA)
     much = side > 1.5 * size

@@ -27,7 +27,7 @@ def apply_window(hounsfield: np.ndarray, window: Window, out: np.ndarray | None 
     """
     scale = 255.0 / window.width
     black = window.center - window.width / 2
-    # addWeighted is OpenCV's one call for a * x + b with saturation to the target type; int16 takes it thrice as long.
+    # addWeighted is OpenCV's one call for a * x + b with saturation to the target type; it is slower on int16.
     values = hounsfield.astype(np.float32, copy=False)
     return cv2.addWeighted(values, scale, values, 0.0, -black * scale, dst=out, dtype=cv2.CV_8U)
 

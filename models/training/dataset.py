@@ -81,7 +81,7 @@ class SliceDataset(Dataset):
         epoch, row = key
         draw = self.augmentation.draw((self.seed, epoch, row), (self.image_size, self.image_size))
         slices = warp(self.read(row), draw.geometry, self.image_size, self.input_size)
-        # For several windows of a slice: OpenCV maps float32 to grey values at several times the speed of int16.
+        # For several windows of a slice: OpenCV maps float32 to grey values faster than int16.
         slices = [hounsfield.astype(np.float32) for hounsfield in slices]
         grey = np.empty((len(self.sources), self.input_size, self.input_size), np.uint8)
         for plane, source, window in zip(grey, self.sources, draw.windows, strict=True):

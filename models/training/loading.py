@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
@@ -143,12 +144,10 @@ def _explain_death(message: str, loaders: Sequence[DataLoader]) -> str:
 
 def free_memory() -> str:
     """What is left of memory and of shared memory, through which loader processes hand over their batches."""
-    parts, meminfo, shared = [], Path("/proc/meminfo"), Path("/dev/shm")
-    if meminfo.is_file() and (found := re.search(r"MemAvailable:\s+(\d+) kB", meminfo.read_text())):
-        parts.append(f"{int(found[1]) / 2**20:.1f} GiB of memory free")
+    text, shared = f"{psutil.virtual_memory().available / 2**30:.1f} GiB of memory free", Path("/dev/shm")
     if shared.is_dir():
-        parts.append(f"{shutil.disk_usage(shared).free / 2**30:.1f} GiB of shared memory (/dev/shm) free")
-    return ", ".join(parts) or "free memory not known"
+        text += f", {shutil.disk_usage(shared).free / 2**30:.1f} GiB of shared memory (/dev/shm) free"
+    return text
 
 
 def _start_worker(_: int) -> None:

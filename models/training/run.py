@@ -46,10 +46,13 @@ def train(options: TrainOptions) -> None:
     folder = options.folder
     with started_processes(options.machine.device) as processes, stop_signals() as stop, ExitStack() as held:
         try:
-            if not options.find_lr and processes.on_main(lambda: is_finished(folder, options.config)):
+            if options.find_lr:
+                suggest_rate(options, processes)
+                return
+            if processes.on_main(lambda: is_finished(folder, options.config)):
                 return
             processes.on_main(lambda: held.enter_context(only_training(folder)))
-            if not options.find_lr and processes.on_main(lambda: is_finished(folder, options.config)):  # by now
+            if processes.on_main(lambda: is_finished(folder, options.config)):  # by now
                 return
             train_fold(folder, options, processes, stop)
         except Interrupted as interrupted:
@@ -74,12 +77,15 @@ def train_fold(folder: Path, options: TrainOptions, processes: Processes, stop: 
     where = f"{processes.count} x {processes.device.type}" if processes.count > 1 else processes.device
     counts = f"{len(fold.train_slices):,} slices to train on, {len(fold.valid_slices):,} to validate on"
     print(f"{folder}: {counts}, on {where}")
-    if options.find_lr:
-        find_learning_rate(network, fold.train, options, processes)
-        return
     history = fit(network, fold.train, fold.valid, options, processes, stop)
     probability = predict(network, fold.valid, processes, options.config.precision, "out-of-fold predictions")
     processes.on_main(lambda: write_results(folder, options, fold, network, history, probability))
+
+
+def suggest_rate(options: TrainOptions, processes: Processes) -> None:
+    """Try learning rates on the slices of the fold; a run that lies in its folder is neither read nor changed."""
+    fold = processes.main_first(lambda: load_fold(options, processes))
+    find_learning_rate(start_network(options.config, processes), fold.train, options, processes)
 
 
 def start_network(config: TrainConfig, processes: Processes) -> HemorrhageNetwork:

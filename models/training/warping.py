@@ -58,7 +58,7 @@ def sample(slices: list[np.ndarray], x: np.ndarray, y: np.ndarray, to_source: np
 
 
 def above_air(hounsfield: np.ndarray) -> np.ndarray:
-    """int16 as uint16, which OpenCV interpolates in half the time; its 0 for what lies outside is then air."""
+    """int16 as uint16, which OpenCV interpolates faster; its 0 for what lies outside is then air."""
     return (hounsfield - _AIR).view(np.uint16)
 
 

@@ -132,7 +132,7 @@ def judge(path: Path, read: Callable[[], None]) -> str:
         return "refused"
     except AssertionError:
         return "another value"
-    except BaseException as error:
+    except BaseException as error:  # SystemExit, too, is no refusal
         return f"{type(error).__name__}: {error}"
     return "the same"
 

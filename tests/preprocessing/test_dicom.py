@@ -7,7 +7,8 @@ import pandas as pd
 import pydicom
 import pytest
 
-from models.preprocessing.dicom import Reason, UnreadableSliceError, peek, read_file, read_slices, read_stored
+from models.preprocessing.dicom import peek, read_file, read_slices, read_stored
+from models.preprocessing.elements import Reason, UnreadableSliceError
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE, to_hounsfield
 
 AIR = HOUNSFIELD_RANGE[0]

@@ -177,11 +177,9 @@ def _broken(why: str) -> dict:
 
 def judge_project() -> Judge:
     """This repository's reader, and what it must keep to."""
-    from models.preprocessing.dicom import (
-        Reason,
-        UnreadableSliceError,
-        read_slices,
-    )  # a second, before the watch begins
+    # A second, before the watch begins.
+    from models.preprocessing.dicom import read_slices
+    from models.preprocessing.elements import Reason, UnreadableSliceError
 
     def judge(path: Path) -> dict:
         try:
@@ -190,7 +188,7 @@ def judge_project() -> Judge:
             if not isinstance(error.reason, Reason):
                 return _broken(f"rejected without a Reason: {error.reason!r}")
             return {"outcome": "rejected", "why": error.reason.name}
-        except BaseException as error:
+        except BaseException as error:  # SystemExit and what a library's Rust code panics with are broken readers, too
             return _broken(f"raises {type(error).__name__}: {str(error)[:200]}")
         problems = [] if slices else ["accepted, but gives no slice"]
         problems += [problem for hounsfield in slices if (problem := _problem(hounsfield))]
@@ -290,7 +288,8 @@ def test_a_file_without_a_whole_slice_is_rejected(verdicts):
 
 @pytest.mark.parametrize("name", HEALTHY)
 def test_the_files_that_the_hostile_ones_are_made_from_are_read(tmp_path, name):
-    from models.preprocessing.dicom import Reason, UnreadableSliceError, read_slices
+    from models.preprocessing.dicom import read_slices
+    from models.preprocessing.elements import Reason, UnreadableSliceError
 
     expected = (pixels() >> 4 if name == "jpeg" else pixels()).astype(int) - 1024
     try:

@@ -18,7 +18,8 @@ from models.paths import Work, only_process, read_parquet
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing import dicom
 from models.preprocessing.cleaning import image_ids, read_labels
-from models.preprocessing.dicom import Reason, read_slices
+from models.preprocessing.dicom import read_slices
+from models.preprocessing.elements import Reason
 from models.preprocessing.phantom.dicom import write_phantom
 from models.preprocessing.problems import Problem
 from models.preprocessing.series import UNREADABLE
