@@ -15,8 +15,8 @@ import ttach
 from comparison import Row, row, seconds, take_turns
 from torch import nn
 
-from models.inference.d4 import D4, mean_probability
 from models.train_b0_224 import CONFIG
+from models.training.d4 import D4, mean_probability
 from models.training.evaluation import single_view, to_device
 from models.training.networks import build_network
 
@@ -53,7 +53,7 @@ def make_ways() -> dict[str, Callable[[], torch.Tensor]]:
     with_sigmoid = nn.Sequential(network, nn.Sigmoid())  # ttach averages what the network gives
     theirs = ttach.ClassificationTTAWrapper(with_sigmoid, ttach.aliases.d4_transform(), merge_mode="mean")
     return {
-        OURS: partial(mean_probability, network, grey, D4),
+        OURS: partial(mean_probability, network, grey, group=D4),
         TTACH: partial(theirs, grey),
         EIGHT: lambda: torch.stack([single_view(network, grey) for _ in D4]).mean(0),
     }

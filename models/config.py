@@ -4,7 +4,7 @@ import dataclasses
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 import tyro
 
@@ -14,6 +14,8 @@ from models.paths import Work, WorkFolder, default_work
 Optimizer = Literal["radam", "adam"]
 Augment = Literal["hard", "light", "none"]
 Precision = Literal["fp16", "bf16", "fp32"]
+Cell = Literal["gru", "lstm"]
+Views = Literal["none", "flip", "d4"]
 
 
 class Window(NamedTuple):
@@ -56,18 +58,12 @@ CommandLineChannel = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that shapes the weights of a run. Two runs of one name differ in nothing but the fold."""
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What every run declares: its name, and how its weights are learnt. A run's folds differ in nothing else."""
 
     name: str
     """folder of the run below runs/"""
-    network: str
-    """a name from models/training/networks.py"""
-    image_size: int
-    """side of the stored slice, pixels"""
-    channels: tuple[CommandLineChannel, ...]
-    """input channels, each a window (Hounsfield units) and a slice offset"""
     optimizer: Optimizer
     """radam (radam.py) or torch's Adam, both with decoupled weight decay"""
     max_lr: float
@@ -75,48 +71,77 @@ class TrainConfig:
     epochs: int
     """passes over the training slices"""
     batch_size: int
-    """slices a step"""
+    """slices a step; studies, where a network looks at studies"""
     accumulate: int = 1
     """parts in which a batch goes through the network, so that it fits a small card; batch norm sees a part"""
-    crop_size: int | None = None
-    """side of the centre crop that the network sees; none: the whole slice"""
     weight_decay: float = 1e-4
     """decoupled: multiplied by the learning rate"""
     decay_norms_and_biases: bool = True
     """weight decay on norm layers and biases too: fastai 1's default (bn_wd=True), and so the original's"""
     clip_gradient: float | None = None
     """largest norm of the gradient; none: not clipped, as in the original"""
-    skip_low_information: bool = False
-    """leave slices that show almost no brain out of training (never out of validation or test)"""
-    augment: Augment = "hard"
-    """hard: the original's; light: without grid distortion and gamma (models/training/augmentation.py)"""
-    window_jitter: float = 0.0
-    """largest random change of a window's centre and width in training, as a share of its width; 0: none"""
     precision: Precision = "fp16"
     """on CUDA; other devices compute in fp32"""
-    pretrained: bool = True
-    """start from ImageNet weights"""
-    weights: Path | None = None
-    """start from this file instead (.safetensors of a run, or a .pth of the two packages)"""
     batchnorm_batches: int = 0
     """recompute batch-norm statistics over so many batches before each validation; 0: keep the running ones"""
     seed: int = 0
     """of the new layers, the order of slices and the augmentation"""
 
     def __post_init__(self) -> None:
-        positive = ("image_size", "max_lr", "epochs", "batch_size", "accumulate")
-        for name in positive:
+        for name in ("max_lr", "epochs", "batch_size", "accumulate"):
             _require(getattr(self, name) > 0, self, name, "must be above 0")
-        for name, kind in (("optimizer", Optimizer), ("augment", Augment), ("precision", Precision)):
-            _require(getattr(self, name) in get_args(kind), self, name, f"must be one of {', '.join(get_args(kind))}")
+        for name, kind in (("optimizer", Optimizer), ("precision", Precision)):
+            _require_choice(self, name, kind)
         for name in ("weight_decay", "batchnorm_batches", "seed"):
             _require(getattr(self, name) >= 0, self, name, "must not be negative")
         _require(re.fullmatch(r"\w[\w.-]*", self.name) is not None, self, "name", "must be a plain folder name")
-        _require(len(self.channels) > 0, self, "channels", "must hold at least one channel")
-        _require(all(channel.window.width > 0 for channel in self.channels), self, "channels", "need widths above 0")
         _require(self.accumulate <= self.batch_size, self, "accumulate", "must not be above the batch size")
         clips = self.clip_gradient is None or self.clip_gradient > 0
         _require(clips, self, "clip_gradient", "must be above 0")
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, as numbers, texts and lists of texts."""
+        return {name: _to_json(getattr(self, name)) for name in _names(self)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Rebuild a configuration from `to_json`. Raises InputError for a field that is missing or unknown."""
+        if wrong := set(_names(cls)).symmetric_difference(values):
+            raise InputError(
+                f"field {sorted(wrong)[0]!r} is missing or unknown; was it written by another version of this project?"
+            )
+        return cls(**{name: _from_json(name, value) for name, value in values.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """A network that looks at slices."""
+
+    network: str
+    """a name from models/training/networks.py"""
+    image_size: int
+    """side of the stored slice, pixels"""
+    channels: tuple[CommandLineChannel, ...]
+    """input channels, each a window (Hounsfield units) and a slice offset"""
+    crop_size: int | None = None
+    """side of the centre crop that the network sees; none: the whole slice"""
+    skip_low_information: bool = False
+    """leave slices that show almost no brain out of training (never out of validation or test)"""
+    augment: Augment = "hard"
+    """hard: the original's; light: without grid distortion and gamma (models/training/augmentation.py)"""
+    window_jitter: float = 0.0
+    """largest random change of a window's centre and width in training, as a share of its width; 0: none"""
+    pretrained: bool = True
+    """start from ImageNet weights"""
+    weights: Path | None = None
+    """start from this file instead (.safetensors of a run, or a .pth of the two packages)"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.image_size > 0, self, "image_size", "must be above 0")
+        _require_choice(self, "augment", Augment)
+        _require(len(self.channels) > 0, self, "channels", "must hold at least one channel")
+        _require(all(channel.window.width > 0 for channel in self.channels), self, "channels", "need widths above 0")
         _require(0 <= self.window_jitter < 1, self, "window_jitter", "must be at least 0 and below 1")
         idle = self.window_jitter > 0 and self.augment == "none"
         _require(not idle, self, "window_jitter", "needs --augment light or hard")
@@ -128,23 +153,65 @@ class TrainConfig:
         """Side of the square that the network sees, pixels."""
         return self.crop_size or self.image_size
 
-    def to_json(self) -> dict[str, Any]:
-        values = dataclasses.asdict(self)
-        values["channels"] = [str(channel) for channel in self.channels]
-        values["weights"] = str(self.weights) if self.weights else None
-        return values
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "TrainConfig":
-        """Rebuild a configuration from `to_json`. Raises InputError for a field that is missing or unknown."""
-        fields = {field.name for field in dataclasses.fields(cls)}
-        if wrong := fields.symmetric_difference(values):
-            raise InputError(
-                f"field {sorted(wrong)[0]!r} is missing or unknown; was it written by another version of this project?"
-            )
-        channels = tuple(Channel.parse(text) for text in values["channels"])
-        weights = Path(values["weights"]) if values["weights"] else None
-        return cls(**{**values, "channels": channels, "weights": weights})
+@dataclass(frozen=True, kw_only=True)
+class Recurrence:
+    """The recurrent layers over the slices of a study."""
+
+    cell: Cell = "gru"
+    """gru or lstm, in both directions"""
+    hidden: int = 128
+    """numbers that a direction carries from slice to slice"""
+    layers: int = 1
+    """recurrent layers, one on the other"""
+    dropout: float = 0.3
+    """share of what goes into and comes out of the recurrent layers that is left out in training"""
+    shortest: float = 1.0
+    """shortest stretch of a study to train on, as a share of its slices, drawn anew in each epoch; 1: all of it"""
+    reverse: bool = True
+    """turn every other study upside down in training"""
+
+    def _check_recurrence(self) -> None:
+        _require_choice(self, "cell", Cell)
+        for name in ("hidden", "layers"):
+            _require(getattr(self, name) > 0, self, name, "must be above 0")
+        _require(0 <= self.dropout < 1, self, "dropout", "must be at least 0 and below 1")
+        _require(0 < self.shortest <= 1, self, "shortest", "must be above 0 and at most 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig(Recurrence, TrainConfig):
+    """A network that looks at slices, and recurrent layers over the slices of a study, trained together."""
+
+    study_slices: int
+    """longest stretch of a study to train on, slices"""
+    slices_at_once: int = 16
+    """slices whose activations are kept in training; those of the others are computed anew for the backward pass"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_recurrence()
+        for name in ("study_slices", "slices_at_once"):
+            _require(getattr(self, name) > 0, self, name, "must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceConfig(Recurrence, RunConfig):
+    """Recurrent layers over what trained networks see in the slices of a study."""
+
+    runs: tuple[str, ...]
+    """trained runs, whose embeddings and logits are the input; all have trained the fold"""
+    views: Views = "d4"
+    """symmetries over which embeddings and logits are averaged: one, two or eight"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_recurrence()
+        _require_choice(self, "views", Views)
+        _require(len(set(self.runs)) == len(self.runs) > 0, self, "runs", "must name one or more different runs")
+
+
+CONFIGS = {config.__name__: config for config in (TrainConfig, StudyConfig, SequenceConfig)}
 
 
 @dataclass(frozen=True)
@@ -162,7 +229,7 @@ class Machine:
 class TrainOptions:
     """The command line of a training script: what defines the run, its fold, and how it is carried out."""
 
-    config: TrainConfig
+    config: RunConfig
     fold: int = 0
     """the fold to validate on; the others are trained on"""
     checkpoint_minutes: float = 5
@@ -183,6 +250,28 @@ class TrainOptions:
         return Work(self.machine.work).run(self.config.name, self.fold)
 
 
-def _require(holds: bool, config: TrainConfig, name: str, rule: str) -> None:
+def _require(holds: bool, config: Any, name: str, rule: str) -> None:
     if not holds:
         raise InputError(f"{name} {rule}, not {getattr(config, name)!r}; repair --{name.replace('_', '-')}")
+
+
+def _require_choice(config: Any, name: str, kind: Any) -> None:
+    _require(getattr(config, name) in get_args(kind), config, name, f"must be one of {', '.join(get_args(kind))}")
+
+
+def _names(config: type[RunConfig] | RunConfig) -> list[str]:
+    return [field.name for field in dataclasses.fields(config)]
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [str(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _from_json(name: str, value: Any) -> Any:
+    if name == "channels":
+        return tuple(Channel.parse(text) for text in value)
+    if name == "weights":
+        return Path(value) if value else None
+    return tuple(value) if isinstance(value, list) else value

@@ -12,19 +12,20 @@ import numpy as np
 import pandas as pd
 
 from models.cli import command
-from models.config import Machine
+from models.config import Machine, RunConfig, SequenceConfig
 from models.errors import InputError
-from models.inference.d4 import GROUPS, mean_probability
 from models.inference.parts import REPAIR, Parts, require_origin
 from models.inference.predictions import fill_unreadable
 from models.paths import Work, only_process, read_parquet, require_writable, write_parquet
 from models.preprocessing.series import UNREADABLE
 from models.training.checkpoint import RunRecord, load_trained, read_run
-from models.training.dataset import SliceDataset, read_slices
-from models.training.evaluation import predict_batches
+from models.training.d4 import GROUPS, mean_probability
+from models.training.dataset import read_slices
+from models.training.evaluation import View, predict_batches, single_view
+from models.training.kinds import build, make_dataset, make_inputs
 from models.training.loading import make_loader
-from models.training.networks import build_network
 from models.training.processes import Processes, count_workers, started_processes
+from models.training.recurrent import both_ways
 from models.training.stopping import Interrupted, Stop, same_command, stop_signals
 
 LISTED = 10  # names in a message; all of them stand in cache/problems.csv
@@ -37,7 +38,7 @@ class InferOptions:
     fold: int = 0
     """the fold whose weights to use"""
     tta: Literal["none", "flip", "d4"] = "d4"
-    """test-time augmentation: one, two or eight symmetries"""
+    """test-time augmentation: one, two or eight symmetries; over embeddings: studies as they are, or upside down too"""
     split: Literal["test", "train"] = "test"
     """the slices to predict; "train" is for a network that was trained on other data"""
     weights: Path | None = None
@@ -73,6 +74,7 @@ def infer(options: InferOptions) -> None:
             readable = slices[slices["chunk"] != UNREADABLE]
             missing = readable[~readable["image_id"].isin(processes.on_main(parts.read).index)]
             if len(missing):
+                require_sources(make_inputs(record.config, slices, folder, options.machine, processes), record, folder)
                 print(f"{output}: {len(missing):,} of {len(slices):,} slices to predict")
                 predict_missing(missing, record, folder, parts, options, processes, stop)
             processes.wait()
@@ -122,16 +124,15 @@ def predict_missing(
 
     Of several processes each predicts a stretch of the slices.
     """
-    dataset = SliceDataset(slices, Work(options.machine.work), record.config, augment="none")
-    network = build_network(record.config)
+    dataset = make_dataset(slices, Work(options.machine.work), record.config, "none", folder)
+    network = build(record.config, dataset)
     load_trained(folder, record, network)
     workers = count_workers(options.machine.workers, processes.device)
     image_ids = slices["image_id"]
     loader = make_loader(dataset, options.batch_size, workers, image_ids=image_ids, processes=processes)
     own = image_ids.iloc[loader.batch_sampler.stretch]
-    group = GROUPS[options.tta]
-    title = f"{options.name} fold {options.fold}: {options.split}, {len(group)} views"
-    view = partial(mean_probability, group=group)
+    title = f"{options.name} fold {options.fold}: {options.split}, tta {options.tta}"
+    view = make_view(record.config, options.tta)
     first, pending, saved = 0, [], time.monotonic()
     with stop.after_saving():
         for probability in predict_batches(network, loader, processes, record.config.precision, title, view):
@@ -143,6 +144,20 @@ def predict_missing(
                 first, pending, saved = first + count, [], time.monotonic()
             if stop.number is not None:
                 raise Interrupted(stop.number)
+
+
+def make_view(config: RunConfig, tta: str) -> View:
+    """How a batch is looked at: each symmetry of the images, or studies as they are and upside down."""
+    if isinstance(config, SequenceConfig):
+        return single_view if tta == "none" else both_ways
+    return partial(mean_probability, group=GROUPS[tta])
+
+
+def require_sources(sources: dict[str, str], record: RunRecord, folder: Path) -> None:
+    """Raise InputError if a network that this one builds on has been trained anew since."""
+    for name, sha256 in sources.items():
+        if record.results["sources"].get(name) != sha256:
+            raise InputError(f"{folder} was trained on another {name}; delete it and train that fold anew")
 
 
 def write_predictions(output: Path, slices: pd.DataFrame, parts: Parts, record: RunRecord) -> None:

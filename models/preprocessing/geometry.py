@@ -9,6 +9,7 @@ _POSITION = [f"image_position_{i}" for i in range(3)]
 _ORIENTATION = [f"image_orientation_{i}" for i in range(6)]
 _DEGREES = 0.5  # between two tilts that are not the same
 _UNEVEN = 1.1  # largest gap to the median one
+USUAL_GAP = 5.0  # mm between neighbouring slices of a head CT, where the files do not tell
 
 
 def order_series(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
@@ -75,3 +76,11 @@ def _odd_gaps(gaps: np.ndarray) -> list[Problem]:
     if len(apart) and apart.max() > _UNEVEN * np.median(apart):
         problems.append(Problem.UNEVEN_SPACING)
     return problems
+
+
+def known_z(slices: pd.DataFrame) -> np.ndarray:
+    """`z` of a table's slices (mm), in anatomical order within each series: USUAL_GAP a place where it is not known."""
+    z = slices["z"].to_numpy(float)
+    by_order = slices.groupby("series_id", sort=False).cumcount().to_numpy() * USUAL_GAP
+    unknown = slices["z"].isna().groupby(slices["series_id"], sort=False).transform("any").to_numpy()
+    return np.where(unknown, by_order, z)

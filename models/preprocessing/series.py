@@ -151,7 +151,7 @@ def _prepare_from_files(task: SeriesTask) -> dict:
     }
     for size, store in task.stores.items():
         if readable and not store.is_file():
-            write_series(store, [chunks[place][size] for place in readable], size, notes)
+            write_series(store, [chunks[place][size] for place in readable], (size, size), notes)
     return notes
 
 

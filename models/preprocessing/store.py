@@ -57,13 +57,15 @@ def fit_to_square(hounsfield: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA if much else cv2.INTER_LINEAR)
 
 
-def compress_slice(hounsfield: np.ndarray) -> bytes:
+def compress_slice(values: np.ndarray) -> bytes:
     """A slice (size, size) int16 as one chunk of the store."""
-    return blosc2.compress2(np.ascontiguousarray(hounsfield), typesize=2, blocksize=hounsfield.nbytes, **_COMPRESSION)
+    return blosc2.compress2(np.ascontiguousarray(values), typesize=2, blocksize=values.nbytes, **_COMPRESSION)
 
 
-def write_series(path: Path, chunks: list[bytes], size: int, notes: dict) -> None:
+def write_series(path: Path, chunks: list[bytes], shape: tuple[int, int], notes: dict) -> None:
     """Write the compressed slices of a series (`compress_slice`), in anatomical order, and what is known of them.
+
+    `shape` is that of a slice.
 
     Raises InputError if the disk is full, or the folder cannot be written to.
     """
@@ -71,10 +73,10 @@ def write_series(path: Path, chunks: list[bytes], size: int, notes: dict) -> Non
     with replacing(path) as temporary:
         try:
             array = blosc2.empty(
-                (len(chunks), size, size),
+                (len(chunks), *shape),
                 dtype=np.int16,
-                chunks=(1, size, size),
-                blocks=(1, size, size),
+                chunks=(1, *shape),
+                blocks=(1, *shape),
                 cparams=_COMPRESSION,
                 contiguous=True,
                 urlpath=str(temporary),
@@ -95,15 +97,16 @@ def write_series(path: Path, chunks: list[bytes], size: int, notes: dict) -> Non
 class Series:
     """Read access to the slices of one stored series."""
 
-    def __init__(self, path: Path) -> None:
-        """Open a file of the store. Raises InputError if it is not there or damaged."""
+    def __init__(self, path: Path, repair: str | None = None) -> None:
+        """Open a file of the store. Raises InputError if it is not there or damaged; `repair` makes it anew."""
         self.path = path
+        self.repair = repair or f"python models/prepare.py --image-size {path.parent.name.rpartition('_')[2]}"
         try:
             self._array = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
             self._crc32 = list(self._array.schunk.vlmeta["crc32"])
             chunk_bytes = self._array.schunk.chunksize
         except FileNotFoundError:
-            raise InputError(f"no {path}; make it with: {_repair(path)}") from None
+            raise InputError(f"no {path}; make it with: {self.repair}") from None
         except Exception as error:  # blosc2 raises RuntimeError, ValueError, KeyError ... for a damaged header
             raise self._damaged("its header cannot be read") from error
         count, *shape = self._array.shape  # no checksum covers the shape, but each of its numbers stands there twice
@@ -137,8 +140,4 @@ class Series:
             raise self._damaged("the table of its slices does not match its checksum") from error
 
     def _damaged(self, what: str) -> InputError:
-        return InputError(f"{self.path} is damaged: {what}; delete it and make it anew with: {_repair(self.path)}")
-
-
-def _repair(path: Path) -> str:
-    return f"python models/prepare.py --image-size {path.parent.name.rpartition('_')[2]}"
+        return InputError(f"{self.path} is damaged: {what}; delete it and make it anew with: {self.repair}")

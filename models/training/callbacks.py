@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback
 from fastai.learner import Learner, Metric
+from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
@@ -74,7 +75,7 @@ class ChannelsLast(Callback):
     """Give batches the memory format of the network: convolutions are faster with it, on CPUs too."""
 
     def before_batch(self) -> None:
-        self.learn.xb = tuple(to_device(grey, self.learn.device) for grey in self.xb)
+        self.learn.xb = tuple(to_device(part, self.learn.device) for part in self.xb)
 
 
 class RecomputeBatchNorm(Callback):
@@ -89,8 +90,22 @@ class RecomputeBatchNorm(Callback):
         self.loader, self.batches, self.device = loader, batches, device
 
     def before_validate(self) -> None:
-        update_bn(islice(self.loader, self.batches), self.model, self.device)
+        # torch's function gives a network one thing a batch, whatever the batch holds.
+        some = islice(self.loader, self.batches)
+        lists = (([to_device(part, self.device) for part in inputs],) for *inputs, _ in some)
+        update_bn(lists, TakesList(self.model))
         self.model.eval()
+
+
+class TakesList(nn.Module):
+    """A network whose inputs stand in a list."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        return self.network(*inputs)
 
 
 class ShareStatistics(Callback):

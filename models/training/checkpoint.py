@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from models.config import TrainConfig
+from models.config import CONFIGS, RunConfig, TrainConfig
 from models.errors import InputError
 from models.paths import hash_file, replacing, write_text
 
@@ -30,9 +30,10 @@ def write_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
             raise OSError(str(error)) from error
 
 
-def save_config(folder: Path, config: TrainConfig, fold: int, results: dict) -> None:
+def save_config(folder: Path, config: RunConfig, fold: int, results: dict) -> None:
     """Write config.json, from which inference builds the network: last of a run's files, so that it marks the whole."""
     description = {
+        "kind": type(config).__name__,
         "config": config.to_json(),
         "fold": fold,
         "weights_sha256": hash_file(folder / "model.safetensors"),
@@ -46,7 +47,7 @@ def save_config(folder: Path, config: TrainConfig, fold: int, results: dict) -> 
 class RunRecord(NamedTuple):
     """What config.json tells of a finished run."""
 
-    config: TrainConfig
+    config: RunConfig
     weights_sha256: str
     results: dict  # weighted_log_loss, best_epoch, prevalence (of the labels in training)
 
@@ -58,7 +59,8 @@ def read_run(folder: Path) -> RunRecord | None:
         return None
     try:
         values = json.loads(file.read_text())
-        return RunRecord(TrainConfig.from_json(values["config"]), values["weights_sha256"], values["results"])
+        kind = CONFIGS[values.get("kind", TrainConfig.__name__)]  # once there was no other
+        return RunRecord(kind.from_json(values["config"]), values["weights_sha256"], values["results"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file} cannot be read ({error}); delete {folder} and train that fold anew") from error
 
@@ -68,7 +70,10 @@ def load_trained(folder: Path, record: RunRecord, network: nn.Module) -> None:
     file = folder / "model.safetensors"
     if not file.is_file() or hash_file(file) != record.weights_sha256:
         raise InputError(f"{file} is missing, or its sha256 is not the one in config.json; train that fold anew")
-    network.load_state_dict(read_weights(file))
+    try:
+        network.load_state_dict(read_weights(file))
+    except RuntimeError as error:
+        raise InputError(f"{file} is of another version of this project; train that fold anew") from error
 
 
 def read_weights(file: Path) -> dict[str, torch.Tensor]:
@@ -79,7 +84,9 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
         raise InputError(f"{file} is not a whole safetensors file ({error}); name another one") from error
 
 
-def differences(config: TrainConfig, other: TrainConfig) -> list[str]:
+def differences(config: RunConfig, other: RunConfig) -> list[str]:
     """Names and values of the fields in which two configurations differ."""
+    if type(config) is not type(other):
+        return [f"a {type(other).__name__} (now a {type(config).__name__})"]
     ours, theirs = config.to_json(), other.to_json()
     return [f"{name} {theirs[name]!r} (now {ours[name]!r})" for name in ours if ours[name] != theirs[name]]

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from models.config import Augment, TrainConfig
+from models.config import Augment, StudyConfig, TrainConfig
 from models.errors import InputError
 from models.labels import LABELS
 from models.paths import Work, damaged, hash_file, read_json, read_parquet
@@ -17,6 +17,7 @@ from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series
 from models.preprocessing.windows import LOW_INFORMATION, apply_window
 from models.training.augmentation import Augmentation
+from models.training.studies import places, study_lengths
 from models.training.warping import warp
 
 PREPARE = "python models/prepare.py"
@@ -73,13 +74,15 @@ class SliceDataset(Dataset):
         self.sources = [self.offsets.index(channel.offset) for channel in config.channels]
         self.image_size, self.input_size = config.image_size, config.input_size
         self.augmentation = Augmentation(config, augment)
+        self.lengths: np.ndarray | None = None  # of the studies, where batches are to be of studies
+        self.draws = np.arange(len(slices))  # rows with the same number are augmented alike
 
     def __len__(self) -> int:
         return len(self.chunks)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         epoch, row = key
-        draw = self.augmentation.draw((self.seed, epoch, row), (self.image_size, self.image_size))
+        draw = self.augmentation.draw((self.seed, epoch, int(self.draws[row])), (self.image_size, self.image_size))
         slices = warp(self.read(row), draw.geometry, self.image_size, self.input_size)
         # For several windows of a slice: OpenCV maps float32 to grey values faster than int16.
         slices = [hounsfield.astype(np.float32) for hounsfield in slices]
@@ -96,6 +99,21 @@ class SliceDataset(Dataset):
         series = open_series(self.folder / f"{self.series_ids[row]}.b2nd")
         places = [self.chunks[row] + offset for offset in self.offsets]
         return [series.read(int(min(max(place, 0), len(series) - 1))) for place in places]
+
+
+class StudyDataset(SliceDataset):
+    """Slices as a SliceDataset's, with their places (3,) between image and labels; a study is augmented as a whole."""
+
+    def __init__(self, slices: pd.DataFrame, work: Work, config: StudyConfig, augment: Augment) -> None:
+        super().__init__(slices, work, config, augment)
+        self.lengths = study_lengths(slices)
+        self.draws = np.repeat(np.cumsum(self.lengths) - self.lengths, self.lengths)
+        self.places = torch.from_numpy(places(slices))
+        self.recurrence, self.longest = config, config.study_slices
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        grey, target = super().__getitem__(key)
+        return grey, self.places[key[1]], target
 
 
 @lru_cache(maxsize=256)

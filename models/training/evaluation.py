@@ -16,17 +16,19 @@ from models.training.processes import Processes
 
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
-Predictor = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+View = Callable[..., torch.Tensor]
 
 
-def single_view(network: nn.Module, grey: torch.Tensor) -> torch.Tensor:
+def single_view(network: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
     """Probabilities of a batch as it is, (slices, 6)."""
-    return network(grey).float().sigmoid()
+    return network(*inputs).float().sigmoid()
 
 
-def predict(network: nn.Module, loader: DataLoader, processes: Processes, precision: str, title: str) -> np.ndarray:
+def predict(
+    network: nn.Module, loader: DataLoader, processes: Processes, precision: str, title: str, view: View = single_view
+) -> np.ndarray:
     """Probabilities of all slices of a loader, float32 (slices, 6); of several processes each predicts a stretch."""
-    own = list(predict_batches(network, loader, processes, precision, title))
+    own = list(predict_batches(network, loader, processes, precision, title, view))
     shares = processes.gather(np.concatenate(own) if own else np.empty((0, len(LABELS)), np.float32))
     return np.concatenate(shares)
 
@@ -38,16 +40,16 @@ def predict_batches(
     processes: Processes,
     precision: str,
     title: str,
-    view: Predictor = single_view,
+    view: View = single_view,
 ) -> Iterator[np.ndarray]:
-    """Probabilities of the batches of a loader, float32 (slices, 6); `view` says how a batch is looked at."""
+    """What `view` gives for each batch of a loader; probabilities, float32 (slices, 6), if nothing else is asked."""
     device = processes.device
     network = network.to(device, memory_format=torch.channels_last).eval()
     with explained(loader):
-        for grey, _ in tqdm(loader, desc=title, dynamic_ncols=True, disable=not processes.is_main):
+        for *inputs, _ in tqdm(loader, desc=title, dynamic_ncols=True, disable=not processes.is_main):
             with autocast(device, precision):
-                probability = view(network, to_device(grey, device))
-            yield probability.cpu().numpy()
+                result = view(network, *(to_device(part, device) for part in inputs))
+            yield result.cpu().numpy()
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast | nullcontext:
@@ -57,8 +59,10 @@ def autocast(device: torch.device, precision: str) -> torch.autocast | nullconte
     return nullcontext()
 
 
-def to_device(grey: torch.Tensor, device: torch.device) -> torch.Tensor:
-    return grey.to(device, non_blocking=True, memory_format=torch.channels_last)
+def to_device(part: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A part of a batch on the device; images in the memory format of the network."""
+    images = part.ndim == 4
+    return part.to(device, non_blocking=True, memory_format=torch.channels_last if images else torch.preserve_format)
 
 
 def prediction_table(image_ids: pd.Series, probability: np.ndarray) -> pd.DataFrame:

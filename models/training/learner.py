@@ -15,7 +15,7 @@ from fastai.torch_core import norm_bias_params
 from torch import nn
 from torch.utils.data import DataLoader
 
-from models.config import TrainConfig, TrainOptions
+from models.config import RunConfig, TrainOptions
 from models.errors import InputError
 from models.training.callbacks import (
     ChannelsLast,
@@ -116,7 +116,7 @@ def make_learner(
     network: nn.Module,
     train: DataLoader,
     valid: DataLoader,
-    config: TrainConfig,
+    config: RunConfig,
     processes: Processes,
     callbacks: list,
     kind: type[StepLearner] = StepLearner,
@@ -139,7 +139,7 @@ def make_learner(
     return learner
 
 
-def decay_groups(config: TrainConfig, network: nn.Module) -> list[list[nn.Parameter]]:
+def decay_groups(config: RunConfig, network: nn.Module) -> list[list[nn.Parameter]]:
     """The parameters that are decayed, then those that are not."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if config.decay_norms_and_biases:
@@ -148,7 +148,7 @@ def decay_groups(config: TrainConfig, network: nn.Module) -> list[list[nn.Parame
     return [[p for p in parameters if id(p) not in spared], [p for p in parameters if id(p) in spared]]
 
 
-def optimizer(config: TrainConfig) -> Callable:
+def optimizer(config: RunConfig) -> Callable:
     """The optimizer as fastai wants it. Weight decay is decoupled in both, as it was in the original's fastai."""
     torch_class = {"radam": RAdam, "adam": torch.optim.AdamW}[config.optimizer]
     return partial(OptimWrapper, opt=torch_class)

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from models.errors import InputError
 from models.training.processes import Processes
+from models.training.studies import OrderedStudies, ShuffledStudies
 
 
 class ShuffledBatches(Sampler):
@@ -37,6 +38,10 @@ class ShuffledBatches(Sampler):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for rows in self.rows()[self.start :, self.rank :: self.count]:
             yield [(self.epoch, int(row)) for row in rows]
+
+    def size(self, _: int) -> int:
+        """The number of slices of a batch, those of all processes."""
+        return self.batch_size
 
     def rows(self) -> np.ndarray:
         """The rows of the epoch's batches, those of all processes, (batches, batch_size)."""
@@ -59,6 +64,9 @@ class OrderedBatches(Sampler):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for first in range(0, len(self.stretch), self.batch_size):
             yield [(0, int(row)) for row in self.stretch[first : first + self.batch_size]]
+
+
+Batches = ShuffledBatches | OrderedBatches | ShuffledStudies | OrderedStudies
 
 
 class WatchedDataset(Dataset):
@@ -94,18 +102,13 @@ def make_loader(
 ) -> DataLoader:
     """Batches of a dataset; with a `shuffle_seed` they are shuffled, and the incomplete last one is dropped.
 
-    `image_ids` names the rows of the dataset in messages. Of several `processes` each gets its share: of every batch
-    where they are shuffled, of the whole where they are not.
+    Of a dataset that has studies (`lengths`) a batch holds so many of them. `image_ids` names the rows of the dataset
+    in messages. Of several `processes` each gets its share: of every batch where they are shuffled, of the whole where
+    they are not.
     """
-    share = (processes.rank, processes.count) if processes else (0, 1)
-    batches = (
-        OrderedBatches(len(dataset), batch_size, *share)
-        if shuffle_seed is None
-        else ShuffledBatches(len(dataset), batch_size, shuffle_seed, *share)
-    )
     return DataLoader(
         WatchedDataset(dataset, range(len(dataset)) if image_ids is None else list(image_ids), workers),
-        batch_sampler=batches,
+        batch_sampler=make_batches(dataset, batch_size, shuffle_seed, processes),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
@@ -113,6 +116,18 @@ def make_loader(
         # A loader draws a seed for its processes. From torch's own generator it would change the network's dropout.
         generator=torch.Generator(),
     )
+
+
+def make_batches(dataset: Dataset, batch_size: int, shuffle_seed: int | None, processes: Processes | None) -> Batches:
+    share = {"rank": processes.rank, "count": processes.count} if processes else {}
+    lengths = getattr(dataset, "lengths", None)
+    if lengths is None:
+        if shuffle_seed is None:
+            return OrderedBatches(len(dataset), batch_size, **share)
+        return ShuffledBatches(len(dataset), batch_size, shuffle_seed, **share)
+    if shuffle_seed is None:
+        return OrderedStudies(lengths, batch_size, **share)
+    return ShuffledStudies(lengths, batch_size, shuffle_seed, dataset.recurrence, dataset.longest, **share)
 
 
 @contextmanager

@@ -31,11 +31,17 @@ class Architecture(NamedTuple):
 class HemorrhageNetwork(nn.Module):
     """uint8 grey values (slices, channels, height, width) -> logits of the six labels (slices, 6)."""
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, width: int) -> None:
+        """`backbone` gives the `width` numbers of a slice's embedding, pooled over the slice."""
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.width = backbone, width
+        self.head = nn.Linear(width, len(LABELS))
 
     def forward(self, grey: torch.Tensor) -> torch.Tensor:
+        return self.head(self.embed(grey))
+
+    def embed(self, grey: torch.Tensor) -> torch.Tensor:
+        """What the last layer sees of each slice, (slices, width)."""
         # Normalised here, on the device: on the host it would cost more than the decoding of the slice.
         return self.backbone((grey.float() / 255 - MEAN) / STD)
 
@@ -59,8 +65,7 @@ def build_network(config: TrainConfig) -> HemorrhageNetwork:
     """
     backbone = _architecture(config).build(config.input_size)
     _set_channels(backbone, len(config.channels))
-    _set_outputs(backbone, len(LABELS))
-    return HemorrhageNetwork(backbone)
+    return HemorrhageNetwork(backbone, _cut_last_linear(backbone))
 
 
 def load_initial_weights(network: HemorrhageNetwork, config: TrainConfig) -> None:
@@ -89,10 +94,10 @@ def _architecture(config: TrainConfig) -> Architecture:
 def _load(network: HemorrhageNetwork, state: dict[str, torch.Tensor], path: Path, head: bool) -> None:
     """Load a state dict whose first convolution may have three channels; without `head` the last layer stays random."""
     state = dict(state)
-    stem, last = (f"backbone.{find(network.backbone)}" for find in (_first_convolution, _last_linear))
+    stem = f"backbone.{_first_convolution(network.backbone)}"
     expected = network.state_dict()
     if not head:
-        state.update({f"{last}.{part}": expected[f"{last}.{part}"] for part in ("weight", "bias")})
+        state.update({name: value for name, value in expected.items() if name.startswith("head.")})
     if f"{stem}.weight" in state:
         state[f"{stem}.weight"] = adapt_first_convolution(state[f"{stem}.weight"], expected[f"{stem}.weight"].shape[1])
     try:
@@ -113,10 +118,6 @@ def _first_convolution(network: nn.Module) -> str:
     return next(name for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
 
 
-def _last_linear(network: nn.Module) -> str:
-    return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
-
-
 def _set_channels(network: nn.Module, channels: int) -> None:
     convolution = network.get_submodule(_first_convolution(network))
     if convolution.in_channels != channels:
@@ -124,10 +125,12 @@ def _set_channels(network: nn.Module, channels: int) -> None:
         convolution.weight = nn.Parameter(adapt_first_convolution(convolution.weight.detach(), channels))
 
 
-def _set_outputs(network: nn.Module, outputs: int) -> None:
-    linear = network.get_submodule(_last_linear(network))
-    parent, _, name = _last_linear(network).rpartition(".")
-    setattr(network.get_submodule(parent), name, nn.Linear(linear.in_features, outputs))
+def _cut_last_linear(network: nn.Module) -> int:
+    """Take away the last linear layer; returns how many numbers it was given."""
+    name = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
+    width = network.get_submodule(name).in_features
+    network.set_submodule(name, nn.Identity())
+    return width
 
 
 def _small(_: int) -> nn.Module:

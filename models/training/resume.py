@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from models.config import TrainConfig
+from models.config import RunConfig
 from models.errors import InputError
 from models.paths import damaged, hash_file, read_json, write_json
 from models.training.checkpoint import differences, read_weights, write_tensors
@@ -25,7 +25,7 @@ class Checkpoint(NamedTuple):
     state: dict[str, Any]
 
 
-def write_checkpoint(folder: Path, config: TrainConfig, checkpoint: Checkpoint) -> None:
+def write_checkpoint(folder: Path, config: RunConfig, checkpoint: Checkpoint) -> None:
     """Write the next checkpoint of a run and delete all but the last two. Raises InputError if the disk is full."""
     number = max(_numbers(folder), default=0) + 1
     path = _tensors(folder, number)
@@ -36,7 +36,7 @@ def write_checkpoint(folder: Path, config: TrainConfig, checkpoint: Checkpoint) 
         _delete(folder, old)
 
 
-def read_checkpoint(folder: Path, config: TrainConfig) -> Checkpoint | None:
+def read_checkpoint(folder: Path, config: RunConfig) -> Checkpoint | None:
     """The last checkpoint that is whole, or None; damaged ones are named in a warning and deleted.
 
     Raises InputError if it is one of another configuration.
@@ -48,7 +48,7 @@ def read_checkpoint(folder: Path, config: TrainConfig) -> Checkpoint | None:
             print(f"warning: {_tensors(folder, number)} or its .json is damaged; going on from the checkpoint before")
             _delete(folder, number)
             continue
-        if different := differences(config, TrainConfig.from_json(description["config"])):
+        if different := differences(config, type(config).from_json(description["config"])):
             raise InputError(
                 f"{folder} was begun with {', '.join(different)}; delete it, or write this run elsewhere with --name"
             )

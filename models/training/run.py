@@ -12,26 +12,26 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from models.cli import command
-from models.config import TrainConfig, TrainOptions
+from models.config import RunConfig, TrainOptions
 from models.errors import InputError
 from models.labels import LABELS
 from models.paths import Work, only_process, remove_temporaries, require_writable, write_csv, write_parquet
 from models.preprocessing.folds import label_shares
 from models.training.callbacks import History
 from models.training.checkpoint import differences, read_run, save_config, save_weights
-from models.training.dataset import SliceDataset, split_fold
+from models.training.dataset import read_slices, split_fold
 from models.training.evaluation import predict, prediction_table
 from models.training.history import write_history_picture
+from models.training.kinds import build, load_start, make_dataset, make_inputs
 from models.training.learner import find_learning_rate, fit
 from models.training.loading import make_loader
-from models.training.networks import HemorrhageNetwork, build_network, load_initial_weights
 from models.training.processes import Processes, count_workers, started_processes
 from models.training.resume import delete_checkpoints
 from models.training.scoring import WEIGHTED, label_table
 from models.training.stopping import Interrupted, Stop, same_command, stop_signals
 
 
-def main(config: TrainConfig) -> None:
+def main(config: RunConfig) -> None:
     """The command line of a training script: every field of its configuration, the fold and the machine."""
     command(train, TrainOptions(config))
 
@@ -72,8 +72,8 @@ def only_training(folder: Path) -> Iterator[None]:
 
 
 def train_fold(folder: Path, options: TrainOptions, processes: Processes, stop: Stop) -> None:
-    fold = processes.main_first(lambda: load_fold(options, processes))
-    network = start_network(options.config, processes)
+    fold = start_fold(folder, options, processes)
+    network = start_network(options.config, fold, processes)
     where = f"{processes.count} x {processes.device.type}" if processes.count > 1 else processes.device
     counts = f"{len(fold.train_slices):,} slices to train on, {len(fold.valid_slices):,} to validate on"
     print(f"{folder}: {counts}, on {where}")
@@ -84,15 +84,15 @@ def train_fold(folder: Path, options: TrainOptions, processes: Processes, stop: 
 
 def suggest_rate(options: TrainOptions, processes: Processes) -> None:
     """Try learning rates on the slices of the fold; a run that lies in its folder is neither read nor changed."""
-    fold = processes.main_first(lambda: load_fold(options, processes))
-    find_learning_rate(start_network(options.config, processes), fold.train, options, processes)
+    fold = start_fold(options.folder, options, processes)
+    find_learning_rate(start_network(options.config, fold, processes), fold.train, options, processes)
 
 
-def start_network(config: TrainConfig, processes: Processes) -> HemorrhageNetwork:
+def start_network(config: RunConfig, fold: "Fold", processes: Processes) -> nn.Module:
     """The network with the weights that it starts from, the same in each process, and random numbers of its own."""
     torch.manual_seed(config.seed)
-    network = build_network(config)
-    processes.on_main(lambda: load_initial_weights(network, config))  # the others get them when the training starts
+    network = build(config, fold.train.dataset.dataset)
+    processes.on_main(lambda: load_start(network, config))  # the others get them when the training starts
     if not processes.is_main:
         torch.manual_seed(config.seed + processes.rank)  # for a dropout of its own
     return network
@@ -105,28 +105,32 @@ class Fold(NamedTuple):
     valid_slices: pd.DataFrame
     train: DataLoader
     valid: DataLoader
+    sources: dict[str, str]  # the sha256 of the weights of the networks that it builds on, by the names of their runs
 
 
-def load_fold(options: TrainOptions, processes: Processes) -> Fold:
+def start_fold(folder: Path, options: TrainOptions, processes: Processes) -> Fold:
     """Raises InputError if the cache lacks the fold or the image size, or a batch is larger than the fold."""
+    slices = processes.main_first(lambda: read_slices(Work(options.machine.work), "train"))
+    sources = make_inputs(options.config, slices, folder, options.machine, processes)
+    return processes.main_first(lambda: load_fold(folder, options, processes, sources))
+
+
+def load_fold(folder: Path, options: TrainOptions, processes: Processes, sources: dict[str, str]) -> Fold:
     config, work = options.config, Work(options.machine.work)
-    train_slices, valid_slices = split_fold(work, options.fold, config.skip_low_information)
-    if len(train_slices) < config.batch_size or valid_slices.empty:
+    train_slices, valid_slices = split_fold(work, options.fold, getattr(config, "skip_low_information", False))
+    workers = count_workers(options.machine.workers, processes.device)
+    train_set = make_dataset(train_slices, work, config, getattr(config, "augment", "none"), folder)
+    valid_set = make_dataset(valid_slices, work, config, "none", folder)
+    train = make_loader(train_set, config.batch_size, workers, config.seed, train_slices["image_id"], processes)
+    if len(train) == 0 or valid_slices.empty:
         raise InputError(
             f"fold {options.fold} has {len(train_slices)} slices to train on and {len(valid_slices)} to validate on; "
             f"add studies, or lower --batch-size {config.batch_size}"
         )
     if config.batch_size < processes.count:
         raise InputError(f"--batch-size {config.batch_size} cannot be divided among {processes.count} processes")
-    workers = count_workers(options.machine.workers, processes.device)
-    train_set = SliceDataset(train_slices, work, config, config.augment)
-    valid_set = SliceDataset(valid_slices, work, config, augment="none")
-    return Fold(
-        train_slices,
-        valid_slices,
-        make_loader(train_set, config.batch_size, workers, config.seed, train_slices["image_id"], processes),
-        make_loader(valid_set, config.batch_size, workers, None, valid_slices["image_id"], processes),
-    )
+    valid = make_loader(valid_set, config.batch_size, workers, None, valid_slices["image_id"], processes)
+    return Fold(train_slices, valid_slices, train, valid, sources)
 
 
 def write_results(
@@ -142,6 +146,8 @@ def write_results(
     write_parquet(folder / "valid.parquet", prediction_table(fold.valid_slices["image_id"], probability))
     shares = label_shares(fold.train_slices).to_dict()
     results = {"weighted_log_loss": float(own), "best_epoch": history.best_epoch, "prevalence": shares}
+    if fold.sources:
+        results["sources"] = fold.sources
     save_config(folder, options.config, options.fold, results)
     delete_checkpoints(folder)
     print(table.to_string(float_format="{:.4f}".format, na_rep=""))
@@ -151,7 +157,7 @@ def write_results(
     )
 
 
-def is_finished(folder: Path, config: TrainConfig) -> bool:
+def is_finished(folder: Path, config: RunConfig) -> bool:
     """Whether a run of this configuration lies in `folder`. Raises InputError if another configuration's does."""
     previous = read_run(folder)
     if previous is None:

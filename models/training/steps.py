@@ -3,14 +3,16 @@
 import math
 from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
 import torch
 from fastai.learner import Learner
 from torch import nn
 
-from models.config import TrainConfig
+from models.config import RunConfig
 from models.errors import InputError
 from models.training.evaluation import autocast
 from models.training.processes import Processes
+from models.training.studies import split_studies
 
 
 class StepLearner(Learner):
@@ -21,7 +23,7 @@ class StepLearner(Learner):
     time.
     """
 
-    def __init__(self, *arguments, config: TrainConfig, processes: Processes, **keywords) -> None:
+    def __init__(self, *arguments, config: RunConfig, processes: Processes, **keywords) -> None:
         super().__init__(*arguments, **keywords)
         self.config, self.processes, self.device = config, processes, processes.device
         self.parallel = processes.together(self.model)
@@ -54,16 +56,16 @@ class StepLearner(Learner):
 
     def _add_gradients(self) -> bool:
         """The forward and backward pass of the batch; False if it was too large for the memory."""
-        (grey,), (target,) = self.xb, self.yb
-        parts = list(zip(grey.chunk(self.parts), target.chunk(self.parts), strict=True))
+        units, slices = indivisible(*self.xb), self.dl.batch_sampler.size(self.iter)
+        sizes = [sum(part) for part in np.array_split(units, min(self.parts, len(units)))]
+        parts = list(zip(*(tensor.split(sizes) for tensor in (*self.xb, *self.yb)), strict=True))
         losses = []
         try:
-            for number, (grey_part, target_part) in enumerate(parts, start=1):
-                share = len(grey_part) / self.dl.batch_sampler.batch_size
+            for number, (*inputs, target) in enumerate(parts, start=1):
                 with self._without_averaging(unless=number == len(parts)):
                     with autocast(self.device, self.config.precision):
-                        self.pred = self.parallel(grey_part)
-                        loss = self.loss_func(self.pred, target_part) * share
+                        self.pred = self.parallel(*inputs)
+                        loss = self.loss_func(self.pred, target) * (len(target) / slices)
                     # Processes take the mean of their gradients, but it is the sum that is wanted.
                     self.scaler.scale(loss * self.processes.count).backward()
                 losses.append(loss.detach())
@@ -77,9 +79,9 @@ class StepLearner(Learner):
         return nullcontext() if unless or self.processes.count == 1 else self.parallel.no_sync()
 
     def _halve(self) -> None:
-        batch = len(self.xb[0])
+        batch = len(indivisible(*self.xb))
         if self.parts >= batch:
-            raise InputError("out of memory with one slice at a time; take a smaller network or --crop-size")
+            raise InputError("out of memory with one slice or study at a time; take a smaller network or fewer pixels")
         if self.processes.count > 1:  # they are not in step any more
             raise InputError(f"out of memory; start it anew with --accumulate {2 * self.parts}")
         self.parts = min(2 * self.parts, batch)
@@ -106,3 +108,8 @@ class StepLearner(Learner):
             f"the loss is not finite in epoch {self.epoch + 1}, step {self.iter + 1}, the batch of slices "
             f"{', '.join(str(self.dl.dataset.image_ids[row]) for row in rows)}; lower --max-lr {self.config.max_lr:g}"
         )
+
+
+def indivisible(images: torch.Tensor, place: torch.Tensor | None = None) -> list[int]:
+    """How many slices of a batch must stay together: one, or those of a study where their places are told."""
+    return [1] * len(images) if place is None else split_studies(place)

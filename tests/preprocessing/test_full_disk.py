@@ -67,7 +67,7 @@ def series_writer(work: Path) -> Writer:
     size = SIZES[0]
     series = Series(next(iter(sorted(Work(work).slices(size).iterdir()))))
     chunks = [compress_slice(series.read(index)) for index in range(len(series))]
-    return lambda path: write_series(path, chunks, size, series.notes())
+    return lambda path: write_series(path, chunks, (size, size), series.notes())
 
 
 def sheet_writer(work: Path) -> Writer:

@@ -28,7 +28,7 @@ def head(count: int, size: int) -> np.ndarray:
 
 
 def write(path, slices: np.ndarray) -> None:
-    write_series(path, [compress_slice(hounsfield) for hounsfield in slices], slices.shape[-1], NOTES)
+    write_series(path, [compress_slice(hounsfield) for hounsfield in slices], slices.shape[1:], NOTES)
 
 
 @pytest.fixture

@@ -31,7 +31,12 @@ D4 = tuple(Symmetry(mirror, turns) for mirror in (False, True) for turns in rang
 GROUPS = {"none": (IDENTITY,), "flip": (IDENTITY, Symmetry(mirror=True, quarter_turns=0)), "d4": D4}
 
 
-def mean_probability(network: nn.Module, images: torch.Tensor, group: tuple[Symmetry, ...]) -> torch.Tensor:
-    """Probabilities (slices, 6) of square images (slices, channels, size, size), the mean over a group."""
-    total = sum(network(symmetry.apply(images)).float().sigmoid() for symmetry in group)
+def mean_probability(
+    network: nn.Module, images: torch.Tensor, *rest: torch.Tensor, group: tuple[Symmetry, ...]
+) -> torch.Tensor:
+    """Probabilities (slices, 6) of square images (slices, channels, size, size), the mean over a group.
+
+    `rest` is what a network is given beside the images.
+    """
+    total = sum(network(symmetry.apply(images), *rest).float().sigmoid() for symmetry in group)
     return total / len(group)

@@ -7,7 +7,7 @@ import torch
 import ttach
 from torch import nn
 
-from models.inference.d4 import D4, GROUPS, IDENTITY, Symmetry, mean_probability
+from models.training.d4 import D4, GROUPS, IDENTITY, Symmetry, mean_probability
 
 IMAGE = torch.arange(9.0).reshape(1, 1, 3, 3)  # no symmetry maps it to itself
 every_symmetry = pytest.mark.parametrize("symmetry", D4, ids=str)
@@ -69,16 +69,16 @@ def test_the_groups_are_one_two_and_eight_symmetries_with_the_identity():
 
 @torch.no_grad()
 def test_without_symmetries_it_is_the_networks_own_probability(network, images):
-    assert torch.equal(mean_probability(network, images, GROUPS["none"]), network(images).sigmoid())
+    assert torch.equal(mean_probability(network, images, group=GROUPS["none"]), network(images).sigmoid())
 
 
 @pytest.mark.parametrize("name", ["flip", "d4"])
 @torch.no_grad()
 def test_the_mean_does_not_change_when_the_input_is_turned_or_mirrored(network, images, name):
-    mean = mean_probability(network, images, GROUPS[name])
+    mean = mean_probability(network, images, group=GROUPS[name])
     for symmetry in GROUPS[name]:
         turned = symmetry.apply(images)
-        torch.testing.assert_close(mean_probability(network, turned, GROUPS[name]), mean, rtol=0, atol=1e-6)
+        torch.testing.assert_close(mean_probability(network, turned, group=GROUPS[name]), mean, rtol=0, atol=1e-6)
         if symmetry != IDENTITY:
             assert not torch.allclose(network(turned), network(images), atol=1e-3)
 
@@ -86,7 +86,7 @@ def test_the_mean_does_not_change_when_the_input_is_turned_or_mirrored(network, 
 @torch.no_grad()
 def test_the_mean_over_d4_is_ttachs(network, images):
     oracle = ttach.ClassificationTTAWrapper(nn.Sequential(network, nn.Sigmoid()), ttach.aliases.d4_transform())
-    torch.testing.assert_close(mean_probability(network, images, D4), oracle(images), rtol=0, atol=1e-6)
+    torch.testing.assert_close(mean_probability(network, images, group=D4), oracle(images), rtol=0, atol=1e-6)
 
 
 @torch.no_grad()
@@ -94,6 +94,6 @@ def test_probabilities_of_half_precision_logits_are_averaged_in_float32(images):
     def half(batch):
         return batch.mean(dim=(2, 3)).repeat(1, 2).half()
 
-    mean = mean_probability(half, images, D4)
+    mean = mean_probability(half, images, group=D4)
     assert mean.dtype == torch.float32
     torch.testing.assert_close(mean, half(images).float().sigmoid(), rtol=0, atol=1e-3)

@@ -1,0 +1,154 @@
+"""What a trained network sees in each slice: extracted once a fold, stored as float16, read a study at a time."""
+
+from collections.abc import Iterable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import Dataset
+
+from models.config import Machine, SequenceConfig, TrainConfig
+from models.errors import InputError
+from models.labels import LABELS
+from models.paths import Work, remove_temporaries, require_writable
+from models.preprocessing.series import UNREADABLE
+from models.preprocessing.store import Series, compress_slice, write_series
+from models.training.checkpoint import load_trained, read_run
+from models.training.d4 import GROUPS, Symmetry
+from models.training.dataset import SliceDataset
+from models.training.evaluation import predict_batches
+from models.training.loading import make_loader
+from models.training.networks import HemorrhageNetwork, build_network
+from models.training.processes import Processes, count_workers
+from models.training.studies import places, study_lengths
+
+AT_ONCE = 32  # slices of a study that go through a network together
+_LARGEST = float(np.finfo(np.float16).max)
+
+
+class Source(NamedTuple):
+    """A trained fold, whose network gives embeddings."""
+
+    name: str
+    folder: Path
+    config: TrainConfig
+    weights_sha256: str
+
+    def store(self, work: Work, views: str) -> Path:
+        """Where its embeddings lie: other weights or views have another folder."""
+        return work.cache / "embeddings" / f"{self.name}_{self.folder.name}_{self.weights_sha256[:12]}_{views}"
+
+
+def find_sources(config: SequenceConfig, folder: Path) -> list[Source]:
+    """The folds that a sequence run in `folder` builds on: runs/<run>/fold<k> beside runs/<name>/fold<k>.
+
+    Raises InputError if one is not trained, or is no network of single slices.
+    """
+    return [_source(name, folder.parent.parent / name / folder.name) for name in config.runs]
+
+
+def _source(name: str, folder: Path) -> Source:
+    record = read_run(folder)
+    fold = folder.name.removeprefix("fold")
+    if record is None:
+        raise InputError(
+            f"no trained network in {folder}; train it with: python models/train_{name}.py --fold {fold}, "
+            "or name other runs with --runs"
+        )
+    if type(record.config) is not TrainConfig:
+        raise InputError(f"{folder} holds no network of single slices; name other runs with --runs")
+    return Source(name, folder, record.config, record.weights_sha256)
+
+
+def extract(
+    slices: pd.DataFrame, sources: Iterable[Source], views: str, machine: Machine, processes: Processes
+) -> None:
+    """Store the embeddings and logits of all readable slices of a split; series that are stored are left alone.
+
+    Of several processes each extracts a stretch of the studies. It can be stopped at any moment: a series is one file,
+    written whole or not at all. Raises InputError if the disk is full, or the weights have changed.
+    """
+    work = Work(machine.work)
+    readable = slices[slices["chunk"] != UNREADABLE]
+    for source in sources:
+        store = source.store(work, views)
+        processes.on_main(lambda store=store: (require_writable(store), remove_temporaries(store)))
+        stored = processes.on_main(lambda store=store: {path.stem for path in store.glob("*.b2nd")})
+        missing = readable[~readable["series_id"].isin(stored)].reset_index(drop=True)
+        if len(missing):
+            _extract(missing, source, store, views, machine, processes)
+        processes.wait()
+
+
+def _extract(
+    slices: pd.DataFrame, source: Source, store: Path, views: str, machine: Machine, processes: Processes
+) -> None:
+    dataset = SliceDataset(slices, Work(machine.work), source.config, augment="none")
+    dataset.lengths = study_lengths(slices)
+    network = build_network(source.config)
+    load_trained(source.folder, read_run(source.folder), network)
+    workers = count_workers(machine.workers, processes.device)
+    loader = make_loader(dataset, 1, workers, image_ids=slices["image_id"], processes=processes)
+    view = partial(mean_embedding, group=GROUPS[views])
+    title = f"{source.name} {source.folder.name}: embeddings of studies, {len(GROUPS[views])} views"
+    studies = predict_batches(network, loader, processes, source.config.precision, title, view)
+    notes = {"weights_sha256": source.weights_sha256, "views": views}
+    for rows, seen in zip(loader.batch_sampler.batches, studies, strict=True):
+        chunks = [compress_slice(row[None].view(np.int16)) for row in seen]
+        write_series(store / f"{slices['series_id'][rows[0]]}.b2nd", chunks, (1, seen.shape[1]), notes)
+
+
+def mean_embedding(network: HemorrhageNetwork, images: torch.Tensor, group: tuple[Symmetry, ...]) -> torch.Tensor:
+    """Embeddings and logits of square images, float16 (slices, width + 6), the mean over a group of symmetries."""
+    parts = []
+    for some in images.split(AT_ONCE):
+        embedding = sum(network.embed(symmetry.apply(some)).float() for symmetry in group) / len(group)
+        parts.append(torch.cat([embedding, network.head(embedding)], dim=1))  # linear: the mean of the logits, too
+    return torch.cat(parts).float().clamp(-_LARGEST, _LARGEST).half()
+
+
+class SequenceDataset(Dataset):
+    """Slices as what networks see in them, float32 (width + 6 networks,), with their places (3,) and labels (6,).
+
+    Embeddings come first, then the logits of each network. Indexed by (epoch, row) as a SliceDataset.
+    """
+
+    def __init__(self, slices: pd.DataFrame, work: Work, config: SequenceConfig, sources: list[Source]) -> None:
+        self.stores = [source.store(work, config.views) for source in sources]
+        self.series_ids = slices["series_id"].to_numpy()
+        self.chunks = slices["chunk"].to_numpy(int)
+        self.targets = torch.from_numpy(slices.reindex(columns=LABELS).to_numpy(np.float32, copy=True))
+        self.places = torch.from_numpy(places(slices))
+        self.lengths = study_lengths(slices)
+        self.recurrence, self.longest = config, None
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        _, row = key
+        seen = read_study(*(store / f"{self.series_ids[row]}.b2nd" for store in self.stores))
+        return seen[self.chunks[row]], self.places[row], self.targets[row]
+
+    @property
+    def width(self) -> int:
+        """How many numbers the embeddings of a slice have, those of all networks together."""
+        return len(self[0, 0][0]) - len(self.stores) * len(LABELS)
+
+
+@lru_cache(maxsize=4)  # the slices of a study are asked for in turn
+def read_study(*files: Path) -> torch.Tensor:
+    """What networks see in all slices of a series, float32 (slices, width + 6 networks), a file a network.
+
+    Raises InputError if a file is missing or damaged.
+    """
+    seen = []
+    for file in files:
+        series = Series(file, "the same command")
+        seen.append(np.concatenate([series.read(index) for index in range(len(series))]).view(np.float16))
+    cut = -len(LABELS)
+    columns = [values[:, :cut] for values in seen] + [values[:, cut:] for values in seen]
+    return torch.from_numpy(np.concatenate(columns, axis=1).astype(np.float32))

@@ -1,0 +1,144 @@
+"""Recurrent layers over the slices of a study: they correct what a network says of each slice by itself.
+
+Over the embeddings of networks that are trained already (SequenceConfig), or trained together with one (StudyConfig,
+the original's "rcnn"). Both take whole studies or stretches of them, as one flat batch of slices with their places.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+from torch.utils.checkpoint import checkpoint
+
+from models.config import Recurrence, SequenceConfig, StudyConfig
+from models.labels import LABELS
+from models.training.networks import HemorrhageNetwork, build_network
+from models.training.studies import split_studies
+
+POSITIONS = 5  # numbers that tell where a slice lies
+_LENGTH, _GAP, _TILT = 100.0, 5.0, 20.0  # mm, mm, degrees: what is usual in a head CT, so that 1 is
+
+
+class RecurrentLayers(nn.Module):
+    """Embeddings and logits of slices, and their places -> better logits (slices, 6).
+
+    A slice is described by its embedding and logits, by their differences to the slice before and the one after, and
+    by its position. What comes out is added to the logits (their mean, of several networks), to begin with nothing.
+    """
+
+    def __init__(self, width: int, networks: int, config: Recurrence) -> None:
+        """For embeddings of `width` numbers, those of all networks together."""
+        super().__init__()
+        self.networks = networks
+        described = width + networks * len(LABELS)
+        cell = {"gru": nn.GRU, "lstm": nn.LSTM}[config.cell]
+        self.normalise = nn.LayerNorm(described)
+        self.enter = nn.Linear(3 * described + POSITIONS, config.hidden)
+        self.cells = cell(
+            config.hidden,
+            config.hidden,
+            config.layers,
+            bidirectional=True,
+            batch_first=True,
+            dropout=config.dropout if config.layers > 1 else 0.0,
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        self.leave = nn.Linear(2 * config.hidden, len(LABELS))
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(self, seen: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        """`seen`: embeddings, then logits of each network (slices, width + 6 networks); `place` (slices, 3)."""
+        logits = seen[:, -self.networks * len(LABELS) :].float().unflatten(1, (self.networks, -1)).mean(dim=1)
+        lengths = split_studies(place)
+        described = torch.cat([with_differences(self.normalise(seen.float()), lengths), positions(place, lengths)], 1)
+        entered = self.dropout(torch.relu(self.enter(described)))
+        padded = pad_sequence(entered.split(lengths), batch_first=True)
+        carried, _ = self.cells(pack_padded_sequence(padded, lengths, batch_first=True, enforce_sorted=False))
+        unpacked, _ = pad_packed_sequence(carried, batch_first=True)
+        flat = torch.cat([study[:length] for study, length in zip(unpacked, lengths, strict=True)])
+        return logits + self.leave(self.dropout(flat)).float()
+
+
+def with_differences(values: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+    """Values (slices, n), less those of the slice before, less those of the slice after: (slices, 3n).
+
+    At the ends of a study the differences are 0.
+    """
+    step = steps(values, lengths)
+    return torch.cat([values, step[:-1], -step[1:]], dim=1)
+
+
+def positions(place: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+    """Where each slice lies in its study, (slices, POSITIONS), from the places (slices, 3).
+
+    The distances to both ends (base and vertex), the gaps to the slices before and after, and the tilt. They do not
+    depend on where the scanner's zero is, and a study that is turned upside down has the same of each slice, in turn.
+    """
+    z, tilt = place[:, 1], place[:, 2:] / _TILT
+    ends = [(study - study[[0, -1]].unsqueeze(1)).abs().T for study in z.split(lengths)]  # of each study (slices, 2)
+    gap = steps(z.unsqueeze(1), lengths).abs().clamp(max=4 * _GAP) / _GAP
+    return torch.cat([torch.cat(ends) / _LENGTH, gap[:-1], gap[1:], tilt], dim=1)
+
+
+def steps(values: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+    """By how much values (slices, n) change from each slice to the next, 0 between studies: (slices + 1, n)."""
+    step = torch.nn.functional.pad(values.diff(dim=0), (0, 0, 1, 1))
+    ends = torch.tensor([0, *lengths], device=values.device).cumsum(0)
+    return step.index_fill(0, ends, 0.0)
+
+
+def build_sequence_network(config: SequenceConfig, width: int) -> RecurrentLayers:
+    """The network of a configuration, with random weights; `width` is that of all embeddings together."""
+    return RecurrentLayers(width, len(config.runs), config)
+
+
+class StudyNetwork(nn.Module):
+    """A network of slices and the recurrent layers over it: grey values of slices and their places -> logits."""
+
+    def __init__(self, slices: HemorrhageNetwork, config: StudyConfig) -> None:
+        super().__init__()
+        self.slices, self.slices_at_once = slices, config.slices_at_once
+        self.studies = RecurrentLayers(slices.width, 1, config)
+
+    def forward(self, grey: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        """uint8 (slices, channels, height, width) and places (slices, 3) -> logits (slices, 6)."""
+        embed = self.slices.embed
+        if torch.is_grad_enabled():
+            # Gradient checkpointing (arXiv:1604.06174): of all slices but some only the embedding is kept.
+            contexts = partial(forward_and_again, self.slices)
+            embed = partial(checkpoint, embed, use_reentrant=False, context_fn=contexts)
+        embedding = torch.cat([embed(some) for some in grey.split(self.slices_at_once)])
+        return self.studies(torch.cat([embedding, self.slices.head(embedding)], dim=1), place)
+
+
+def build_study_network(config: StudyConfig) -> StudyNetwork:
+    """The network of a configuration, with random weights."""
+    return StudyNetwork(build_network(config), config)
+
+
+def forward_and_again(network: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """What surrounds a forward pass, and its repetition: batch-norm statistics are moved by the first alone."""
+    return nullcontext(), unmoved_statistics(network)
+
+
+@contextmanager
+def unmoved_statistics(network: nn.Module) -> Iterator[None]:
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+def both_ways(network: nn.Module, seen: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """Probabilities (slices, 6), the mean over studies as they are and turned upside down."""
+    upright = network(seen, place).sigmoid()
+    return (upright + network(seen.flip(0), place.flip(0)).sigmoid().flip(0)) / 2

@@ -1,0 +1,113 @@
+"""The slices of a study, together and in their order: where each lies, and batches of whole studies or stretches.
+
+A study is what one series of it shows: the challenge's studies have one each. Batches stay lists of slices; which of
+them belong together stands in their places.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import Sampler
+
+from models.config import Recurrence
+from models.preprocessing.geometry import known_z
+
+
+def study_lengths(slices: pd.DataFrame) -> np.ndarray:
+    """How many slices each study has in a table, (studies,); raises ValueError if they do not stand together."""
+    series = slices["series_id"].to_numpy()
+    starts = np.flatnonzero(np.r_[True, series[1:] != series[:-1]]) if len(series) else np.empty(0, int)
+    if len(starts) != len(set(series)):
+        raise ValueError("the slices of a series must stand together, in anatomical order")
+    return np.diff(np.r_[starts, len(series)])
+
+
+def places(slices: pd.DataFrame) -> np.ndarray:
+    """Where each slice lies, float32 (slices, 3): number of its study, z (mm), tilt (degrees; 0 where not known)."""
+    study = np.repeat(np.arange(len(lengths := study_lengths(slices))), lengths)
+    return np.stack([study, known_z(slices), slices["tilt"].fillna(0)], axis=1).astype(np.float32)
+
+
+class ShuffledStudies(Sampler):
+    """The batches of an epoch, drawn by (seed, epoch), as lists of keys (epoch, row): so many studies each.
+
+    Of a study they hold all slices in their order or, as the recurrence says, a stretch of them, or the reverse. All
+    batches are whole. Of each this gives the share of one of `count` processes. The first `start` batches are left
+    out, for a run that goes on in the middle of an epoch; the length stays the epoch's.
+    """
+
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        batch_size: int,
+        seed: int,
+        recurrence: Recurrence,
+        longest: int | None = None,
+        rank: int = 0,
+        count: int = 1,
+    ) -> None:
+        self.lengths, self.batch_size, self.seed, self.rank, self.count = lengths, batch_size, seed, rank, count
+        self.recurrence, self.longest = recurrence, longest
+        self.epoch, self.start = 0, 0
+        self.drawn: tuple[int, list[list[np.ndarray]]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.lengths) // self.batch_size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for studies in self.studies()[self.start :]:
+            yield [(self.epoch, int(row)) for study in studies[self.rank :: self.count] for row in study]
+
+    def size(self, batch: int) -> int:
+        """The number of slices of a batch, those of all processes."""
+        return sum(map(len, self.studies()[batch]))
+
+    def rows(self) -> list[np.ndarray]:
+        """The rows of the epoch's batches, those of all processes."""
+        return [np.concatenate(studies) for studies in self.studies()]
+
+    def studies(self) -> list[list[np.ndarray]]:
+        """The rows of each study of each batch of the epoch."""
+        if self.drawn is None or self.drawn[0] != self.epoch:
+            self.drawn = self.epoch, self._draw(np.random.default_rng((self.seed, self.epoch)))
+        return self.drawn[1]
+
+    def _draw(self, random: np.random.Generator) -> list[list[np.ndarray]]:
+        count = len(self.lengths)
+        share = random.uniform(self.recurrence.shortest, 1, count)
+        kept = np.minimum(np.ceil(share * self.lengths).astype(int), self.longest or max(self.lengths))
+        first = np.cumsum(self.lengths) - self.lengths + random.integers(self.lengths - kept + 1)
+        step = np.where(self.recurrence.reverse & (random.random(count) < 0.5), -1, 1)
+        rows = [np.arange(a, a + n)[::s] for a, n, s in zip(first, kept, step, strict=True)]
+        order = random.permutation(count)[: len(self) * self.batch_size].reshape(-1, self.batch_size)
+        return [[rows[study] for study in batch] for batch in order]
+
+
+class OrderedStudies(Sampler):
+    """All rows in order, as lists of keys (0, row), so many studies each; one of `count` processes has a stretch."""
+
+    start = 0
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, rank: int = 0, count: int = 1) -> None:
+        ends = np.cumsum(lengths)
+        studies = [np.arange(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+        own = np.array_split(np.arange(len(studies)), count)[rank]
+        self.batches = [
+            np.concatenate([studies[study] for study in own[first : first + batch_size]])
+            for first in range(0, len(own), batch_size)
+        ]
+        self.stretch = np.concatenate(self.batches) if self.batches else np.empty(0, int)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for rows in self.batches:
+            yield [(0, int(row)) for row in rows]
+
+
+def split_studies(place: torch.Tensor) -> list[int]:
+    """How many slices of a batch each study has, from the places (slices, 3)."""
+    return torch.unique_consecutive(place[:, 0], return_counts=True)[1].tolist()
