@@ -4,6 +4,7 @@ make_phantom.py      draws synthetic studies                        -> data/    
 prepare.py           DICOM files -> metadata, slice store, folds    -> cache/
 train_<name>.py      slices -> the weights of a fold                -> runs/<name>/fold<k>/
 infer_<name>.py      weights -> probabilities of the test slices    -> runs/<name>/fold<k>/test.parquet
+smooth.py            predictions -> the same, smoothed along z      -> runs/<name>_smoothed/fold<k>/
 score.py             predictions -> a table of scores
 find_files.py        predictions -> the same, with the file that each slice of your own came from
 blending.ipynb       runs -> submission.csv                         (in the folder above)

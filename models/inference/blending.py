@@ -1,7 +1,7 @@
 """Runs -> one blend -> submission.csv."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from models.errors import InputError
 from models.inference.predictions import align, read_predictions
 from models.labels import LABELS
 from models.paths import Work, write_csv
-from models.training.checkpoint import read_run
+from models.training.checkpoint import SmoothedRecord, read_record
 
 # blending.ipynb of the original: 0.4 for the mean of five B2 folds, 0.2 for the finetuned B5, and so on.
 ORIGINAL_WEIGHTS = {"b2": 0.4, "b5": 0.2, "b0": 0.2, "b0_224": 0.1, "resnext101": 0.1}
@@ -31,7 +31,7 @@ def load_runs(work: Work) -> list[Run]:
     Raises InputError if there is none, if a fold has no test predictions, or if folds disagree about the slices.
     """
     names = sorted(folder.name for folder in work.runs.iterdir() if folder.is_dir()) if work.runs.is_dir() else []
-    runs = [_load_run(work, name, folds) for name in names if (folds := _finished_folds(work, name))]
+    runs = [_load_run(work, name, folds) for name in names if (folds := finished_folds(work, name))]
     if not runs:
         raise InputError(f"no finished run in {work.runs}; train one with: python models/train_small.py")
     return runs
@@ -82,23 +82,37 @@ def write_submission(file: Path, predictions: pd.DataFrame, submission_ids: pd.S
     return table
 
 
-def _finished_folds(work: Work, name: str) -> list[int]:
+def finished_folds(work: Work, name: str) -> list[int]:
+    """The folds of a run that have config.json, sorted. Raises InputError if one is damaged."""
     numbers = [folder.name.removeprefix("fold") for folder in (work.runs / name).glob("fold*")]
     folds = sorted(int(number) for number in numbers if number.isdecimal())  # fold0_old is none
-    return [fold for fold in folds if read_run(work.run(name, fold)) is not None]
+    return [fold for fold in folds if read_record(work.run(name, fold)) is not None]
 
 
-def _load_run(work: Work, name: str, folds: list[int]) -> Run:
-    valid, test = [], []
-    for fold in folds:
-        folder = work.run(name, fold)
-        valid.append(read_predictions(folder / "valid.parquet", f"python models/train_{name}.py --fold {fold}"))
-        test.append(read_predictions(folder / "test.parquet", f"python models/infer_{name}.py --fold {fold}"))
-    image_ids = pd.concat(test).index.unique().to_series()
-    means = np.mean([align(fold, image_ids, f"runs/{name}: a test.parquet").to_numpy() for fold in test], axis=0)
+def read_fold(work: Work, name: str, fold: int, split: Literal["valid", "test"]) -> pd.DataFrame:
+    """The predictions of a finished fold. Raises InputError, naming the command that makes them, if they lack."""
+    folder = work.run(name, fold)
+    record = read_record(folder)
+    if isinstance(record, SmoothedRecord):
+        repair = f"python models/smooth.py {record.run}"
+    else:
+        repair = f"python models/{'train' if split == 'valid' else 'infer'}_{name}.py --fold {fold}"
+    return read_predictions(folder / f"{split}.parquet", repair)
+
+
+def join_folds(name: str, valid: list[pd.DataFrame]) -> pd.DataFrame:
+    """The out-of-fold predictions of a run. Raises InputError if two folds have validated one slice."""
     out_of_fold = pd.concat(valid)
     if (repeated := out_of_fold.index.duplicated()).any():
         raise InputError(
             f"{out_of_fold.index[repeated][0]} is in the validation of two folds of {name}; train them on one folds.csv"
         )
+    return out_of_fold
+
+
+def _load_run(work: Work, name: str, folds: list[int]) -> Run:
+    out_of_fold = join_folds(name, [read_fold(work, name, fold, "valid") for fold in folds])
+    test = [read_fold(work, name, fold, "test") for fold in folds]
+    image_ids = pd.concat(test).index.unique().to_series()
+    means = np.mean([align(fold, image_ids, f"runs/{name}: a test.parquet").to_numpy() for fold in test], axis=0)
     return Run(name, folds, out_of_fold, pd.DataFrame(means, index=image_ids.index, columns=list(LABELS)))

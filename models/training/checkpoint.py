@@ -52,17 +52,44 @@ class RunRecord(NamedTuple):
     results: dict  # weighted_log_loss, best_epoch, prevalence (of the labels in training)
 
 
-def read_run(folder: Path) -> RunRecord | None:
-    """The record of the run in `folder`, or None if there is no finished one. Raises InputError if it is damaged."""
+class SmoothedRecord(NamedTuple):
+    """What config.json tells of predictions that models/smooth.py has made from those of another run."""
+
+    name: str
+    run: str  # the other one
+    width_mm: float
+    predictions_sha256: dict[str, str]  # of its files that this fold depends on: fold0/valid.parquet -> hash
+
+
+def save_smoothed(folder: Path, record: SmoothedRecord) -> None:
+    """Write config.json of smoothed predictions: last of their files, too."""
+    write_text(folder / "config.json", json.dumps(record._asdict(), indent=2))
+
+
+def read_record(folder: Path) -> RunRecord | SmoothedRecord | None:
+    """The record of the predictions in `folder`, or None if none are finished. Raises InputError if it is damaged."""
     file = folder / "config.json"
     if not file.is_file():
         return None
     try:
         values = json.loads(file.read_text())
+        if "width_mm" in values:
+            return SmoothedRecord(**values)
         kind = CONFIGS[values.get("kind", TrainConfig.__name__)]  # once there was no other
         return RunRecord(kind.from_json(values["config"]), values["weights_sha256"], values["results"])
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} cannot be read ({error}); delete {folder} and train that fold anew") from error
+        raise InputError(f"{file} cannot be read ({error}); delete {folder} and make that fold anew") from error
+
+
+def read_run(folder: Path) -> RunRecord | None:
+    """The record of the trained network in `folder`, or None if there is no finished one.
+
+    Raises InputError if it is damaged, or smoothed predictions are there instead.
+    """
+    record = read_record(folder)
+    if isinstance(record, SmoothedRecord):
+        raise InputError(f"{folder} holds smoothed predictions of {record.run} and no network; choose another --name")
+    return record
 
 
 def load_trained(folder: Path, record: RunRecord, network: nn.Module) -> None:
