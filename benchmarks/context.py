@@ -1,0 +1,163 @@
+"""What context along z is worth: out-of-fold scores of the same small network with less and more of it, on a phantom.
+
+    python benchmarks/context.py                                  # writes benchmarks/context.json
+    python benchmarks/context.py --studies 400 --epochs 12        # larger, for a GPU
+    python benchmarks/context.py --work scratch                   # can be stopped, and goes on there
+
+One phantom at 64 px, folds grouped by patient, three seeds of the networks. Each row is the weighted log loss of all
+folds' out-of-fold predictions: its mean over the seeds, and its spread, their standard deviation.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from comparison import quiet
+from run import commit, describe_machine
+from tqdm.auto import tqdm
+
+from models.cli import command
+from models.config import Channel, Machine, RunConfig, SequenceConfig, StudyConfig, TrainConfig, TrainOptions
+from models.labels import LABELS
+from models.paths import Work, write_text
+from models.prepare import PrepareOptions, prepare
+from models.preprocessing import windows
+from models.preprocessing.phantom.dicom import write_phantom
+from models.smooth import SmoothOptions, smooth_run
+from models.train_sequence import CONFIG as SEQUENCE
+from models.train_small import CONFIG as SMALL
+from models.training.dataset import read_slices
+from models.training.loss import weighted_log_loss
+from models.training.run import train
+
+RESULTS = Path(__file__).parent / "context.json"
+BELOW, ABOVE = (Channel(offset, windows.BRAIN, "mm") for offset in (-5, 5))
+ONE_WINDOW = (Channel(0, windows.BRAIN),)
+TRIPLET = (BELOW, *ONE_WINDOW, ABOVE)
+# In the order of the table, each with what it sees.
+ROWS = {
+    "single_one_window": "one window of the slice",
+    "triplet_one_window": "one window of the slice and its two neighbours",
+    "single": "three windows of the slice",
+    "context": "three windows of the slice, one of its neighbours",
+    "smoothing": "single, smoothed along z",
+    "recurrent": "single, then recurrent layers",
+    "context_recurrent": "context, then recurrent layers",
+    "end_to_end": "single and recurrent layers, trained together",
+}
+
+
+@dataclass(frozen=True)
+class ContextOptions:
+    studies: int = 160
+    """of the phantom"""
+    epochs: int = 8
+    """of the networks of slices"""
+    seeds: int = 3
+    """of the networks; the phantom stays the same"""
+    folds: int = 2
+    """grouped by patient"""
+    work: Path | None = None
+    """folder for the phantom, the cache and the runs, which are kept; none: a temporary one"""
+    output: Path = RESULTS
+    """the table as JSON"""
+    machine: Machine = field(default_factory=Machine)
+
+
+def main(options: ContextOptions) -> None:
+    with working_folder(options) as folder:
+        work = Work(folder)
+        with quiet():
+            write_phantom(folder / "data", studies=options.studies, test_studies=1, image_size=SMALL.image_size, seed=0)
+            sizes = (SMALL.image_size,)
+            prepare(PrepareOptions(folder / "data", folder, image_size=sizes, folds=options.folds))
+        machine = replace(options.machine, work=folder)
+        scores = {name: [] for name in ROWS}
+        for seed, name in tqdm([(seed, name) for seed in range(options.seeds) for name in ROWS], desc="runs"):
+            with quiet():
+                run = run_of(name, seed, options, machine)
+            scores[name].append(score(work, run, options.folds))
+    rows = {
+        name: {"mean": round(np.mean(values), 4), "spread": round(np.std(values, ddof=1), 4)}
+        for name, values in scores.items()
+    }
+    settings = {"studies": options.studies, "epochs": options.epochs, "seeds": options.seeds, "folds": options.folds}
+    results = {"machine": describe_machine(), "commit": commit(), "settings": settings, "rows": rows}
+    print(table(rows))
+    write_text(options.output, json.dumps(results, indent=1) + "\n")
+    print(f"{options.output}: commit {results['commit']}")
+
+
+@contextmanager
+def working_folder(options: ContextOptions) -> Iterator[Path]:
+    if options.work is not None:
+        yield options.work
+        return
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def run_of(name: str, seed: int, options: ContextOptions, machine: Machine) -> str:
+    """Train, or smooth, what a row is of in all folds; returns the name of its run."""
+    if name == "smoothing":
+        smooth_run(SmoothOptions(f"single_{seed}", machine.work))
+        return f"single_{seed}_smoothed"
+    config = config_of(name, seed, options.epochs)
+    for fold in range(options.folds):
+        train(TrainOptions(config, fold, machine=machine))
+    return config.name
+
+
+def config_of(name: str, seed: int, epochs: int) -> RunConfig:
+    """The small network's preset, and what the row changes in it."""
+    small = replace(SMALL, name=f"{name}_{seed}", seed=seed, epochs=epochs)
+    match name:
+        case "single_one_window":
+            return replace(small, channels=ONE_WINDOW)
+        case "triplet_one_window":
+            return replace(small, channels=TRIPLET)
+        case "context":
+            return replace(small, channels=(*SMALL.channels, BELOW, ABOVE))
+        case "recurrent":
+            return sequence(name, seed, "single")
+        case "context_recurrent":
+            return sequence(name, seed, "context")
+        case "end_to_end":
+            return end_to_end(small)
+    return small
+
+
+def sequence(name: str, seed: int, run: str) -> SequenceConfig:
+    """The preset, for some hundred studies: small batches, and more epochs of them."""
+    changes = {"batch_size": 8, "epochs": 20, "views": "flip"}
+    return replace(SEQUENCE, name=f"{name}_{seed}", runs=(f"{run}_{seed}",), seed=seed, **changes)
+
+
+def end_to_end(small: TrainConfig) -> StudyConfig:
+    """The small network and recurrent layers, on stretches of two studies a step; about as many slices in all."""
+    values = {name: getattr(small, name) for name in small.__dataclass_fields__}
+    changes = {"batch_size": 2, "epochs": 2 * small.epochs, "study_slices": 14, "clip_gradient": 1.0}
+    return StudyConfig(**values | changes)
+
+
+def score(work: Work, run: str, folds: int) -> float:
+    """Weighted log loss of a run's out-of-fold predictions, of all folds together."""
+    files = [work.run(run, fold) / "valid.parquet" for fold in range(folds)]
+    predictions = pd.concat([pd.read_parquet(file) for file in files]).set_index("image_id")
+    labels = read_slices(work, "train").set_index("image_id").loc[predictions.index, list(LABELS)]
+    return weighted_log_loss(labels.to_numpy(), predictions.to_numpy())
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    lines = [f"{'weighted log loss, out-of-fold':20}{'mean':>10}{'spread':>10}"]
+    lines += [f"{name:20}{row['mean']:10.4f}{row['spread']:10.4f}   {ROWS[name]}" for name, row in rows.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    command(main, ContextOptions)
