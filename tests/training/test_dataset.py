@@ -65,8 +65,8 @@ def test_augmentation_is_geometry_on_hounsfield_units_then_windows_then_gamma(pr
     for row in range(20):
         draw = dataset.augmentation.draw((0, 3, row), (64, 64))
         gamma = np.arange(256, dtype=np.uint8) if draw.gamma is None else draw.gamma
-        places = {-1: 0, 0: 1, 1: 2}
-        planes = [warp(dataset.read(row), draw.geometry, 64, 48)[places[channel.offset]] for channel in channels]
+        stored, sources = dataset.read(row)
+        planes = [warp([stored[source]], draw.geometry, 64, 48)[0] for source in sources]
         expected = [gamma[apply_window(plane, window)] for plane, window in zip(planes, draw.windows, strict=True)]
         grey, _ = dataset[3, row]
         assert grey.shape == (3, 48, 48)
