@@ -1,11 +1,13 @@
 """What defines a run: one frozen, checked dataclass, from which the command line and config.json are made."""
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
+import numpy as np
 import tyro
 
 from models.errors import InputError
@@ -16,6 +18,7 @@ Augment = Literal["hard", "light", "none"]
 Precision = Literal["fp16", "bf16", "fp32"]
 Cell = Literal["gru", "lstm"]
 Views = Literal["none", "flip", "d4"]
+Unit = Literal["slices", "mm"]
 
 
 class Window(NamedTuple):
@@ -26,31 +29,44 @@ class Window(NamedTuple):
 
 
 class Channel(NamedTuple):
-    """One input channel of a network: a window of the slice `offset` places further along z (0: the slice itself)."""
+    """One input channel of a network: a window of the slice, or of another one of its series.
 
-    offset: int
+    `offset` leads along z (0: the slice itself), in places among the readable slices of the series or in millimetres,
+    which mean the same anatomy in thin and in thick series (models/preprocessing/neighbours.py).
+    """
+
+    offset: float
     window: Window
+    unit: Unit = "slices"
 
     def __str__(self) -> str:
-        return f"{self.window.center:g}/{self.window.width:g}" + (f"@{self.offset}" if self.offset else "")
+        window = "/".join(map(_plain, self.window))
+        if self.unit == "mm":
+            return f"{window}@{_plain(self.offset)}mm"
+        return f"{window}@{_plain(self.offset)}" if self.offset else window
 
     @classmethod
     def parse(cls, text: str) -> "Channel":
-        """Read `center/width` or `center/width@offset`, the notation of the command line and of config.json."""
-        match = re.fullmatch(r"(-?\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)(?:@([+-]?\d+))?", text)
+        """Read `center/width`, `center/width@slices` or `center/width@millimetres` with the ending `mm`.
+
+        The notation of the command line and of config.json. Raises InputError for any other text.
+        """
+        match = re.fullmatch(r"(-?\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)(?:@([+-]?\d+)|@([+-]?\d+(?:\.\d+)?)mm)?", text)
         if not match:
             raise InputError(
-                f"channel {text!r} is not of the form center/width or center/width@offset, like 40/80 or 40/80@-1"
+                f"channel {text!r} is not of the form center/width or center/width@offset, like 40/80, 40/80@-1 "
+                "(whole slices) or 40/80@-5mm"
             )
-        center, width, offset = match.groups()
-        return cls(int(offset or 0), Window(float(center), float(width)))
+        center, width, slices, millimetres = match.groups()
+        window = Window(float(center), float(width))
+        return cls(float(millimetres), window, "mm") if millimetres else cls(int(slices or 0), window)
 
 
 CommandLineChannel = Annotated[
     Channel,
     tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
-        metavar="CENTER/WIDTH[@OFFSET]",
+        metavar="CENTER/WIDTH[@OFFSET[mm]]",
         instance_from_str=lambda texts: Channel.parse(texts[0]),
         is_instance=lambda value: isinstance(value, Channel),
         str_from_instance=lambda channel: [str(channel)],
@@ -122,7 +138,7 @@ class TrainConfig(RunConfig):
     image_size: int
     """side of the stored slice, pixels"""
     channels: tuple[CommandLineChannel, ...]
-    """input channels, each a window (Hounsfield units) and a slice offset"""
+    """input channels, each a window (Hounsfield units) of the slice, or of one so many places or mm further along z"""
     crop_size: int | None = None
     """side of the centre crop that the network sees; none: the whole slice"""
     skip_low_information: bool = False
@@ -142,6 +158,8 @@ class TrainConfig(RunConfig):
         _require_choice(self, "augment", Augment)
         _require(len(self.channels) > 0, self, "channels", "must hold at least one channel")
         _require(all(channel.window.width > 0 for channel in self.channels), self, "channels", "need widths above 0")
+        rule = "need units out of slices and mm, and whole offsets in slices (for others write @2.5mm)"
+        _require(all(map(_offset_is_possible, self.channels)), self, "channels", rule)
         _require(0 <= self.window_jitter < 1, self, "window_jitter", "must be at least 0 and below 1")
         idle = self.window_jitter > 0 and self.augment == "none"
         _require(not idle, self, "window_jitter", "needs --augment light or hard")
@@ -248,6 +266,19 @@ class TrainOptions:
     def folder(self) -> Path:
         """Where the files of the fold are written."""
         return Work(self.machine.work).run(self.config.name, self.fold)
+
+
+def _plain(number: float) -> str:
+    """The shortest decimal that is read as the same number, without an exponent: 40, 32.5."""
+    return np.format_float_positional(number, trim="-")
+
+
+def _offset_is_possible(channel: Channel) -> bool:
+    return (
+        channel.unit in get_args(Unit)
+        and math.isfinite(channel.offset)
+        and (channel.unit == "mm" or channel.offset % 1 == 0)
+    )
 
 
 def _require(holds: bool, config: Any, name: str, rule: str) -> None:

@@ -52,6 +52,7 @@ def test_any_is_the_last_label_and_counts_twice():
         {"crop_size": 32, "skip_low_information": True},
         {"weights": Path("runs/b5/fold0/model.safetensors"), "pretrained": False},
         {"channels": (Channel(3, Window(-600, 1500.5)),), "max_lr": 1.25e-5},
+        {"channels": (Channel(-2.5, Window(40, 80), "mm"), Channel(0, Window(40, 80)))},
         {"seed": 2**31, "precision": "bf16", "augment": "none"},
         {"augment": "light", "window_jitter": 0.05},
     ],
@@ -82,6 +83,9 @@ def test_a_field_that_json_has_too_much_is_named():
         ("40/80@+2", Channel(2, Window(40, 80))),
         ("-600/1500", Channel(0, Window(-600, 1500))),
         ("32.5/7.5", Channel(0, Window(32.5, 7.5))),
+        ("40/80@-5mm", Channel(-5, Window(40, 80), "mm")),
+        ("40/80@+2.5mm", Channel(2.5, Window(40, 80), "mm")),
+        ("40/80@0mm", Channel(0, Window(40, 80), "mm")),
     ],
 )
 def test_a_channel_is_written_center_width_offset(text, channel):
@@ -91,23 +95,41 @@ def test_a_channel_is_written_center_width_offset(text, channel):
 tenths = st.integers(1, 40_000).map(lambda tenth: tenth / 10)
 
 
-@given(st.integers(-60, 60), st.one_of(tenths, tenths.map(lambda value: -value), st.just(0.0)), tenths)
-def test_a_channel_reads_what_it_writes(offset, center, width):
-    channel = Channel(offset, Window(center, width))
+signed_tenths = st.one_of(tenths, tenths.map(lambda value: -value), st.just(0.0))
+in_slices = st.tuples(st.integers(-60, 60), st.just("slices"))
+in_mm = st.tuples(st.floats(-1e6, 1e6), st.just("mm"))
+
+
+@given(st.one_of(in_slices, in_mm), signed_tenths, tenths)
+def test_a_channel_reads_what_it_writes(place, center, width):
+    offset, unit = place
+    channel = Channel(offset, Window(center, width), unit)
     assert Channel.parse(str(channel)) == channel
 
 
+@given(st.integers(-60, 60), signed_tenths, tenths)
+def test_offsets_in_slices_are_written_as_they_always_were(offset, center, width):
+    expected = f"{center:g}/{width:g}" + (f"@{offset}" if offset else "")
+    assert str(Channel(offset, Window(center, width))) == expected
+
+
 WRONG_CHANNELS = ["", "40", "40/", "/80", "40/80@", "40/80@x", "40/80@1.5", "40/-80", "40 80", "40/80 ", "a/b"]
+WRONG_MILLIMETRES = ["40/80@mm", "40/80mm", "40/80@5 mm", "40/80@5cm", "40/80@.5mm", "40/80@5.mm", "40/80@1e1mm"]
 
 
-@pytest.mark.parametrize("text", [*WRONG_CHANNELS, "./80", "1.2.3/80", "40/."])
+@pytest.mark.parametrize("text", [*WRONG_CHANNELS, *WRONG_MILLIMETRES, "./80", "1.2.3/80", "40/."])
 def test_what_is_no_channel_is_named_in_the_error(text):
     with pytest.raises(InputError, match="center/width") as caught:
         Channel.parse(text)
     assert repr(text) in str(caught.value)
 
 
-@given(st.text(alphabet="0123456789.-+/@ ", max_size=12))
+def test_an_offset_that_is_no_whole_slice_is_told_of_millimetres():
+    with pytest.raises(InputError, match=r"'40/80@1.5'.*40/80@-1 \(whole slices\) or 40/80@-5mm"):
+        Channel.parse("40/80@1.5")
+
+
+@given(st.text(alphabet="0123456789.-+/@m ", max_size=14))
 def test_any_text_is_a_channel_or_an_input_error(text):
     try:
         channel = Channel.parse(text)
@@ -115,6 +137,7 @@ def test_any_text_is_a_channel_or_an_input_error(text):
         return
     assert math.isfinite(channel.window.center)
     assert channel.window.width >= 0
+    assert Channel.parse(str(channel)) == channel
 
 
 @pytest.mark.parametrize(
@@ -126,6 +149,9 @@ def test_any_text_is_a_channel_or_an_input_error(text):
         *[("window_jitter", value) for value in (-0.1, 1.0, math.nan)],
         ("channels", ()),
         ("channels", (Channel(0, Window(40, 80)), Channel(0, Window(40, 0)))),
+        *[("channels", (Channel(offset, Window(40, 80)),)) for offset in (0.5, math.inf, math.nan)],
+        *[("channels", (Channel(offset, Window(40, 80), "mm"),)) for offset in (math.inf, math.nan)],
+        ("channels", (Channel(5, Window(40, 80), "cm"),)),
         ("crop_size", 0),
         ("crop_size", 65),
         *[("name", value) for value in ("", "a/b", "a b", ".", "..", "/root")],
@@ -156,6 +182,7 @@ def test_without_flags_the_command_gets_what_the_script_declares(monkeypatch):
         (["--no-pretrained"], {"pretrained": False}),
         (["--max-lr", "3e-5"], {"max_lr": 3e-5}),
         (["--channels", "40/80", "40/80@-1"], {"channels": (Channel(0, Window(40, 80)), Channel(-1, Window(40, 80)))}),
+        (["--channels", "40/80@-5mm"], {"channels": (Channel(-5, Window(40, 80), "mm"),)}),
         (["--crop-size", "48", "--image-size", "96"], {"crop_size": 48, "image_size": 96}),
         (["--weights", "b5.safetensors"], {"weights": Path("b5.safetensors")}),
     ],

@@ -41,7 +41,7 @@ def test_low_information_slices_are_left_out_where_it_says_so():
     keep = {
         script for script, _ in PRESETS if not importlib.import_module(f"models.{script}").CONFIG.skip_low_information
     }
-    assert keep == {"train_small", "train_b2"}
+    assert keep == {"train_small", "train_b2", "train_b2_triplet", "train_b2_context"}
 
 
 def test_every_make_target_that_it_names_exists():

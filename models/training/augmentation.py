@@ -71,8 +71,12 @@ class Augmentation:
         }
         gamma = happens.pop("gamma", None)
         table = None if gamma is None else self.transforms["gamma"].apply(_ALL_GREY_VALUES, **gamma)
-        windows = [self.jittered(window) for window in self.windows] if self.jitter else self.windows
-        return Draw(happens, table, windows)
+        return Draw(happens, table, self.jittered_windows() if self.jitter else self.windows)
+
+    def jittered_windows(self) -> list[Window]:
+        """The windows of the channels, moved at random; equal ones alike, so that slices in them can be compared."""
+        moved = {window: self.jittered(window) for window in dict.fromkeys(self.windows)}
+        return [moved[window] for window in self.windows]
 
     def jittered(self, window: Window) -> Window:
         """A window whose centre and width have moved by at most `jitter` of its width."""

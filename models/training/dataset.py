@@ -9,10 +9,11 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from models.config import Augment, StudyConfig, TrainConfig
+from models.config import Augment, Channel, StudyConfig, TrainConfig
 from models.errors import InputError
 from models.labels import LABELS
 from models.paths import Work, damaged, hash_file, read_json, read_parquet
+from models.preprocessing.neighbours import neighbour_chunks
 from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series
 from models.preprocessing.windows import LOW_INFORMATION, apply_window
@@ -57,8 +58,9 @@ def read_folds(work: Work) -> pd.DataFrame:
 class SliceDataset(Dataset):
     """Slices as uint8 tensors (channels, size, size), with their labels, float32 (6,).
 
-    Indexed by (epoch, row): the augmentation of a sample depends on the seed, the epoch and the row alone, not on the
-    process that makes it.
+    `slices` are readable rows of the metadata, any of them: neighbours come from the whole series. Indexed by
+    (epoch, row): the augmentation of a sample depends on the seed, the epoch and the row alone, not on the process that
+    makes it.
     """
 
     def __init__(self, slices: pd.DataFrame, work: Work, config: TrainConfig, augment: Augment) -> None:
@@ -68,10 +70,9 @@ class SliceDataset(Dataset):
         self.folder = work.slices(config.image_size)
         self.series_ids = slices["series_id"].to_numpy()
         self.chunks = slices["chunk"].to_numpy(int)
+        self.places = channel_places(slices, work, config.channels)
         self.targets = slices.reindex(columns=LABELS).to_numpy(np.float32, copy=True)  # (slices, 6); NaN where unknown
         self.seed = config.seed
-        self.offsets = sorted({channel.offset for channel in config.channels})
-        self.sources = [self.offsets.index(channel.offset) for channel in config.channels]
         self.image_size, self.input_size = config.image_size, config.input_size
         self.augmentation = Augmentation(config, augment)
         self.lengths: np.ndarray | None = None  # of the studies, where batches are to be of studies
@@ -83,22 +84,40 @@ class SliceDataset(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         epoch, row = key
         draw = self.augmentation.draw((self.seed, epoch, int(self.draws[row])), (self.image_size, self.image_size))
-        slices = warp(self.read(row), draw.geometry, self.image_size, self.input_size)
+        planes, sources = self.read(row)
+        slices = warp(planes, draw.geometry, self.image_size, self.input_size)
         # For several windows of a slice: OpenCV maps float32 to grey values faster than int16.
         slices = [hounsfield.astype(np.float32) for hounsfield in slices]
-        grey = np.empty((len(self.sources), self.input_size, self.input_size), np.uint8)
-        for plane, source, window in zip(grey, self.sources, draw.windows, strict=True):
+        grey = np.empty((len(sources), self.input_size, self.input_size), np.uint8)
+        for plane, source, window in zip(grey, sources, draw.windows, strict=True):
             apply_window(slices[source], window, out=plane)
         if draw.gamma is not None:
             flat = grey.reshape(-1, self.input_size)
             cv2.LUT(flat, draw.gamma, dst=flat)
         return torch.from_numpy(grey), torch.from_numpy(self.targets[row])
 
-    def read(self, row: int) -> list[np.ndarray]:
-        """Hounsfield units (size, size) of a slice and its neighbours; the ends of a series repeat their slice."""
+    def read(self, row: int) -> tuple[list[np.ndarray], list[int]]:
+        """The slices that a sample shows, Hounsfield units (size, size), each once, and which of them each channel is.
+
+        Beyond an end of the series its last slice stands in.
+        """
         series = open_series(self.folder / f"{self.series_ids[row]}.b2nd")
-        places = [self.chunks[row] + offset for offset in self.offsets]
-        return [series.read(int(min(max(place, 0), len(series) - 1))) for place in places]
+        last = len(series) - 1
+        places = [min(max(place, 0), last) for place in self.places[row].tolist()]
+        distinct = list(dict.fromkeys(places))
+        return [series.read(place) for place in distinct], [distinct.index(place) for place in places]
+
+
+def channel_places(slices: pd.DataFrame, work: Work, channels: tuple[Channel, ...]) -> np.ndarray:
+    """Places in the store of the slices that channels show, (slices, channels), those in slices beyond the ends too."""
+    in_mm = [channel.unit == "mm" for channel in channels]
+    offsets = np.array([channel.offset for channel in channels])
+    places = slices["chunk"].to_numpy(int)[:, None] + np.where(in_mm, 0, offsets).astype(int)
+    if any(in_mm):
+        tables = [read_slices(work, split) for split in ("train", "test") if work.metadata(split).is_file()]
+        whole = pd.concat([table[["series_id", "chunk", "z"]] for table in tables], ignore_index=True)
+        places[:, in_mm] = neighbour_chunks(slices, whole, offsets[in_mm])
+    return places
 
 
 class StudyDataset(SliceDataset):
@@ -108,12 +127,12 @@ class StudyDataset(SliceDataset):
         super().__init__(slices, work, config, augment)
         self.lengths = study_lengths(slices)
         self.draws = np.repeat(np.cumsum(self.lengths) - self.lengths, self.lengths)
-        self.places = torch.from_numpy(places(slices))
+        self.in_study = torch.from_numpy(places(slices))
         self.recurrence, self.longest = config, config.study_slices
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         grey, target = super().__getitem__(key)
-        return grey, self.places[key[1]], target
+        return grey, self.in_study[key[1]], target
 
 
 @lru_cache(maxsize=256)

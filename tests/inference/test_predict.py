@@ -7,15 +7,24 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from models.inference.d4 import D4, mean_probability
 
-from models.config import Machine, TrainOptions
+from models.config import Channel, Machine, TrainOptions
 from models.errors import InputError
 from models.inference import predict as module
 from models.inference.parts import Parts
 from models.inference.predict import InferOptions, infer
+from models.labels import LABELS
+from models.paths import Work
+from models.preprocessing.windows import BRAIN, SOFT_TISSUE, SUBDURAL
 from models.train_small import CONFIG
+from models.training.checkpoint import save_config, save_weights
+from models.training.dataset import SliceDataset, read_slices
+from models.training.networks import build_network
 from models.training.run import train
 
 
@@ -103,6 +112,31 @@ def test_a_damaged_part_is_named_and_predicted_again(own, undisturbed, monkeypat
     assert f"warning: {part} is damaged; its slices are predicted again" in capsys.readouterr().out
     predictions = pd.read_parquet(output)
     pd.testing.assert_frame_equal(predictions, read(undisturbed, output.parent), rtol=1e-5)
+
+
+def test_five_channels_with_neighbours_are_predicted_alike_in_one_go_and_in_two(prepared, tmp_path, monkeypatch):
+    channels = [Channel(0, window) for window in (BRAIN, SUBDURAL, SOFT_TISSUE)]
+    channels += [Channel(offset, BRAIN, "mm") for offset in (-5, 5)]
+    config = replace(CONFIG, name="context", channels=tuple(channels))
+    network = build_network(config).eval()
+    (tmp_path / "cache").symlink_to(prepared.cache)
+    output = Work(tmp_path).run("context", 0) / "test.parquet"
+    output.parent.mkdir(parents=True)
+    save_weights(output.parent, network)
+    save_config(output.parent, config, 0, {"prevalence": dict.fromkeys(LABELS, 0.1)})
+    options = InferOptions("context", batch_size=16, checkpoint_minutes=0, machine=Machine(work=tmp_path, device="cpu"))
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3, fail)
+        with pytest.raises(OSError, match="went away"):
+            infer(options)
+    infer(options)  # its slices are some of their series, whose others have been predicted
+    slices = read_slices(prepared, "test")
+    dataset = SliceDataset(slices, prepared, config, augment="none")
+    grey = torch.stack([dataset[0, row][0] for row in range(len(slices))])
+    assert grey.shape == (len(slices), 5, 64, 64)
+    with torch.inference_mode():
+        expected = mean_probability(network, grey, D4).numpy()
+    np.testing.assert_allclose(pd.read_parquet(output)[list(LABELS)], expected, rtol=1e-4)
 
 
 def read(content: bytes, folder: Path) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,6 +116,16 @@ def test_jitter_changes_no_other_draw():
     plain, jittered = Augmentation(config(), "hard"), Augmentation(config(window_jitter=0.1), "hard")
     for one, other in zip(draws(plain, 50), draws(jittered, 50), strict=True):
         assert repr(one[:2]) == repr(other[:2])
+
+
+def test_channels_of_one_window_move_together_and_change_no_draw_of_the_others():
+    channels = (Channel(0, BRAIN), Channel(0, BONE), Channel(-5, BRAIN, "mm"), Channel(1, BRAIN))
+    repeated = Augmentation(replace(config(window_jitter=0.1), channels=channels), "hard")
+    for draw, plain in zip(
+        draws(repeated, 50), draws(Augmentation(config(window_jitter=0.1), "hard"), 50), strict=True
+    ):
+        brain, bone = plain.windows
+        assert draw.windows == [brain, bone, brain, brain]
 
 
 def test_jitter_never_reaches_validation():

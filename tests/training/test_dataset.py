@@ -2,19 +2,52 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.config import Channel, TrainConfig
+from models.config import Channel, TrainConfig, Window
 from models.errors import InputError
 from models.labels import LABELS
-from models.preprocessing.store import Series
+from models.paths import Work, write_parquet
+from models.preprocessing.series import UNREADABLE
+from models.preprocessing.store import Series, compress_slice, write_series
 from models.preprocessing.windows import BONE, BRAIN, LOW_INFORMATION, apply_window
-from models.training.dataset import SliceDataset, read_slices, split_fold
+from models.training import dataset as module
+from models.training.dataset import SliceDataset, open_series, read_slices, split_fold
 from models.training.loading import make_loader
 from models.training.warping import warp
+
+SIZE = 16  # of the series that are drawn here
+WIDE = Window(50, 400)
 
 
 def config(*channels, **changes):
     values = {"name": "test", "network": "small", "image_size": 64, "optimizer": "radam", "max_lr": 1e-3}
     return TrainConfig(channels=channels or (Channel(0, BRAIN),), epochs=1, batch_size=4, **values | changes)
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A working folder, its readable slices of ID_a to ID_d, and the values of each series (slices, SIZE, SIZE)."""
+    work, nan = Work(tmp_path), np.nan
+    series = {
+        "ID_a": [0, 5, 10, 15],
+        "ID_b": [0, 2.5, 5, 7.5, 10, 12.5, 15],
+        "ID_c": [nan, nan, nan],
+        "ID_d": [7.5],
+        "ID_e": [0, 5, 10, 15],
+    }
+    table = pd.DataFrame([(name, z) for name, heights in series.items() for z in heights], columns=["series_id", "z"])
+    readable = ~((table["series_id"] == "ID_b") & (table["z"] == 7.5))
+    table["chunk"] = np.where(readable, readable.groupby(table["series_id"]).cumsum() - 1, UNREADABLE)
+    table = table.assign(**dict.fromkeys(LABELS, 0.0), image_id=[f"ID_{number}" for number in range(len(table))])
+    values = {}
+    for number, (name, count) in enumerate(table[readable].groupby("series_id").size().items()):
+        shape = (1 if name == "ID_e" else count, SIZE, SIZE)
+        noise = np.random.default_rng(number).integers(-150, 250, shape).astype(np.int16)
+        values[name] = np.broadcast_to(noise, (count, SIZE, SIZE))
+        path = work.series(SIZE, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_series(path, [compress_slice(image) for image in values[name]], SIZE, {})
+    write_parquet(work.metadata("train"), table)
+    return work, table[readable & (table["series_id"] != "ID_e")].reset_index(drop=True), values
 
 
 def test_folds_split_every_labelled_slice_by_patient(prepared):
@@ -58,6 +91,96 @@ def test_channels_are_the_declared_windows_of_the_declared_neighbours(prepared):
             np.testing.assert_array_equal(plane, apply_window(series.read(place), channel.window))
 
 
+def test_channels_in_millimetres_are_the_nearest_slices_of_the_series(stored):
+    work, slices, values = stored
+    channels = (Channel(0, WIDE), Channel(-5, WIDE, "mm"), Channel(5, WIDE, "mm"), Channel(-2, WIDE))
+    dataset = SliceDataset(slices, work, config(*channels, image_size=SIZE), augment="none")
+    expected = {  # thick; 2.5 mm with an unreadable slice at 7.5 mm; without z; a single slice
+        "ID_a": [(0, 0, 1, 0), (1, 0, 2, 0), (2, 1, 3, 0), (3, 2, 3, 1)],
+        "ID_b": [(0, 0, 2, 0), (1, 0, 2, 0), (2, 0, 3, 0), (3, 2, 5, 1), (4, 3, 5, 2), (5, 3, 5, 3)],
+        "ID_c": [(0, 0, 1, 0), (1, 0, 2, 0), (2, 1, 2, 0)],
+        "ID_d": [(0, 0, 0, 0)],
+    }
+    for row, (series_id, chunk) in enumerate(zip(slices["series_id"], slices["chunk"], strict=True)):
+        planes = [apply_window(values[series_id][place], WIDE) for place in expected[series_id][chunk]]
+        np.testing.assert_array_equal(dataset[0, row][0].numpy(), planes)
+
+
+@pytest.mark.parametrize("augment", ["none", "hard"])
+def test_some_slices_of_a_series_see_the_neighbours_that_they_have_among_all(prepared, augment):
+    slices = read_slices(prepared, "train").head(60)
+    settings = config(Channel(-5, BRAIN, "mm"), Channel(0, BONE), Channel(7.5, BRAIN, "mm"), Channel(1, BRAIN))
+    whole = SliceDataset(slices, prepared, settings, "none")
+    part = SliceDataset(slices.iloc[5::7].reset_index(drop=True), prepared, settings, augment)
+    for row, place in enumerate(range(5, 60, 7)):
+        (ours, sources), (theirs, others) = part.read(row), whole.read(place)
+        np.testing.assert_array_equal([ours[source] for source in sources], [theirs[source] for source in others])
+        if augment == "none":
+            np.testing.assert_array_equal(part[0, row][0], whole[0, place][0])
+
+
+def test_test_slices_have_neighbours_where_there_is_no_training_table(stored, tmp_path):
+    work, slices, _ = stored
+    settings = config(Channel(5, WIDE, "mm"), image_size=SIZE)
+    expected = SliceDataset(slices, work, settings, augment="none")[0, 1][0]
+    work.metadata("train").rename(work.metadata("test"))
+    np.testing.assert_array_equal(SliceDataset(slices, work, settings, augment="none")[0, 1][0], expected)
+
+
+def test_channels_in_slices_need_no_metadata(stored):
+    work, slices, _ = stored
+    settings = config(Channel(0, WIDE), Channel(1, WIDE), image_size=SIZE)
+    work.metadata("train").unlink()
+    assert SliceDataset(slices, work, settings, augment="none")[0, 0][0].shape == (2, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("augment", ["light", "hard"])
+def test_all_channels_of_a_sample_are_moved_alike(stored, augment):
+    work, slices, _ = stored  # the series ID_e looks the same at every height
+    channels = [Channel(offset, WIDE, "mm") for offset in (-5, 0, 5)] + [Channel(-1, WIDE), Channel(0, WIDE)]
+    settings = config(*channels, image_size=SIZE, crop_size=12, window_jitter=0.2)
+    slices = slices.assign(series_id="ID_e", chunk=np.arange(len(slices)) % 4)
+    dataset = SliceDataset(slices, work, settings, augment)
+    assert dataset.places[1].tolist() == [0, 1, 2, 0, 1]
+    seen = set()
+    for epoch in range(3):
+        for row in range(len(slices)):
+            planes = dataset[epoch, row][0].numpy()
+            assert (planes == planes[0]).all()
+            seen.add(planes[0].tobytes())
+    assert len(seen) > 20
+
+
+def test_each_slice_of_a_sample_is_decoded_once_from_one_file(stored, monkeypatch):
+    work, slices, _ = stored
+    opened, read = [], []
+
+    class Counted(Series):
+        def __init__(self, path):
+            opened.append(path)
+            super().__init__(path)
+
+        def read(self, index):
+            read.append(index)
+            return super().read(index)
+
+    monkeypatch.setattr(module, "Series", Counted)
+    channels = [
+        Channel(0, BRAIN),
+        Channel(0, BONE),
+        Channel(-5, WIDE, "mm"),
+        Channel(-1, BRAIN),
+        Channel(5, BONE, "mm"),
+    ]
+    dataset = SliceDataset(slices, work, config(*channels, image_size=SIZE), augment="none")
+    for row, distinct in ((0, [0, 1]), (1, [1, 0, 2]), (3, [3, 2]), (len(slices) - 1, [0])):
+        open_series.cache_clear()
+        opened.clear()
+        read.clear()
+        dataset[0, row]
+        assert (len(opened), read) == (1, distinct)
+
+
 def test_augmentation_is_geometry_on_hounsfield_units_then_windows_then_gamma(prepared):
     slices = read_slices(prepared, "train")
     channels = (Channel(0, BRAIN), Channel(-1, BONE), Channel(1, BRAIN))
@@ -65,8 +188,8 @@ def test_augmentation_is_geometry_on_hounsfield_units_then_windows_then_gamma(pr
     for row in range(20):
         draw = dataset.augmentation.draw((0, 3, row), (64, 64))
         gamma = np.arange(256, dtype=np.uint8) if draw.gamma is None else draw.gamma
-        places = {-1: 0, 0: 1, 1: 2}
-        planes = [warp(dataset.read(row), draw.geometry, 64, 48)[places[channel.offset]] for channel in channels]
+        stored, sources = dataset.read(row)
+        planes = [warp([stored[source]], draw.geometry, 64, 48)[0] for source in sources]
         expected = [gamma[apply_window(plane, window)] for plane, window in zip(planes, draw.windows, strict=True)]
         grey, _ = dataset[3, row]
         assert grey.shape == (3, 48, 48)
