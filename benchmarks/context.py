@@ -116,20 +116,16 @@ def run_of(name: str, seed: int, options: ContextOptions, machine: Machine) -> s
 def config_of(name: str, seed: int, epochs: int) -> RunConfig:
     """The small network's preset, and what the row changes in it."""
     small = replace(SMALL, name=f"{name}_{seed}", seed=seed, epochs=epochs)
-    match name:
-        case "single_one_window":
-            return replace(small, channels=ONE_WINDOW)
-        case "triplet_one_window":
-            return replace(small, channels=TRIPLET)
-        case "context":
-            return replace(small, channels=(*SMALL.channels, BELOW, ABOVE))
-        case "recurrent":
-            return sequence(name, seed, "single")
-        case "context_recurrent":
-            return sequence(name, seed, "context")
-        case "end_to_end":
-            return end_to_end(small)
-    return small
+    changed = {
+        "single_one_window": replace(small, channels=ONE_WINDOW),
+        "triplet_one_window": replace(small, channels=TRIPLET),
+        "single": small,
+        "context": replace(small, channels=(*SMALL.channels, BELOW, ABOVE)),
+        "recurrent": sequence(name, seed, "single"),
+        "context_recurrent": sequence(name, seed, "context"),
+        "end_to_end": end_to_end(small),
+    }
+    return changed[name]
 
 
 def sequence(name: str, seed: int, run: str) -> SequenceConfig:

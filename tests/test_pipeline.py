@@ -2,17 +2,18 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from models import train_b0_224, train_small
+from models import train_b0_224, train_b0_recurrent, train_sequence, train_small
 from models.config import Machine, TrainOptions
 from models.inference.blending import blend, equal_weights, load_runs, write_submission
 from models.inference.predict import InferOptions, infer
 from models.inference.predictions import read_predictions
 from models.inference.scoring import score_table
 from models.labels import LABELS
-from models.paths import Work
+from models.paths import Work, write_parquet
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.cleaning import read_labels, read_sample_submission
 from models.preprocessing.phantom.dicom import write_phantom
@@ -26,11 +27,13 @@ def test_the_real_sample_ends_in_a_valid_submission(real_sample, tmp_path):
     prepare(PrepareOptions(data=real_sample, work=tmp_path, image_size=(64,), jobs=2))
     small = replace(train_small.CONFIG, epochs=1)
     b0 = replace(train_b0_224.CONFIG, image_size=64, epochs=1, batch_size=16, pretrained=False)
-    for config in (small, b0):
+    sequence = replace(train_sequence.CONFIG, runs=("small",), views="none", epochs=1, batch_size=2)
+    joint = replace(train_b0_recurrent.CONFIG, network="small", image_size=64, epochs=1, batch_size=2, pretrained=False)
+    for config in (small, b0, sequence, joint):
         train(TrainOptions(config, fold=0, machine=machine))
         infer(InferOptions(config.name, fold=0, machine=machine))
     runs = load_runs(work)
-    assert [run.name for run in runs] == ["b0_224", "small"]
+    assert [run.name for run in runs] == ["b0_224", "b0_recurrent", "sequence", "small"]
     sample = read_sample_submission(find_raw(real_sample).sample_submission)
     write_submission(
         tmp_path / "submission.csv", blend({run.name: run.test for run in runs}, equal_weights(runs)), sample
@@ -40,6 +43,38 @@ def test_the_real_sample_ends_in_a_valid_submission(real_sample, tmp_path):
     assert len(submission) == 396
     assert list(submission["ID"]) == list(sample)
     assert submission["Label"].between(0, 1).all()
+
+
+@pytest.mark.parametrize("length", [1, 400])
+def test_studies_of_one_slice_and_of_four_hundred_are_trained_on_and_predicted(prepared, tmp_path, length):
+    """Tables whose every third series has so many slices; all others are as they were."""
+    work, machine = Work(tmp_path), Machine(work=tmp_path, device="cpu")
+    work.cache.mkdir()
+    for path in (prepared.slices(64), prepared.folds, prepared.prepared):
+        (work.cache / path.name).symlink_to(path)
+    for split, studies in (("train", 12), ("test", 3)):
+        table = read_slices(prepared, split)
+        series = [rows for _, rows in table.groupby("series_id", sort=False)][:studies]
+        write_parquet(work.metadata(split), pd.concat(with_length(series, length), ignore_index=True))
+    small = replace(train_small.CONFIG, epochs=1)
+    sequence = replace(train_sequence.CONFIG, runs=("small",), views="none", epochs=1, batch_size=2, hidden=16)
+    joint = replace(train_b0_recurrent.CONFIG, network="small", image_size=64, epochs=1, batch_size=2, pretrained=False)
+    for config in (small, sequence, joint):
+        train(TrainOptions(config, fold=0, machine=machine))
+        infer(InferOptions(config.name, fold=0, tta="none", machine=machine))
+        predictions = read_predictions(work.run(config.name, 0) / "test.parquet", "")
+        assert list(predictions.index) == list(read_slices(work, "test")["image_id"])
+
+
+def with_length(series, length):
+    """Every third of some series cut to one length, or repeated up to it, half a millimetre apart."""
+    for number, rows in enumerate(series):
+        if number % 3:
+            yield rows
+            continue
+        repeated = pd.concat([rows] * -(-length // len(rows)), ignore_index=True).head(length)
+        names = [f"{name}_{place}" for place, name in enumerate(repeated["image_id"])]
+        yield repeated.assign(image_id=names, z=np.arange(length) * 0.5)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from models.config import TrainConfig
+
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()
 PRESETS = re.findall(r"^\| `models/(train_\w+)\.py` \|(.*)\|$", README, flags=re.MULTILINE)
@@ -17,13 +19,20 @@ def test_every_file_that_it_names_is_there():
     assert [name for name in named if not (REPOSITORY / name).is_file()] == []
 
 
-def test_every_training_script_is_in_the_table_of_presets():
-    assert {name for name, _ in PRESETS} == {path.stem for path in (REPOSITORY / "models").glob("train_*.py")}
+def test_every_training_script_that_looks_at_images_is_in_the_table_of_presets():
+    scripts = {path.stem for path in (REPOSITORY / "models").glob("train_*.py")}
+    of_images = {name for name in scripts if isinstance(configuration(name), TrainConfig)}
+    assert scripts - of_images == {"train_sequence"}
+    assert {name for name, _ in PRESETS} == of_images
+
+
+def configuration(script):
+    return importlib.import_module(f"models.{script}").CONFIG
 
 
 @pytest.mark.parametrize(("script", "row"), PRESETS)
 def test_table_of_presets_is_what_the_scripts_declare(script, row):
-    config = importlib.import_module(f"models.{script}").CONFIG
+    config = configuration(script)
     expected = [
         config.network,
         config.image_size,
@@ -38,10 +47,8 @@ def test_table_of_presets_is_what_the_scripts_declare(script, row):
 
 
 def test_low_information_slices_are_left_out_where_it_says_so():
-    keep = {
-        script for script, _ in PRESETS if not importlib.import_module(f"models.{script}").CONFIG.skip_low_information
-    }
-    assert keep == {"train_small", "train_b2", "train_b2_triplet", "train_b2_context"}
+    keep = {script for script, _ in PRESETS if not configuration(script).skip_low_information}
+    assert keep == {"train_small", "train_b2", "train_b2_triplet", "train_b2_context", "train_b0_recurrent"}
 
 
 def test_every_make_target_that_it_names_exists():

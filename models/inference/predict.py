@@ -22,7 +22,7 @@ from models.training.checkpoint import RunRecord, load_trained, read_run
 from models.training.d4 import GROUPS, mean_probability
 from models.training.dataset import read_slices
 from models.training.evaluation import View, predict_batches, single_view
-from models.training.kinds import build, make_dataset, make_inputs
+from models.training.kinds import build, make_dataset, make_inputs, source_weights
 from models.training.loading import make_loader
 from models.training.processes import Processes, count_workers, started_processes
 from models.training.recurrent import both_ways
@@ -74,7 +74,8 @@ def infer(options: InferOptions) -> None:
             readable = slices[slices["chunk"] != UNREADABLE]
             missing = readable[~readable["image_id"].isin(processes.on_main(parts.read).index)]
             if len(missing):
-                require_sources(make_inputs(record.config, slices, folder, options.machine, processes), record, folder)
+                processes.on_main(lambda: require_sources(record, folder))  # before hours of extraction
+                make_inputs(record.config, slices, folder, options.machine, processes)
                 print(f"{output}: {len(missing):,} of {len(slices):,} slices to predict")
                 predict_missing(missing, record, folder, parts, options, processes, stop)
             processes.wait()
@@ -153,9 +154,9 @@ def make_view(config: RunConfig, tta: str) -> View:
     return partial(mean_probability, group=GROUPS[tta])
 
 
-def require_sources(sources: dict[str, str], record: RunRecord, folder: Path) -> None:
+def require_sources(record: RunRecord, folder: Path) -> None:
     """Raise InputError if a network that this one builds on has been trained anew since."""
-    for name, sha256 in sources.items():
+    for name, sha256 in source_weights(record.config, folder).items():
         if record.results["sources"].get(name) != sha256:
             raise InputError(f"{folder} was trained on another {name}; delete it and train that fold anew")
 

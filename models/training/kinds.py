@@ -29,6 +29,13 @@ def make_inputs(
     return {source.name: source.weights_sha256 for source in sources}
 
 
+def source_weights(config: RunConfig, folder: Path) -> dict[str, str]:
+    """The sha256 of the weights that a run in `folder` builds on, by the name of the run."""
+    if not isinstance(config, SequenceConfig):
+        return {}
+    return {source.name: source.weights_sha256 for source in find_sources(config, folder)}
+
+
 def make_dataset(slices: pd.DataFrame, work: Work, config: RunConfig, augment: Augment, folder: Path) -> Dataset:
     """The inputs and labels of slices, for the run in `folder`."""
     if isinstance(config, SequenceConfig):

@@ -128,14 +128,14 @@ def forward_and_again(network: nn.Module) -> tuple[AbstractContextManager, Abstr
 @contextmanager
 def unmoved_statistics(network: nn.Module) -> Iterator[None]:
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
-    momenta = [norm.momentum for norm in norms]
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum = 0.0
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        for norm, momentum, count in before:
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def both_ways(network: nn.Module, seen: torch.Tensor, place: torch.Tensor) -> torch.Tensor:

@@ -148,7 +148,8 @@ def test_recomputed_batch_norm_is_the_mean_over_training_batches(options, prepar
             if number == 3:
                 break
             means.append(convolution((grey.float() / 255 - 0.449) / 0.226).mean(dim=(0, 2, 3)))
-    torch.testing.assert_close(first.running_mean, torch.stack(means).mean(dim=0), rtol=1e-4, atol=1e-5)
+    # Of images in channels-last format torch's CPU batch norm sums in float32: a relative error of 1e-4.
+    torch.testing.assert_close(first.running_mean, torch.stack(means).mean(dim=0), rtol=1e-3, atol=1e-5)
     assert not network.training
 
 

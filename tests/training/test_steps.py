@@ -34,12 +34,12 @@ SMALL = replace(CONFIG, name="steps", epochs=1, batch_size=12, augment="none")
 
 
 class WithoutNorms(nn.Sequential):
-    """A network whose gradients do not depend on the parts of a batch; it takes so many slices at a time."""
+    """A backbone whose gradients do not depend on the parts of a batch; it takes so many slices at a time."""
+
+    width = 16
 
     def __init__(self, capacity: int) -> None:
-        super().__init__(
-            nn.Conv2d(3, 4, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 6)
-        )
+        super().__init__(nn.Conv2d(3, 4, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
         self.capacity = capacity
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -53,7 +53,7 @@ def fit_once(prepared, config, capacity: int = 1000):
     slices, _ = split_fold(prepared, 0, skip_low_information=False)
     loader = make_loader(SliceDataset(slices.head(48), prepared, config, "none"), 12, 0, shuffle_seed=0)
     torch.manual_seed(0)
-    network = HemorrhageNetwork(WithoutNorms(capacity))
+    network = HemorrhageNetwork(WithoutNorms(capacity), WithoutNorms.width)
     learner = make_learner(network, loader, loader, config, ALONE, [ChannelsLast()])
     with learner.no_bar(), learner.no_logging():
         learner.fit_one_cycle(config.epochs, config.max_lr)
@@ -80,7 +80,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(prepared, capsys):
 
 
 def test_a_slice_that_does_not_fit_is_an_error(prepared):
-    with pytest.raises(InputError, match="out of memory with one slice at a time"):
+    with pytest.raises(InputError, match="out of memory with one slice or study at a time"):
         fit_once(prepared, SMALL, capacity=0)
 
 
@@ -109,7 +109,7 @@ def test_clipping_bounds_the_step(prepared):
 
 def seeded_network() -> nn.Module:
     torch.manual_seed(0)
-    return HemorrhageNetwork(WithoutNorms(1))
+    return HemorrhageNetwork(WithoutNorms(1), WithoutNorms.width)
 
 
 # ---- failing well ----

@@ -1,0 +1,105 @@
+"""No fold knows the label of a patient that it is scored on, not even through embeddings or the neighbours of a slice.
+
+Here a label is a coin that was tossed for the patient, and all that an image shows is who the patient is. Who has
+trained on a patient knows the label; all others can only guess.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from models import train_sequence, train_small
+from models.config import Machine, TrainOptions
+from models.inference.predict import InferOptions, infer
+from models.inference.predictions import read_predictions
+from models.labels import LABELS
+from models.paths import Work, hash_file, write_csv, write_json, write_parquet
+from models.preprocessing.folds import make_folds
+from models.preprocessing.store import compress_slice, write_series
+from models.training.dataset import read_folds, read_slices
+from models.training.run import train
+
+PATIENTS, SLICES, SIZE = 100, 16, 32
+# One epoch, so that none is chosen by how well the fold's own patients are guessed: the first would be.
+BASE = replace(train_small.CONFIG, image_size=SIZE, epochs=1, batch_size=8, augment="none", batchnorm_batches=20)
+SEQUENCE = replace(train_sequence.CONFIG, runs=("small",), views="none", epochs=1, batch_size=2, max_lr=1e-2)
+CHANCE = 3 * np.sqrt((PATIENTS + 1) / (3 * PATIENTS**2))  # three standard deviations of the AUC of guesses
+
+
+def write_cache(work: Work, folds_by: str) -> None:
+    """The cache of patients with two or three studies, with two folds by patient or by study."""
+    random, rows = np.random.default_rng(0), []
+    labels = random.permutation(np.arange(PATIENTS) % 2)
+    for patient, label in enumerate(labels):
+        face = cv2.resize(random.uniform(-20, 100, (4, 4)), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+        for study in range(random.integers(2, 4)):
+            series = f"s{patient}_{study}"
+            for chunk in range(SLICES):
+                row = {"image_id": f"{series}_{chunk}", "series_id": series, "patient_id": patient, "chunk": chunk}
+                rows.append(row | {"z": 5.0 * chunk, "tilt": 0.0} | dict.fromkeys(LABELS, float(label)))
+            noise = random.normal(0, 3, (SLICES, SIZE, SIZE))
+            chunks = [compress_slice(slice_) for slice_ in (face + noise).astype(np.int16)]
+            write_series(work.series(SIZE, series), chunks, (SIZE, SIZE), {})
+    table = pd.DataFrame(rows)
+    table["true_patient"] = table["patient_id"]
+    table["patient_id"] = table[folds_by]  # what the folds keep together
+    write_parquet(work.metadata("train"), table)
+    write_csv(work.folds, make_folds(table, 2, seed=0))
+    write_json(work.prepared, {"files": {work.folds.name: hash_file(work.folds)}})
+
+
+def trained(folder: Path, folds_by: str, folds: int) -> Work:
+    work = Work(folder)
+    write_cache(work, folds_by)
+    for fold in range(folds):
+        for config in (BASE, SEQUENCE):
+            options = TrainOptions(config, fold=fold, machine=Machine(work=folder, device="cpu"))
+            train(options)
+            infer(InferOptions(config.name, fold=fold, tta="none", split="train", machine=options.machine))
+    return work
+
+
+@pytest.fixture(scope="module")
+def by_patient(tmp_path_factory) -> Work:
+    return trained(tmp_path_factory.mktemp("by_patient"), "patient_id", 2)
+
+
+@pytest.fixture(scope="module")
+def by_study(tmp_path_factory) -> Work:
+    """With folds that split patients: what must not be."""
+    return trained(tmp_path_factory.mktemp("by_study"), "series_id", 1)
+
+
+def auc_of_patients(work: Work, name: str, fold: int, file: str, of_fold: bool) -> float:
+    """AUC of `any` over the patients of a fold, or over those of the others, each the mean of its slices."""
+    predictions = read_predictions(work.run(name, fold) / file, "")["any"].rename("predicted")
+    slices = read_slices(work, "train").merge(read_folds(work), on="patient_id")
+    slices = slices[(slices["fold"] == fold) == of_fold]
+    patients = slices.join(predictions, on="image_id", validate="one_to_one").groupby("true_patient")
+    assert not patients["predicted"].mean().isna().any()
+    return roc_auc_score(patients["any"].first(), patients["predicted"].mean())
+
+
+every_run = pytest.mark.parametrize("name", [BASE.name, SEQUENCE.name])
+
+
+@every_run
+def test_what_a_fold_says_of_patients_that_it_has_not_seen_is_a_guess(by_patient, name):
+    aucs = [auc_of_patients(by_patient, name, fold, "valid.parquet", of_fold=True) for fold in (0, 1)]
+    assert abs(np.mean(aucs) - 0.5) < CHANCE, aucs
+
+
+@every_run
+def test_of_patients_that_it_has_trained_on_it_knows_the_label(by_patient, name):
+    for fold in (0, 1):
+        assert auc_of_patients(by_patient, name, fold, "train.parquet", of_fold=False) > 0.9
+
+
+@every_run
+def test_folds_that_split_patients_would_be_found_out(by_study, name):
+    assert auc_of_patients(by_study, name, 0, "valid.parquet", of_fold=True) > 0.8 > 0.5 + CHANCE
