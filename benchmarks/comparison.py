@@ -1,4 +1,4 @@
-"""What the benchmarks share: their data, taking turns with a peer, and the row that comes of it."""
+"""What the benchmarks share: their data, taking turns with a peer, the row that comes of it, processes of their own."""
 
 import io
 import os
@@ -7,8 +7,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,6 +62,12 @@ def take_turns(measures: dict[Name, Callable[[], float]], rounds: int, warm_up: 
         for name in order:
             results[name].append(measures[name]())
     return {name: statistics.median(times[warm_up:]) for name, times in results.items()}
+
+
+def separately(function: Callable, *arguments: Any) -> Any:
+    """Call in a new process: benchmarks set their own numbers of threads, some of them when they are imported."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as processes:
+        return processes.submit(function, *arguments).result()
 
 
 @contextmanager

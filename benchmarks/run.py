@@ -11,16 +11,13 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from comparison import Row, default_data, scratch, table
+from comparison import Row, default_data, scratch, separately, table
 
 from models.cli import command
 from models.paths import write_text
@@ -29,6 +26,8 @@ FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.json"
 # Modules of this folder, each with a function `rows`.
 BENCHMARKS = ("input_path", "prepare", "radam_step", "d4", "training")
+# Others, which have no peer and are run by themselves.
+EXPERIMENTS = ("context", "sequence")
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,6 @@ def measure(names: tuple[str, ...], data: Path | None) -> dict[str, Any]:
             print(f"{name} ...", flush=True)
             rows += separately(rows_of, name, slices)
     return {**results, "rows": rows}
-
-
-def separately(function: Callable, *arguments: Any) -> Any:
-    """Call in a new process: benchmarks set their own numbers of threads, some of them when they are imported."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as processes:
-        return processes.submit(function, *arguments).result()
 
 
 def rows_of(name: str, data: Path) -> list[Row]:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from models.errors import InputError
+
 REPOSITORY = Path(__file__).parent.parent
 FOLDER = REPOSITORY / "benchmarks"
 SCRIPTS = {path.stem for path in FOLDER.glob("*.py")}
@@ -117,12 +119,18 @@ def test_some_benchmarks_are_printed_and_not_written(benchmark, monkeypatch, tmp
     assert not (tmp_path / "results.json").exists()
 
 
-def test_every_script_is_part_of_the_run(benchmark):
-    assert set(benchmark("run").BENCHMARKS) == SCRIPTS - {"run", "comparison"}
+def test_every_script_is_part_of_the_run_or_an_experiment(benchmark):
+    run = benchmark("run")
+    assert set(run.BENCHMARKS) | set(run.EXPERIMENTS) == SCRIPTS - {"run", "comparison"}
+
+
+def test_every_script_tells_its_command_and_those_of_the_run_have_rows(benchmark):
+    run = benchmark("run")
+    assert not set(run.BENCHMARKS) & set(run.EXPERIMENTS)
     for name in SCRIPTS - {"run", "comparison"}:
         text = (FOLDER / f"{name}.py").read_text()
-        assert re.search(r"^def rows\(", text, flags=re.MULTILINE)
         assert f"python benchmarks/{name}.py" in text
+        assert bool(re.search(r"^def rows\(", text, flags=re.MULTILINE)) == (name in run.BENCHMARKS)
 
 
 def test_no_script_hides_a_library():
@@ -148,3 +156,37 @@ def test_training_is_measured_beside_a_batch_in_memory(phantom, tmp_path):
     assert float(real) > 0
     assert float(ratio) == pytest.approx(float(real) / float(synthetic), abs=0.02)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_epoch_of_the_sequence_network_is_measured_on_a_tenth_of_the_studies_and_on_all(tmp_path):
+    flags = ["--studies", "640", "--share", "0.5", "--width", "8", "--device", "cpu"]
+    result = subprocess.run(
+        [sys.executable, FOLDER / "sequence.py", *flags], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    for line, expected in zip(result.stdout.splitlines()[-2:], (32, 320), strict=True):
+        studies, slices, seen, _, speed, peak, _ = map(float, line.split())
+        assert (studies, slices) == (expected, round(expected * 752_803 / 21_744))
+        assert 0.5 * slices < seen < slices  # stretches of half a study to all of it
+        assert speed > 0
+        assert 50 < peak < 20_000
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tenth_of_the_studies_that_is_no_batch_is_one_line(benchmark):
+    sequence = benchmark("sequence")
+    with pytest.raises(InputError, match="a tenth of 100 studies is no batch of 32; raise --studies or --share"):
+        sequence.main(sequence.SequenceOptions(studies=100))
+
+
+def test_the_studies_of_the_sequence_benchmark_have_the_challenges_number_of_slices(benchmark):
+    sequence = benchmark("sequence")
+    slices = sequence.make_table(1000, 34_621)
+    assert len(slices) == 34_621
+    assert slices["series_id"].nunique() == 1000
+    dataset = sequence.SyntheticDataset(slices, width=8)
+    for row in (0, 40, 34_620):
+        seen, place, labels = dataset[0, row]
+        assert (seen.shape, place.shape, labels.shape) == ((14,), (3,), (6,))
+        assert (seen == dataset[1, row][0]).all()
+    assert (dataset[0, 0][0] != dataset[0, 1][0]).any()

@@ -130,8 +130,11 @@ class SequenceDataset(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         _, row = key
-        seen = read_study(*(store / f"{self.series_ids[row]}.b2nd" for store in self.stores))
-        return seen[self.chunks[row]], self.places[row], self.targets[row]
+        return self.read(row)[self.chunks[row]], self.places[row], self.targets[row]
+
+    def read(self, row: int) -> torch.Tensor:
+        """What networks see in all slices of the series of a row, float32 (slices, width + 6 networks)."""
+        return read_study(*(store / f"{self.series_ids[row]}.b2nd" for store in self.stores))
 
     @property
     def width(self) -> int:
