@@ -45,7 +45,7 @@ def stored(tmp_path):
         values[name] = np.broadcast_to(noise, (count, SIZE, SIZE))
         path = work.series(SIZE, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_series(path, [compress_slice(image) for image in values[name]], SIZE, {})
+        write_series(path, [compress_slice(image) for image in values[name]], (SIZE, SIZE), {})
     write_parquet(work.metadata("train"), table)
     return work, table[readable & (table["series_id"] != "ID_e")].reset_index(drop=True), values
 
