@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 
 from models.errors import InputError
+from models.preprocessing.geometry import USUAL_GAP
 from models.preprocessing.series import UNREADABLE
-
-UNKNOWN_SPACING = 5.0  # mm a slice in a series without positions: the usual spacing of head CT
 
 
 def neighbour_chunks(slices: pd.DataFrame, whole: pd.DataFrame, offsets: Sequence[float]) -> np.ndarray:
@@ -39,12 +38,12 @@ def nearest_places(z: np.ndarray, offsets: Sequence[float]) -> np.ndarray:
     `z` (slices,) in mm, ascending. Of equally near ones, to the micrometre, the one fewer places away: seen from the
     other end, a series has the same neighbours. Beyond the ends that is the last slice. A slice without z (NaN) among
     others that have one lies nobody knows where: it is its own neighbour, and no other's. Where none has one, offsets
-    are counted in slices of UNKNOWN_SPACING, at least one unless the offset is 0.
+    are counted in slices of USUAL_GAP, at least one unless the offset is 0.
     """
     places = np.arange(len(z))
     known = np.isfinite(z)
     if not known.any():
-        steps = [np.sign(offset) * max(round(abs(offset) / UNKNOWN_SPACING), 1) for offset in offsets]
+        steps = [np.sign(offset) * max(round(abs(offset) / USUAL_GAP), 1) for offset in offsets]
         return np.clip(places[:, None] + np.array(steps, int), 0, len(z) - 1)
     found = np.repeat(places[:, None], len(offsets), axis=1)
     z, places = z[known], places[known]

@@ -13,10 +13,10 @@ from torch.utils.data import Dataset
 from models.config import Machine, SequenceConfig, TrainConfig
 from models.errors import InputError
 from models.labels import LABELS
-from models.paths import Work, remove_temporaries, require_writable
+from models.paths import Work, require_writable
 from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series, compress_slice, write_series
-from models.training.checkpoint import load_trained, read_run
+from models.training.checkpoint import RunRecord, load_trained, read_run
 from models.training.d4 import GROUPS, Symmetry
 from models.training.dataset import SliceDataset
 from models.training.evaluation import predict_batches
@@ -34,12 +34,11 @@ class Source(NamedTuple):
 
     name: str
     folder: Path
-    config: TrainConfig
-    weights_sha256: str
+    record: RunRecord
 
     def store(self, work: Work, views: str) -> Path:
         """Where its embeddings lie: other weights or views have another folder."""
-        return work.cache / "embeddings" / f"{self.name}_{self.folder.name}_{self.weights_sha256[:12]}_{views}"
+        return work.cache / "embeddings" / f"{self.name}_{self.folder.name}_{self.record.weights_sha256[:12]}_{views}"
 
 
 def find_sources(config: SequenceConfig, folder: Path) -> list[Source]:
@@ -60,7 +59,7 @@ def _source(name: str, folder: Path) -> Source:
         )
     if type(record.config) is not TrainConfig:
         raise InputError(f"{folder} holds no network of single slices; name other runs with --runs")
-    return Source(name, folder, record.config, record.weights_sha256)
+    return Source(name, folder, record)
 
 
 def extract(
@@ -75,7 +74,7 @@ def extract(
     readable = slices[slices["chunk"] != UNREADABLE]
     for source in sources:
         store = source.store(work, views)
-        processes.on_main(lambda store=store: (require_writable(store), remove_temporaries(store)))
+        processes.on_main(lambda store=store: require_writable(store))
         stored = processes.on_main(lambda store=store: {path.stem for path in store.glob("*.b2nd")})
         missing = readable[~readable["series_id"].isin(stored)].reset_index(drop=True)
         if len(missing):
@@ -86,16 +85,17 @@ def extract(
 def _extract(
     slices: pd.DataFrame, source: Source, store: Path, views: str, machine: Machine, processes: Processes
 ) -> None:
-    dataset = SliceDataset(slices, Work(machine.work), source.config, augment="none")
+    config = source.record.config
+    dataset = SliceDataset(slices, Work(machine.work), config, augment="none")
     dataset.lengths = study_lengths(slices)
-    network = build_network(source.config)
-    load_trained(source.folder, read_run(source.folder), network)
+    network = build_network(config)
+    load_trained(source.folder, source.record, network)
     workers = count_workers(machine.workers, processes.device)
     loader = make_loader(dataset, 1, workers, image_ids=slices["image_id"], processes=processes)
     view = partial(mean_embedding, group=GROUPS[views])
     title = f"{source.name} {source.folder.name}: embeddings of studies, {len(GROUPS[views])} views"
-    studies = predict_batches(network, loader, processes, source.config.precision, title, view)
-    notes = {"weights_sha256": source.weights_sha256, "views": views}
+    studies = predict_batches(network, loader, processes, config.precision, title, view)
+    notes = {"weights_sha256": source.record.weights_sha256, "views": views}
     for rows, seen in zip(loader.batch_sampler.batches, studies, strict=True):
         chunks = [compress_slice(row[None].view(np.int16)) for row in seen]
         write_series(store / f"{slices['series_id'][rows[0]]}.b2nd", chunks, (1, seen.shape[1]), notes)

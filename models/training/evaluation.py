@@ -24,11 +24,9 @@ def single_view(network: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
     return network(*inputs).float().sigmoid()
 
 
-def predict(
-    network: nn.Module, loader: DataLoader, processes: Processes, precision: str, title: str, view: View = single_view
-) -> np.ndarray:
+def predict(network: nn.Module, loader: DataLoader, processes: Processes, precision: str, title: str) -> np.ndarray:
     """Probabilities of all slices of a loader, float32 (slices, 6); of several processes each predicts a stretch."""
-    own = list(predict_batches(network, loader, processes, precision, title, view))
+    own = list(predict_batches(network, loader, processes, precision, title))
     shares = processes.gather(np.concatenate(own) if own else np.empty((0, len(LABELS)), np.float32))
     return np.concatenate(shares)
 

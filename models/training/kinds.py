@@ -15,25 +15,17 @@ from models.training.processes import Processes
 from models.training.recurrent import build_sequence_network, build_study_network
 
 
-def make_inputs(
-    config: RunConfig, slices: pd.DataFrame, folder: Path, machine: Machine, processes: Processes
-) -> dict[str, str]:
-    """Make what a run in `folder` needs of all slices of a split beside the cache: embeddings, where it reads them.
-
-    Returns the sha256 of the weights that gave them, by the name of the run.
-    """
-    if not isinstance(config, SequenceConfig):
-        return {}
-    sources = processes.on_main(lambda: find_sources(config, folder))
-    extract(slices, sources, config.views, machine, processes)
-    return {source.name: source.weights_sha256 for source in sources}
+def make_inputs(config: RunConfig, slices: pd.DataFrame, folder: Path, machine: Machine, processes: Processes) -> None:
+    """Make what a run in `folder` needs of all slices of a split beside the cache: embeddings, where it reads them."""
+    if isinstance(config, SequenceConfig):
+        extract(slices, processes.on_main(lambda: find_sources(config, folder)), config.views, machine, processes)
 
 
 def source_weights(config: RunConfig, folder: Path) -> dict[str, str]:
     """The sha256 of the weights that a run in `folder` builds on, by the name of the run."""
     if not isinstance(config, SequenceConfig):
         return {}
-    return {source.name: source.weights_sha256 for source in find_sources(config, folder)}
+    return {source.name: source.record.weights_sha256 for source in find_sources(config, folder)}
 
 
 def make_dataset(slices: pd.DataFrame, work: Work, config: RunConfig, augment: Augment, folder: Path) -> Dataset:

@@ -15,11 +15,12 @@ from torch.utils.checkpoint import checkpoint
 
 from models.config import Recurrence, SequenceConfig, StudyConfig
 from models.labels import LABELS
+from models.preprocessing.geometry import USUAL_GAP
 from models.training.networks import HemorrhageNetwork, build_network
 from models.training.studies import split_studies
 
 POSITIONS = 5  # numbers that tell where a slice lies
-_LENGTH, _GAP, _TILT = 100.0, 5.0, 20.0  # mm, mm, degrees: what is usual in a head CT, so that 1 is
+_LENGTH, _TILT = 100.0, 20.0  # mm, degrees: what is usual in a head CT is then about 1
 
 
 class RecurrentLayers(nn.Module):
@@ -80,7 +81,7 @@ def positions(place: torch.Tensor, lengths: list[int]) -> torch.Tensor:
     """
     z, tilt = place[:, 1], place[:, 2:] / _TILT
     ends = [(study - study[[0, -1]].unsqueeze(1)).abs().T for study in z.split(lengths)]  # of each study (slices, 2)
-    gap = steps(z.unsqueeze(1), lengths).abs().clamp(max=4 * _GAP) / _GAP
+    gap = steps(z.unsqueeze(1), lengths).abs().clamp(max=4 * USUAL_GAP) / USUAL_GAP
     return torch.cat([torch.cat(ends) / _LENGTH, gap[:-1], gap[1:], tilt], dim=1)
 
 

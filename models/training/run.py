@@ -22,7 +22,7 @@ from models.training.checkpoint import differences, read_run, save_config, save_
 from models.training.dataset import read_slices, split_fold
 from models.training.evaluation import predict, prediction_table
 from models.training.history import write_history_picture
-from models.training.kinds import build, load_start, make_dataset, make_inputs
+from models.training.kinds import build, load_start, make_dataset, make_inputs, source_weights
 from models.training.learner import find_learning_rate, fit
 from models.training.loading import make_loader
 from models.training.processes import Processes, count_workers, started_processes
@@ -111,11 +111,11 @@ class Fold(NamedTuple):
 def start_fold(folder: Path, options: TrainOptions, processes: Processes) -> Fold:
     """Raises InputError if the cache lacks the fold or the image size, or a batch is larger than the fold."""
     slices = processes.main_first(lambda: read_slices(Work(options.machine.work), "train"))
-    sources = make_inputs(options.config, slices, folder, options.machine, processes)
-    return processes.main_first(lambda: load_fold(folder, options, processes, sources))
+    make_inputs(options.config, slices, folder, options.machine, processes)
+    return processes.main_first(lambda: load_fold(folder, options, processes))
 
 
-def load_fold(folder: Path, options: TrainOptions, processes: Processes, sources: dict[str, str]) -> Fold:
+def load_fold(folder: Path, options: TrainOptions, processes: Processes) -> Fold:
     config, work = options.config, Work(options.machine.work)
     train_slices, valid_slices = split_fold(work, options.fold, getattr(config, "skip_low_information", False))
     workers = count_workers(options.machine.workers, processes.device)
@@ -130,7 +130,7 @@ def load_fold(folder: Path, options: TrainOptions, processes: Processes, sources
     if config.batch_size < processes.count:
         raise InputError(f"--batch-size {config.batch_size} cannot be divided among {processes.count} processes")
     valid = make_loader(valid_set, config.batch_size, workers, None, valid_slices["image_id"], processes)
-    return Fold(train_slices, valid_slices, train, valid, sources)
+    return Fold(train_slices, valid_slices, train, valid, source_weights(config, folder))
 
 
 def write_results(

@@ -25,7 +25,16 @@ from models.paths import Work, write_parquet
 from models.training.checkpoint import save_config, save_weights
 
 SLICES = [f"ID_{number:02d}" for number in range(20)]
-CONFIG = TrainConfig("b0", "small", 64, (Channel(0, Window(40, 80)),), "radam", 1e-3, 1, 8)
+CONFIG = TrainConfig(
+    name="b0",
+    network="small",
+    image_size=64,
+    channels=(Channel(0, Window(40, 80)),),
+    optimizer="radam",
+    max_lr=1e-3,
+    epochs=1,
+    batch_size=8,
+)
 
 
 def predictions(image_ids=SLICES, seed: int = 0) -> pd.DataFrame:

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from models.inference.d4 import D4, mean_probability
 
 from models.config import Channel, Machine, TrainOptions
 from models.errors import InputError
@@ -23,6 +22,7 @@ from models.paths import Work
 from models.preprocessing.windows import BRAIN, SOFT_TISSUE, SUBDURAL
 from models.train_small import CONFIG
 from models.training.checkpoint import save_config, save_weights
+from models.training.d4 import D4, mean_probability
 from models.training.dataset import SliceDataset, read_slices
 from models.training.networks import build_network
 from models.training.run import train
@@ -135,7 +135,7 @@ def test_five_channels_with_neighbours_are_predicted_alike_in_one_go_and_in_two(
     grey = torch.stack([dataset[0, row][0] for row in range(len(slices))])
     assert grey.shape == (len(slices), 5, 64, 64)
     with torch.inference_mode():
-        expected = mean_probability(network, grey, D4).numpy()
+        expected = mean_probability(network, grey, group=D4).numpy()
     np.testing.assert_allclose(pd.read_parquet(output)[list(LABELS)], expected, rtol=1e-4)
 
 

@@ -7,7 +7,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from models.errors import InputError
-from models.preprocessing.neighbours import UNKNOWN_SPACING, nearest_places, neighbour_chunks
+from models.preprocessing.geometry import USUAL_GAP
+from models.preprocessing.neighbours import nearest_places, neighbour_chunks
 from models.preprocessing.series import UNREADABLE
 
 micrometres = st.integers(-30_000, 30_000).map(lambda count: count / 1000)
@@ -84,7 +85,7 @@ def test_a_single_slice_is_all_its_neighbours(offsets):
 
 def test_without_z_slices_lie_as_far_apart_as_they_usually_do():
     z = np.full(7, np.nan)
-    offsets = [-2 * UNKNOWN_SPACING, -UNKNOWN_SPACING, -0.5, 0, 0.5, UNKNOWN_SPACING, 8, 2 * UNKNOWN_SPACING]
+    offsets = [-2 * USUAL_GAP, -USUAL_GAP, -0.5, 0, 0.5, USUAL_GAP, 8, 2 * USUAL_GAP]
     assert nearest_places(z, offsets)[3].tolist() == [1, 2, 2, 3, 4, 4, 5, 5]
     assert nearest_places(z, offsets)[0].tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
 

@@ -65,7 +65,7 @@ def source_of(work: Work) -> module.Source:
 
 
 def trained_network(source: module.Source) -> HemorrhageNetwork:
-    network = build_network(source.config)
+    network = build_network(source.record.config)
     load_trained(source.folder, read_run(source.folder), network)
     return network.eval()
 
