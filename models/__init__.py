@@ -3,6 +3,7 @@
 make_phantom.py      draws synthetic studies                        -> data/       (a stand-in for the challenge's data)
 prepare.py           DICOM files -> metadata, slice store, folds    -> cache/
 train_<name>.py      slices -> the weights of a fold                -> runs/<name>/fold<k>/
+train_sequence.py    embeddings of a run -> the weights of a fold    -> runs/sequence/fold<k>/
 infer_<name>.py      weights -> probabilities of the test slices    -> runs/<name>/fold<k>/test.parquet
 smooth.py            predictions -> the same, smoothed along z      -> runs/<name>_smoothed/fold<k>/
 score.py             predictions -> a table of scores

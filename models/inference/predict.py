@@ -44,7 +44,7 @@ class InferOptions:
     weights: Path | None = None
     """the folder of a fold that was trained elsewhere; none: runs/<name>/fold<fold> of the working folder"""
     batch_size: int = 32
-    """slices at a time"""
+    """slices at a time; studies, where a network looks at studies"""
     checkpoint_minutes: float = 5
     """what is predicted is saved every so many minutes, and the same command goes on after it"""
     machine: Machine = field(default_factory=Machine)

@@ -1,5 +1,7 @@
 """The slice store: one file a series, one independently compressed chunk a slice, a crc32 for every chunk.
 
+What a network sees in the slices is stored in the same way (models/training/embeddings.py).
+
 A file also holds notes: the metadata rows of its slices, so that a prepared series need never be read again.
 
 Chosen over PNG, JPEG-LS and HDF5 by measurement: exact int16 Hounsfield units serve every window, and a slice with its

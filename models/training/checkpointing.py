@@ -6,6 +6,7 @@ import torch
 from fastai.callback.core import Callback
 
 from models.config import TrainOptions
+from models.errors import InputError
 from models.training.callbacks import LAST, History
 from models.training.processes import Processes
 from models.training.resume import Checkpoint, write_checkpoint
@@ -22,10 +23,12 @@ class Checkpoints(Callback):
 
     order = LAST
 
-    def __init__(self, options: TrainOptions, processes: Processes, history: History, stop: Stop) -> None:
+    def __init__(
+        self, options: TrainOptions, processes: Processes, history: History, stop: Stop, sources: dict[str, str]
+    ) -> None:
         super().__init__()
         self.options, self.config, self.processes = options, options.config, processes
-        self.history, self.stop = history, stop
+        self.history, self.stop, self.sources = history, stop, sources
         self.epoch_index, self.step_index = 0, 0  # of the step that comes next
         self.random: dict[str, torch.Tensor] = {}
         self.state: dict | None = None  # what is still to be put back
@@ -87,6 +90,7 @@ class Checkpoints(Callback):
             tensors |= {f"optimizer.{number}.{name}": value for name, value in optimizer.state[parameter].items()}
         smooth = self.recorder.smooth_loss
         state = {
+            "sources": self.sources,
             "epoch": self.epoch_index,
             "step": self.step_index,
             "schedule": [float(self.pct_train), int(self.train_iter)],
@@ -102,6 +106,11 @@ class Checkpoints(Callback):
     def put_back(self, checkpoint: Checkpoint) -> None:
         """Put weights, optimizer and history back now, and the place in the epoch when fastai gets there."""
         tensors, self.state = checkpoint
+        if self.state.get("sources") != self.sources:
+            raise InputError(
+                f"{self.options.folder} was begun on other weights of the runs that it builds on, or by another "
+                "version of this project; delete it to begin anew"
+            )
 
         def part(prefix: str) -> dict[str, torch.Tensor]:
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -44,14 +44,17 @@ def fit(
     options: TrainOptions,
     processes: Processes,
     stop: Stop,
+    sources: dict[str, str],
 ) -> History:
     """Train in place with fastai's one-cycle, from the last checkpoint of the fold if there is one.
 
     The network ends with its best epoch's weights. Returns the history, whose losses are the weighted log loss.
+    `sources` are the sha256 of the weights that gave the inputs, by the names of their runs: raises InputError if the
+    checkpoint was made on others.
     """
     config, folder = options.config, options.folder
     history = History()
-    checkpoints = Checkpoints(options, processes, history, stop)
+    checkpoints = Checkpoints(options, processes, history, stop, sources)
     callbacks = [ChannelsLast(), history, checkpoints, ShareStatistics(processes)]
     if config.batchnorm_batches:
         callbacks.append(RecomputeBatchNorm(train, config.batchnorm_batches, processes.device))

@@ -77,7 +77,7 @@ def train_fold(folder: Path, options: TrainOptions, processes: Processes, stop: 
     where = f"{processes.count} x {processes.device.type}" if processes.count > 1 else processes.device
     counts = f"{len(fold.train_slices):,} slices to train on, {len(fold.valid_slices):,} to validate on"
     print(f"{folder}: {counts}, on {where}")
-    history = fit(network, fold.train, fold.valid, options, processes, stop)
+    history = fit(network, fold.train, fold.valid, options, processes, stop, fold.sources)
     probability = predict(network, fold.valid, processes, options.config.precision, "out-of-fold predictions")
     processes.on_main(lambda: write_results(folder, options, fold, network, history, probability))
 

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from models.prepare import PrepareOptions, prepare
 from models.preprocessing.phantom.dicom import write_phantom
 from models.preprocessing.series import UNREADABLE
 from models.training import embeddings as module
+from models.training import run as running
 from models.training.checkpoint import load_trained, read_run
 from models.training.dataset import SliceDataset, read_slices, split_fold
 from models.training.embeddings import SequenceDataset, extract, find_sources, read_study
@@ -189,6 +191,21 @@ def test_other_weights_have_another_folder_and_layers_over_them_are_refused(work
     with pytest.raises(InputError, match=r"over_base/fold0 was trained on another base; delete it and train that fold"):
         infer(InferOptions(CONFIG.name, machine=machine(own)))
     assert not after.exists()  # it is told before the work
+
+
+def test_layers_do_not_go_on_over_a_network_that_was_trained_anew(work, tmp_path, monkeypatch):
+    own = own_cache(work, tmp_path)
+    shutil.copytree(work.run("base", 0), own.run("base", 0))
+    options = TrainOptions(CONFIG, machine=machine(own))
+    with monkeypatch.context() as cut_short:
+        cut_short.setattr(running, "predict", mock.Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(options)
+    assert list(own.run(CONFIG.name, 0).glob("checkpoint_*.safetensors"))
+    shutil.rmtree(own.run("base", 0))
+    train(TrainOptions(replace(BASE, seed=1), machine=machine(own)))
+    with pytest.raises(InputError, match=r"over_base.fold0 was begun on other weights .*; delete it to begin anew"):
+        train(options)
 
 
 def test_a_network_that_is_not_trained_is_named_with_the_command_that_trains_it(work):
