@@ -77,7 +77,7 @@ def read_record(folder: Path) -> RunRecord | SmoothedRecord | None:
             return SmoothedRecord(**values)
         kind = CONFIGS[values.get("kind", TrainConfig.__name__)]  # once there was no other
         return RunRecord(kind.from_json(values["config"]), values["weights_sha256"], values["results"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{file} cannot be read ({error}); delete {folder} and make that fold anew") from error
 
 

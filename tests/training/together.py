@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
+import models.training.kinds
 import models.training.run
 from models.config import Machine
 from models.inference.predict import InferOptions, infer
@@ -39,5 +40,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "infer":
         infer(InferOptions("together", machine=Machine(device="cpu")))
     else:
-        models.training.run.SliceDataset = NotedDataset
+        models.training.kinds.SliceDataset = NotedDataset
         models.training.run.main(TOGETHER)
