@@ -12,7 +12,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +66,8 @@ class ContextOptions:
     """folder for the phantom, the cache and the runs, which are kept; none: a temporary one"""
     output: Path = RESULTS
     """the table as JSON"""
-    machine: Machine = field(default_factory=Machine)
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
 
 
 def main(options: ContextOptions) -> None:
@@ -76,7 +77,7 @@ def main(options: ContextOptions) -> None:
             write_phantom(folder / "data", studies=options.studies, test_studies=1, image_size=SMALL.image_size, seed=0)
             sizes = (SMALL.image_size,)
             prepare(PrepareOptions(folder / "data", folder, image_size=sizes, folds=options.folds))
-        machine = replace(options.machine, work=folder)
+        machine = Machine(work=folder, device=options.device)
         scores = {name: [] for name in ROWS}
         for seed, name in tqdm([(seed, name) for seed in range(options.seeds) for name in ROWS], desc="runs"):
             with quiet():
