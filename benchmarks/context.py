@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from models.cli import command
 from models.config import Channel, Machine, RunConfig, SequenceConfig, StudyConfig, TrainConfig, TrainOptions
+from models.inference.blending import finished_folds, join_folds, read_fold
 from models.labels import LABELS
 from models.paths import Work, write_text
 from models.prepare import PrepareOptions, prepare
@@ -82,7 +83,7 @@ def main(options: ContextOptions) -> None:
         for seed, name in tqdm([(seed, name) for seed in range(options.seeds) for name in ROWS], desc="runs"):
             with quiet():
                 run = run_of(name, seed, options, machine)
-            scores[name].append(score(work, run, options.folds))
+            scores[name].append(score(work, run))
     rows = {
         name: {"mean": round(np.mean(values), 4), "spread": round(np.std(values, ddof=1), 4)}
         for name, values in scores.items()
@@ -142,12 +143,16 @@ def end_to_end(small: TrainConfig) -> StudyConfig:
     return StudyConfig(**values | changes)
 
 
-def score(work: Work, run: str, folds: int) -> float:
+def score(work: Work, run: str) -> float:
     """Weighted log loss of a run's out-of-fold predictions, of all folds together."""
-    files = [work.run(run, fold) / "valid.parquet" for fold in range(folds)]
-    predictions = pd.concat([pd.read_parquet(file) for file in files]).set_index("image_id")
+    predictions = read_out_of_fold(work, run)
     labels = read_slices(work, "train").set_index("image_id").loc[predictions.index, list(LABELS)]
     return weighted_log_loss(labels.to_numpy(), predictions.to_numpy())
+
+
+def read_out_of_fold(work: Work, run: str) -> pd.DataFrame:
+    """Of all finished folds; indexed by `image_id`, columns LABELS."""
+    return join_folds(run, [read_fold(work, run, fold, "valid") for fold in finished_folds(work, run)])
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
