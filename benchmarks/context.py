@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from models.cli import command
 from models.config import Channel, Machine, RunConfig, SequenceConfig, StudyConfig, TrainConfig, TrainOptions
-from models.inference.blending import finished_folds, join_folds, read_fold
+from models.inference.runs import finished_folds, join_folds, read_fold
 from models.labels import LABELS
 from models.paths import Work, write_text
 from models.prepare import PrepareOptions, prepare

@@ -15,8 +15,8 @@ import tyro
 
 from models.cli import command
 from models.errors import InputError
-from models.inference.blending import blend, equal_weights, load_runs
-from models.inference.predictions import read_predictions
+from models.inference.predictions import mean_prediction, read_predictions
+from models.inference.runs import load_runs
 from models.inference.scoring import score_table
 from models.labels import LABELS
 from models.paths import Work, WorkFolder, default_work
@@ -39,12 +39,10 @@ def score(options: ScoreOptions) -> None:
     labels = labels.set_index("image_id")[list(LABELS)].dropna()
     if options.files:
         predictions = {str(file): read_predictions(file, "the inference script") for file in options.files}
-        weights = {name: 1 / len(predictions) for name in predictions}
     else:
-        runs = load_runs(work)
-        predictions, weights = {run.name: run.out_of_fold for run in runs}, equal_weights(runs)
+        predictions = {run.name: run.out_of_fold for run in load_runs(work)}
     if len(predictions) > 1:
-        predictions["blend, equal weights"] = blend(predictions, weights)
+        predictions["blend, equal weights"] = mean_prediction(predictions)
     table = score_table(labels, predictions)
     if table["slices"].eq(0).any():
         raise InputError(

@@ -16,8 +16,8 @@ import tyro
 
 from models.cli import command
 from models.errors import InputError
-from models.inference.blending import finished_folds, join_folds, read_fold
 from models.inference.predictions import align
+from models.inference.runs import finished_folds, join_folds, read_fold
 from models.inference.smoothing import fit_width, smooth
 from models.labels import LABELS
 from models.paths import Work, WorkFolder, default_work, hash_file, only_process, without_temporaries, write_parquet

@@ -4,10 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from models.paths import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.phantom.dicom import write_phantom
+
+settings.register_profile("busy machines too", deadline=None)
+settings.load_profile("busy machines too")
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"

@@ -8,10 +8,13 @@ import pytest
 
 from models import train_b0_224, train_b0_recurrent, train_sequence, train_small
 from models.config import Machine, TrainOptions
-from models.inference.blending import blend, equal_weights, load_runs, write_submission
+from models.inference.aligned import align_runs
+from models.inference.evidence import nested, possible_ways
 from models.inference.predict import InferOptions, infer
 from models.inference.predictions import read_predictions
+from models.inference.runs import load_runs
 from models.inference.scoring import score_table
+from models.inference.submission import write_submission
 from models.labels import LABELS
 from models.paths import Work, write_parquet
 from models.prepare import PrepareOptions, prepare
@@ -35,9 +38,16 @@ def test_the_real_sample_ends_in_a_valid_submission(real_sample, tmp_path):
     runs = load_runs(work)
     assert [run.name for run in runs] == ["b0_224", "b0_recurrent", "sequence", "small"]
     sample = read_sample_submission(find_raw(real_sample).sample_submission)
-    write_submission(
-        tmp_path / "submission.csv", blend({run.name: run.test for run in runs}, equal_weights(runs)), sample
-    )
+    slices = read_slices(work, "train").dropna(subset=list(LABELS))
+    aligned = align_runs({run.name: run.out_of_fold for run in runs}, slices)
+    known = slices.set_index("image_id").loc[aligned.image_ids]
+    test = align_runs({run.name: run.test for run in runs}, read_slices(work, "test"))
+    for fit in possible_ways(aligned).values():
+        target = known[list(LABELS)].to_numpy()
+        assert np.isfinite(nested(fit, aligned, target, known["patient_id"])).all()
+        blended = fit(aligned, target, np.ones(len(target), bool))(test)
+        predictions = pd.DataFrame(blended, index=test.image_ids, columns=list(LABELS))
+        write_submission(tmp_path / "submission.csv", predictions, sample)
 
     submission = pd.read_csv(tmp_path / "submission.csv")
     assert len(submission) == 396

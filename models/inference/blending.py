@@ -1,118 +1,123 @@
-"""Runs -> one blend -> submission.csv."""
+"""Several runs -> one blend: weights on the simplex for each label, typed in or fitted on out-of-fold predictions."""
 
-from pathlib import Path
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-import pandas as pd
+from scipy.optimize import minimize
+from scipy.special import expit, logit
 
 from models.errors import InputError
-from models.inference.predictions import align, read_predictions
+from models.inference.aligned import SPACES, SUREST, Aligned, to_probability
+from models.inference.calibration import Calibration, fit_calibration, raise_any
 from models.labels import LABELS
-from models.paths import Work, write_csv
-from models.training.checkpoint import SmoothedRecord, read_record
+from models.training.loss import weighted_log_loss
 
 # blending.ipynb of the original: 0.4 for the mean of five B2 folds, 0.2 for the finetuned B5, and so on.
 ORIGINAL_WEIGHTS = {"b2": 0.4, "b5": 0.2, "b0": 0.2, "b0_224": 0.1, "resnext101": 0.1}
 
-
-class Run(NamedTuple):
-    """The predictions of one run, all its folds together."""
-
-    name: str
-    folds: list[int]
-    out_of_fold: pd.DataFrame  # one row a validated slice, index image_id, columns LABELS
-    test: pd.DataFrame  # the mean over the folds, one row a test slice
+Space = Literal["probability", "logit"]
 
 
-def load_runs(work: Work) -> list[Run]:
-    """Read every finished run below runs/, in the order of their names.
+@dataclass(frozen=True)
+class Blend:
+    """A weighted mean of the runs, for each label in a space of its own, then calibrated if it is asked for."""
 
-    Raises InputError if there is none, if a fold has no test predictions, or if folds disagree about the slices.
+    names: tuple[str, ...]
+    weights: np.ndarray  # (6, runs), each row sums to 1
+    spaces: tuple[Space, ...] = ("probability",) * len(LABELS)
+    calibrations: tuple[Calibration, ...] | None = None  # then `any` is at least the largest of the five, too
+
+    def __call__(self, runs: Aligned) -> np.ndarray:
+        """Probabilities of all slices, float64 (slices, 6). Raises InputError for other runs than it was made for."""
+        if runs.names != self.names:
+            raise InputError(f"a blend of the runs {self.names} cannot be used for {runs.names}")
+        means = [runs.values[space][label] @ self.weights[label] for label, space in enumerate(self.spaces)]
+        blended = np.stack([to_probability(mean, space) for mean, space in zip(means, self.spaces, strict=True)], 1)
+        if self.calibrations is None:
+            return blended
+        logits = logit(np.clip(blended, SUREST, 1 - SUREST))
+        calibrated = [calibrate(logits[:, label]) for label, calibrate in enumerate(self.calibrations)]
+        return raise_any(expit(np.stack(calibrated, axis=1)))
+
+
+def fit_equal(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Blend:
+    """Every run counts the same; nothing is fitted."""
+    return Blend(runs.names, np.full((len(LABELS), len(runs.names)), 1 / len(runs.names)))
+
+
+def fit_original(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Blend:
+    """The original's weights of those of its runs that are there, scaled to a sum of 1; nothing is fitted.
+
+    Raises InputError if none of them is there.
     """
-    names = sorted(folder.name for folder in work.runs.iterdir() if folder.is_dir()) if work.runs.is_dir() else []
-    runs = [_load_run(work, name, folds) for name in names if (folds := finished_folds(work, name))]
-    if not runs:
-        raise InputError(f"no finished run in {work.runs}; train one with: python models/train_small.py")
-    return runs
+    weights = np.array([ORIGINAL_WEIGHTS.get(name, 0) for name in runs.names])
+    if not weights.any():
+        raise InputError(f"none of the runs {runs.names} has a weight; weights are for {sorted(ORIGINAL_WEIGHTS)}")
+    return Blend(runs.names, np.tile(weights / weights.sum(), (len(LABELS), 1)))
 
 
-def normalised(weights: dict[str, float], runs: list[Run]) -> dict[str, float]:
-    """The weights of those runs that are there, scaled to a sum of 1. Raises InputError if none of them has any."""
-    present = {run.name: weights[run.name] for run in runs if weights.get(run.name, 0) > 0}
-    if not present:
-        raise InputError(
-            f"none of the runs {[run.name for run in runs]} has a weight; weights are for {sorted(weights)}"
-        )
-    return {name: weight / sum(present.values()) for name, weight in present.items()}
+def fit_best_single(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Blend:
+    """The run with the lowest weighted log loss alone."""
+    values = runs.values["probability"][:, rows]  # (6, slices, runs)
+    losses = [weighted_log_loss(target[rows], values[:, :, run].T) for run in range(len(runs.names))]
+    return Blend(runs.names, np.tile(np.eye(len(losses))[np.argmin(losses)], (len(LABELS), 1)))
 
 
-def equal_weights(runs: list[Run]) -> dict[str, float]:
-    return {run.name: 1 / len(runs) for run in runs}
+def fit_weights(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Blend:
+    """For each label the weights, and the space, with the lowest log loss on the slices `rows`.
 
-
-def blend(predictions: dict[str, pd.DataFrame], weights: dict[str, float]) -> pd.DataFrame:
-    """Weighted mean of predictions, aligned by `image_id`; a slice that some lack gets the mean of the others.
-
-    Weights are taken relative to the sum of those of the runs that have the slice.
+    `target` is (slices, 6) for all slices, `rows` the (slices,) of bool that are looked at.
     """
-    image_ids = pd.Index(sorted(set().union(*(predictions[name].index for name in weights))), name="image_id")
-    total = np.zeros((len(image_ids), len(LABELS)))
-    mass = np.zeros((len(image_ids), 1))
-    for name, weight in weights.items():
-        values = predictions[name].reindex(image_ids)
-        total += weight * values.fillna(0).to_numpy()
-        mass += weight * values.notna().to_numpy()[:, :1]
-    return pd.DataFrame((total / mass).astype(np.float32), index=image_ids, columns=list(LABELS))
+    weights, spaces = [], []
+    for label in range(len(LABELS)):
+        fitted = {space: fit_simplex(runs.values[space][label][rows], target[rows, label], space) for space in SPACES}
+        best = min(SPACES, key=lambda space: fitted[space][1])
+        weights.append(fitted[best][0])
+        spaces.append(best)
+    return Blend(runs.names, np.stack(weights), tuple(spaces))
 
 
-def write_submission(file: Path, predictions: pd.DataFrame, submission_ids: pd.Series) -> pd.DataFrame:
-    """Write `ID,Label` with exactly the IDs of the sample submission, in its order; returns what was written.
+def fit_calibrated(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Blend:
+    """As `fit_weights`, then a temperature and a bias for each label; `any` at least the largest of the five types."""
+    fitted = fit_weights(runs, target, rows)
+    logits = logit(np.clip(fitted(runs)[rows], SUREST, 1 - SUREST))
+    calibrations = tuple(fit_calibration(logits[:, label], target[rows, label]) for label in range(len(LABELS)))
+    return Blend(runs.names, fitted.weights, fitted.spaces, calibrations)
 
-    Raises InputError if a slice lacks or a value is not a probability; then nothing is written.
+
+def fit_simplex(values: np.ndarray, target: np.ndarray, space: Space) -> tuple[np.ndarray, float]:
+    """The weights, at least 0 and of sum 1, with the lowest log loss of one label, and that loss.
+
+    `values` are probabilities or logits (slices, runs), `target` is (slices,). A convex problem in both spaces, solved
+    by sequential quadratic programming (Kraft 1988), with the exact gradient.
     """
-    parts = submission_ids.str.rsplit("_", n=1)
-    slices = align(predictions, parts.str[0], "the blend").to_numpy()  # (rows, 6): a slice's six labels in each row
-    column = pd.Index(LABELS).get_indexer(parts.str[1])
-    values = np.take_along_axis(slices, column[:, None], axis=1)[:, 0]
-    if not ((values >= 0) & (values <= 1)).all():
-        raise InputError(f"the blend holds a value that is no probability; {file} is not written")
-    table = pd.DataFrame({"ID": submission_ids.to_numpy(), "Label": values})
-    write_csv(file, table)
-    return table
+    values, target = values.astype(float), target.astype(float)
+    count = values.shape[1]
+    loss = logit_loss if space == "logit" else probability_loss
+    constraint = {"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": np.ones_like}
+    solved = minimize(
+        lambda weights: loss(weights, values, target),
+        np.full(count, 1 / count),
+        jac=True,
+        method="SLSQP",
+        bounds=[(0, 1)] * count,
+        constraints=constraint,
+        options={"ftol": 1e-10, "maxiter": 200},
+    )
+    weights = np.clip(solved.x, 0, 1)
+    weights /= weights.sum()
+    return weights, loss(weights, values, target)[0]
 
 
-def finished_folds(work: Work, name: str) -> list[int]:
-    """The folds of a run that have config.json, sorted. Raises InputError if one is damaged."""
-    numbers = [folder.name.removeprefix("fold") for folder in (work.runs / name).glob("fold*")]
-    folds = sorted(int(number) for number in numbers if number.isdecimal())  # fold0_old is none
-    return [fold for fold in folds if read_record(work.run(name, fold)) is not None]
+def logit_loss(weights: np.ndarray, logits: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray]:
+    """Log loss of the weighted mean of logits (slices, runs), and its gradient by the weights (runs,)."""
+    mean = logits @ weights
+    return float((np.logaddexp(0, mean) - target * mean).mean()), (expit(mean) - target) @ logits / len(target)
 
 
-def read_fold(work: Work, name: str, fold: int, split: Literal["valid", "test"]) -> pd.DataFrame:
-    """The predictions of a finished fold. Raises InputError, naming the command that makes them, if they lack."""
-    folder = work.run(name, fold)
-    record = read_record(folder)
-    if isinstance(record, SmoothedRecord):
-        repair = f"python models/smooth.py {record.run}"
-    else:
-        repair = f"python models/{'train' if split == 'valid' else 'infer'}_{name}.py --fold {fold}"
-    return read_predictions(folder / f"{split}.parquet", repair)
-
-
-def join_folds(name: str, valid: list[pd.DataFrame]) -> pd.DataFrame:
-    """The out-of-fold predictions of a run. Raises InputError if two folds have validated one slice."""
-    out_of_fold = pd.concat(valid)
-    if (repeated := out_of_fold.index.duplicated()).any():
-        raise InputError(
-            f"{out_of_fold.index[repeated][0]} is in the validation of two folds of {name}; train them on one folds.csv"
-        )
-    return out_of_fold
-
-
-def _load_run(work: Work, name: str, folds: list[int]) -> Run:
-    out_of_fold = join_folds(name, [read_fold(work, name, fold, "valid") for fold in folds])
-    test = [read_fold(work, name, fold, "test") for fold in folds]
-    image_ids = pd.concat(test).index.unique().to_series()
-    means = np.mean([align(fold, image_ids, f"runs/{name}: a test.parquet").to_numpy() for fold in test], axis=0)
-    return Run(name, folds, out_of_fold, pd.DataFrame(means, index=image_ids.index, columns=list(LABELS)))
+def probability_loss(weights: np.ndarray, probability: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray]:
+    """Log loss of the weighted mean of probabilities (slices, runs), and its gradient by the weights (runs,)."""
+    mean = np.clip(probability @ weights, 1e-15, 1 - 1e-15)
+    right = np.where(target == 1, mean, 1 - mean)  # the probability of what is true
+    return float(-np.log(right).mean()), (np.where(target == 1, -1, 1) / right) @ probability / len(target)

@@ -40,6 +40,11 @@ def align(predictions: pd.DataFrame, image_ids: pd.Series, name: str) -> pd.Data
     return predictions.loc[image_ids]
 
 
+def mean_prediction(predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The mean of predictions (indexed by `image_id`), for each slice over those that have it; sorted by `image_id`."""
+    return pd.concat(predictions.values()).groupby(level="image_id").mean()
+
+
 def fill_unreadable(slices: pd.DataFrame, predictions: pd.DataFrame, prior: pd.Series) -> pd.DataFrame:
     """Add a row for each slice (in anatomical order) that has no prediction.
 

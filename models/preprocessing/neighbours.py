@@ -32,6 +32,16 @@ def neighbour_chunks(slices: pd.DataFrame, whole: pd.DataFrame, offsets: Sequenc
     return np.concatenate(found)[wanted]
 
 
+def neighbour_rows(slices: pd.DataFrame) -> np.ndarray:
+    """Rows of the slices below and above each one of a table in anatomical order within each series: (slices, 2).
+
+    The first and the last slice of a series, and one without a series, are their own neighbours on that side.
+    """
+    rows = pd.Series(np.arange(len(slices)))
+    series = rows.groupby(slices["series_id"].fillna(slices["image_id"]).to_numpy(), sort=False)
+    return np.stack([series.shift(step).fillna(rows).to_numpy(int) for step in (1, -1)], axis=1)
+
+
 def nearest_places(z: np.ndarray, offsets: Sequence[float]) -> np.ndarray:
     """Places (slices, offsets) of the slices that are nearest to z + offset, among the slices of one series.
 

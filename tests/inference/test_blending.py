@@ -1,202 +1,176 @@
-"""Laws of blending: a weighted mean by slice, and a submission that is whole or not written."""
-
-import dataclasses
+"""Laws of blending: equal runs give that run, nothing depends on the order, a fit is no worse than its members."""
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit, logit
 
-from models.config import Channel, TrainConfig, Window
 from models.errors import InputError
+from models.inference.aligned import SPACES, align_runs
 from models.inference.blending import (
     ORIGINAL_WEIGHTS,
-    Run,
-    blend,
-    equal_weights,
-    load_runs,
-    normalised,
-    write_submission,
+    Blend,
+    fit_best_single,
+    fit_calibrated,
+    fit_equal,
+    fit_original,
+    fit_simplex,
+    fit_weights,
+    logit_loss,
+    probability_loss,
 )
-from models.labels import LABELS
-from models.paths import Work, write_parquet
-from models.training.checkpoint import save_config, save_weights
+from models.labels import ANY, LABELS
+from models.training.loss import log_losses, weighted_log_loss
 
-SLICES = [f"ID_{number:02d}" for number in range(20)]
-CONFIG = TrainConfig(
-    name="b0",
-    network="small",
-    image_size=64,
-    channels=(Channel(0, Window(40, 80)),),
-    optimizer="radam",
-    max_lr=1e-3,
-    epochs=1,
-    batch_size=8,
+FITS = (fit_best_single, fit_equal, fit_weights, fit_calibrated)
+STUDIES, LENGTH = 30, 10
+RANDOM = np.random.default_rng(0)
+SLICES = pd.DataFrame(
+    {
+        "image_id": [f"ID_{number:03d}" for number in RANDOM.permutation(STUDIES * LENGTH)],
+        "series_id": np.repeat([f"S{number}" for number in range(STUDIES)], LENGTH),
+    }
 )
+EVIDENCE = RANDOM.normal(-1, 1.5, (len(SLICES), 6))
+TARGET = (RANDOM.random(EVIDENCE.shape) < expit(EVIDENCE)).astype(float)
+ALL = np.ones(len(SLICES), bool)
 
 
-def predictions(image_ids=SLICES, seed: int = 0) -> pd.DataFrame:
-    values = np.random.default_rng(seed).random((len(image_ids), 6), dtype=np.float32)
-    return pd.DataFrame(values, columns=list(LABELS), index=pd.Index(image_ids, name="image_id"))
+def predictions(noise: float, seed: int) -> pd.DataFrame:
+    """What a run of so much noise says."""
+    values = expit(EVIDENCE + np.random.default_rng(seed).normal(0, noise, EVIDENCE.shape)).astype(np.float32)
+    return pd.DataFrame(values, columns=list(LABELS), index=pd.Index(SLICES["image_id"], name="image_id"))
 
 
-def run(name: str) -> Run:
-    return Run(name, [0], predictions(), predictions())
+RUNS = {"b0": predictions(1.0, 1), "b2": predictions(0.7, 2), "other": predictions(2.0, 3)}
 
 
-def submission_ids(image_ids=SLICES, seed: int = 0) -> pd.Series:
-    rows = [f"{image_id}_{label}" for image_id in image_ids for label in LABELS]
-    return pd.Series(rows).sample(frac=1, random_state=seed).reset_index(drop=True)
+def blended(fit, runs=RUNS, slices=SLICES, target=TARGET) -> pd.DataFrame:
+    aligned = align_runs(runs, slices)
+    return pd.DataFrame(fit(aligned, target, ALL)(aligned), index=aligned.image_ids, columns=list(LABELS))
 
 
-@pytest.fixture
-def work(tmp_path) -> Work:
-    return Work(tmp_path)
+@pytest.mark.parametrize("fit", [fit_best_single, fit_equal, fit_original, fit_weights])
+def test_blending_equal_runs_gives_that_run(fit):
+    equal = dict.fromkeys(("b0", "b2", "b5"), RUNS["b0"])
+    np.testing.assert_allclose(blended(fit, equal), RUNS["b0"], rtol=0, atol=1e-6)
 
 
-def finish(work: Work, name: str, fold: int, valid: list[str], test: list[str] | None = SLICES) -> None:
-    """A finished run: predictions for validation and test slices, weights, and config.json."""
-    folder = work.run(name, fold)
-    write_parquet(folder / "valid.parquet", predictions(valid, fold).reset_index())
-    if test is not None:
-        write_parquet(folder / "test.parquet", predictions(test, 10 + fold).reset_index())
-    save_weights(folder, torch.nn.Linear(1, 1))
-    save_config(folder, dataclasses.replace(CONFIG, name=name), fold, {})
+@pytest.mark.parametrize("fit", FITS)
+def test_the_order_of_rows_in_a_run_changes_nothing(fit):
+    turned = {name: table.sample(frac=1, random_state=number) for number, (name, table) in enumerate(RUNS.items())}
+    pd.testing.assert_frame_equal(blended(fit, turned), blended(fit))
 
 
-@given(st.lists(st.floats(0.01, 1), min_size=1, max_size=5))
-def test_blending_a_run_with_itself_gives_that_run(weights):
-    named = {f"run{number}": weight for number, weight in enumerate(weights)}
-    mixed = blend(dict.fromkeys(named, predictions()), named)
-    pd.testing.assert_frame_equal(mixed, predictions(), rtol=0, atol=1e-6)
+@pytest.mark.parametrize("fit", FITS)
+def test_the_order_of_slices_and_of_runs_changes_nothing(fit):
+    order = np.random.default_rng(1).permutation(len(SLICES))
+    other = blended(fit, dict(reversed(RUNS.items())), SLICES.iloc[order], TARGET[order])
+    np.testing.assert_allclose(other.loc[SLICES["image_id"]], blended(fit), rtol=0, atol=1e-4)
 
 
-def test_a_blend_is_the_weighted_mean():
-    runs = {"a": predictions(seed=1), "b": predictions(seed=2)}
-    pd.testing.assert_frame_equal(blend(runs, {"a": 0.75, "b": 0.25}), 0.75 * runs["a"] + 0.25 * runs["b"])
+def test_a_fitted_blend_is_at_least_as_good_on_its_slices_as_its_best_member():
+    best = np.min([log_losses(TARGET, table.to_numpy()) for table in RUNS.values()], axis=0)
+    assert (log_losses(TARGET, blended(fit_weights).to_numpy()) <= best + 1e-7).all()
 
 
-@given(st.permutations(range(len(SLICES))))
-def test_the_order_of_rows_and_of_runs_changes_nothing(order):
-    runs = {"a": predictions(seed=1), "b": predictions(seed=2)}
-    turned = {"b": runs["b"].iloc[order], "a": runs["a"]}
-    pd.testing.assert_frame_equal(blend(turned, {"b": 0.4, "a": 0.6}), blend(runs, {"a": 0.6, "b": 0.4}))
+@settings(max_examples=30)
+@given(st.integers(1, 6), st.integers(0, 2**31), st.sampled_from(SPACES))
+def test_fitted_weights_are_the_best_of_the_simplex(runs, seed, space):
+    random = np.random.default_rng(seed)
+    target = (random.random(80) < 0.3).astype(float)
+    logits = 2 * target[:, None] - 1 + random.normal(0, 2, (80, runs))
+    values = logits if space == "logit" else expit(logits)
+    weights, loss = fit_simplex(values, target, space)
+    assert weights.min() >= 0
+    assert weights.sum() == pytest.approx(1)
+    measure = logit_loss if space == "logit" else probability_loss
+    others = np.vstack([np.eye(runs), random.dirichlet(np.ones(runs), 50)])
+    assert loss <= min(measure(other, values, target)[0] for other in others) + 1e-7
 
 
-def test_only_the_proportion_of_weights_counts():
-    runs = {"a": predictions(seed=1), "b": predictions(seed=2)}
-    pd.testing.assert_frame_equal(blend(runs, {"a": 3.0, "b": 1.0}), blend(runs, {"a": 0.75, "b": 0.25}))
+@pytest.mark.parametrize("loss", [logit_loss, probability_loss])
+def test_gradients_are_those_of_finite_differences(loss):
+    values = RUNS["b0"].to_numpy()[:, :3].astype(float)
+    weights, step = np.array([0.2, 0.3, 0.5]), 1e-6
+    value, gradient = loss(weights, values, TARGET[:, 0])
+    numeric = [(loss(weights + step * unit, values, TARGET[:, 0])[0] - value) / step for unit in np.eye(3)]
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-6)
+
+
+def test_losses_are_those_of_the_metric():
+    probability = RUNS["b2"].to_numpy()[:, [ANY]].astype(float)
+    target = TARGET[:, ANY]
+    expected = log_losses(TARGET, RUNS["b2"].to_numpy())[ANY]
+    assert probability_loss(np.ones(1), probability, target)[0] == pytest.approx(expected)
+    assert logit_loss(np.ones(1), logit(probability), target)[0] == pytest.approx(expected)
+
+
+def test_equal_and_original_weights_are_the_weighted_mean_of_probabilities():
+    np.testing.assert_allclose(blended(fit_equal), sum(RUNS.values()) / 3, atol=1e-6)
+    expected = (0.2 * RUNS["b0"] + 0.4 * RUNS["b2"]) / 0.6  # "other" is none of the original's
+    np.testing.assert_allclose(blended(fit_original), expected, atol=1e-6)
+    assert sum(ORIGINAL_WEIGHTS.values()) == pytest.approx(1)
+
+
+def test_none_of_the_originals_runs_is_an_input_error_that_names_them():
+    with pytest.raises(InputError, match=r"\('other',\) has a weight; weights are for \['b0', 'b0_224', 'b2'"):
+        blended(fit_original, {"other": RUNS["other"]})
+
+
+def test_the_best_single_run_is_the_one_with_the_lowest_loss():
+    np.testing.assert_allclose(blended(fit_best_single), RUNS["b2"], atol=1e-6)
 
 
 def test_a_slice_that_a_run_lacks_gets_the_mean_of_the_others():
-    runs = {"a": predictions(SLICES[:5], 1), "b": predictions(SLICES[3:8], 2), "c": predictions(SLICES[:8], 3)}
-    mixed = blend(runs, {"a": 0.5, "b": 0.3, "c": 0.2})
-    assert list(mixed.index) == SLICES[:8]
-    expected = (0.5 * runs["a"].loc["ID_00"] + 0.2 * runs["c"].loc["ID_00"]) / 0.7
-    np.testing.assert_allclose(mixed.loc["ID_00"], expected, rtol=1e-5)
-    assert mixed.notna().all(axis=None)
-    assert (mixed.dtypes == np.float32).all()
+    lacking = RUNS | {"b2": RUNS["b2"].iloc[50:]}
+    mixed = blended(fit_equal, lacking)
+    assert list(mixed.index) == list(SLICES["image_id"])
+    expected = (RUNS["b0"] + RUNS["other"]).iloc[:50] / 2
+    np.testing.assert_allclose(mixed.iloc[:50], expected, atol=1e-6)
+    np.testing.assert_allclose(mixed.iloc[50:], blended(fit_equal).iloc[50:], atol=1e-12)
 
 
-def test_a_run_without_a_weight_is_not_in_the_blend():
-    runs = {"a": predictions(seed=1), "b": predictions(seed=2)}
-    pd.testing.assert_frame_equal(blend(runs, {"a": 1.0}), runs["a"])
-
-
-def test_weights_of_the_runs_that_are_there_sum_to_one():
-    weights = normalised(ORIGINAL_WEIGHTS, [run("b0"), run("b2"), run("another")])
-    assert weights == {"b0": pytest.approx(1 / 3), "b2": pytest.approx(2 / 3)}
-    assert sum(ORIGINAL_WEIGHTS.values()) == pytest.approx(1)
-    assert equal_weights([run("b0"), run("b2")]) == {"b0": 0.5, "b2": 0.5}
-
-
-@pytest.mark.parametrize("weights", [{}, {"b5": 1.0}, {"b0": 0.0}])
-def test_runs_that_all_lack_a_weight_are_an_input_error(weights):
-    with pytest.raises(InputError, match="b0"):
-        normalised(weights, [run("b0")])
-
-
-def test_a_submission_holds_exactly_the_asked_ids_in_their_order(tmp_path):
-    ids = submission_ids(SLICES[:7])
-    table = write_submission(tmp_path / "submission.csv", predictions(), ids)
-    written = pd.read_csv(tmp_path / "submission.csv")
-    assert list(written.columns) == ["ID", "Label"]
-    assert list(written["ID"]) == list(table["ID"]) == list(ids)
-    for name, value in zip(written["ID"], written["Label"], strict=True):
-        image_id, label = name.rsplit("_", 1)
-        assert value == pytest.approx(predictions().loc[image_id, label], abs=1e-7)
-
-
-def test_a_submission_that_lacks_a_slice_is_not_written(tmp_path):
-    with pytest.raises(InputError, match=r"lacks 1 of 20 slices, first ID_03"):
-        write_submission(tmp_path / "submission.csv", predictions().drop("ID_03"), submission_ids())
-    assert not (tmp_path / "submission.csv").exists()
-
-
-@pytest.mark.parametrize("value", [np.nan, -0.1, 1.5])
-def test_a_submission_with_a_value_that_is_no_probability_leaves_the_old_file(tmp_path, value):
-    file = tmp_path / "submission.csv"
-    file.write_text("old")
-    wrong = predictions()
-    wrong.loc["ID_03", "subdural"] = value
-    with pytest.raises(InputError, match="no probability"):
-        write_submission(file, wrong, submission_ids())
-    assert file.read_text() == "old"
-
-
-def test_a_run_is_its_folds_together_and_the_mean_of_its_tests(work):
-    finish(work, "b0", 0, SLICES[:12], SLICES)
-    finish(work, "b0", 1, SLICES[12:], SLICES[::-1])
-    (loaded,) = load_runs(work)
-    assert (loaded.name, loaded.folds) == ("b0", [0, 1])
-    pd.testing.assert_frame_equal(
-        loaded.out_of_fold, pd.concat([predictions(SLICES[:12], 0), predictions(SLICES[12:], 1)])
+def test_a_slice_that_no_run_has_is_not_in_the_blend():
+    image_ids = SLICES["image_id"].iloc[3:]
+    assert list(align_runs({name: table.loc[image_ids] for name, table in RUNS.items()}, SLICES).image_ids) == list(
+        image_ids
     )
-    second = predictions(SLICES[::-1], 11).loc[SLICES]
-    pd.testing.assert_frame_equal(loaded.test, (predictions(SLICES, 10) + second) / 2)
 
 
-def test_runs_are_sorted_by_name_and_unfinished_ones_left_out(work):
-    for name in ("b5", "b0", "resnext101"):
-        finish(work, name, 0, SLICES)
-    (work.run("b5", 0) / "config.json").unlink()
-    (work.runs / "notes.txt").write_text("")
-    assert [loaded.name for loaded in load_runs(work)] == ["b0", "resnext101"]
+def test_what_is_fitted_depends_on_the_chosen_rows_alone():
+    rows = np.arange(len(SLICES)) < 200
+    aligned = align_runs(RUNS, SLICES)
+    wrong = np.where(rows[:, None], TARGET, 1 - TARGET)
+    for fit in FITS:
+        np.testing.assert_array_equal(fit(aligned, TARGET, rows)(aligned), fit(aligned, wrong, rows)(aligned))
 
 
-@pytest.mark.parametrize("make", [False, True], ids=["no folder", "empty folder"])
-def test_no_finished_run_is_an_input_error_that_tells_what_to_do(work, make):
-    if make:
-        work.run("b0", 0).mkdir(parents=True)
-    with pytest.raises(InputError, match=r"python models/train_small.py"):
-        load_runs(work)
+def test_calibration_mends_runs_that_are_too_sure_and_any_is_the_largest():
+    too_sure = {name: expit(3 * logit(table.astype(float))).astype(np.float32) for name, table in RUNS.items()}
+    calibrated, fitted = (blended(fit, too_sure) for fit in (fit_calibrated, fit_weights))
+    assert (calibrated["any"] >= calibrated.max(axis=1)).all()
+    gain = log_losses(TARGET, fitted.to_numpy()) - log_losses(TARGET, calibrated.to_numpy())
+    assert (gain[:ANY] > 0.01).all()  # `any` of these made-up slices has nothing to do with the types
 
 
-def test_a_fold_without_test_predictions_is_named_with_its_command(work):
-    finish(work, "b0", 2, SLICES, test=None)
-    with pytest.raises(InputError, match=r"test\.parquet.*python models/infer_b0.py --fold 2"):
-        load_runs(work)
+def test_a_run_that_is_sure_and_wrong_does_not_make_the_loss_infinite():
+    sure = RUNS | {"sure": (RUNS["b0"] > 0.5).astype(np.float32)}
+    for fit in FITS:
+        assert np.isfinite(weighted_log_loss(TARGET, blended(fit, sure).to_numpy()))
 
 
-@pytest.mark.parametrize(("first", "second"), [(SLICES, SLICES[:-2]), (SLICES[:-2], SLICES)], ids=["fewer", "more"])
-def test_folds_that_disagree_about_the_test_slices_are_refused(work, first, second):
-    finish(work, "b0", 0, SLICES[:10], first)
-    finish(work, "b0", 1, SLICES[10:], second)
-    with pytest.raises(InputError, match=r"runs/b0.* 2 of 20 slices"):
-        load_runs(work)
+def test_a_label_that_no_slice_has_can_be_fitted():
+    target = TARGET.copy()
+    target[:, 0] = 0
+    for fit in FITS:
+        assert np.isfinite(blended(fit, target=target)).all(axis=None)
+    assert blended(fit_calibrated, target=target)["epidural"].mean() < 0.02
 
 
-def test_a_slice_in_the_validation_of_two_folds_is_refused(work):
-    finish(work, "b0", 0, SLICES[:10])
-    finish(work, "b0", 1, SLICES[9:])
-    with pytest.raises(InputError, match=r"ID_09 .* two folds of b0"):
-        load_runs(work)
-
-
-def test_a_folder_beside_the_folds_is_no_fold(work):
-    finish(work, "b0", 0, SLICES)
-    work.run("b0", 0).rename(work.runs / "b0" / "fold0_old")
-    finish(work, "b0", 1, SLICES)
-    assert [loaded.folds for loaded in load_runs(work)] == [[1]]
+def test_a_blend_is_for_the_runs_that_it_was_made_of():
+    blend = Blend(("b2", "b0", "other"), np.full((6, 3), 1 / 3))
+    with pytest.raises(InputError, match="'b2', 'b0', 'other'"):
+        blend(align_runs(RUNS, SLICES))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 
 from models.errors import InputError
-from models.inference.blending import blend, equal_weights, load_runs
-from models.inference.predictions import read_predictions
+from models.inference.predictions import mean_prediction, read_predictions
+from models.inference.runs import load_runs
 from models.inference.smoothing import fit_width, smooth
 from models.labels import LABELS
 from models.paths import Work, write_parquet
@@ -279,7 +279,7 @@ def test_the_script_writes_a_run_that_is_loaded_and_blended_like_any_other(work,
     assert (smoothed.name, smoothed.folds) == ("b2_smoothed", [0, 1, 2])
     assert list(smoothed.out_of_fold.index) == list(b2.out_of_fold.index)
     assert list(smoothed.test.index) == list(b2.test.index)
-    mixed = blend({"b2": b2.test, "b2_smoothed": smoothed.test}, equal_weights([b2, smoothed]))
+    mixed = mean_prediction({"b2": b2.test, "b2_smoothed": smoothed.test}).loc[b2.test.index]
     assert_same(mixed, ((b2.test + smoothed.test) / 2).astype(np.float32))
     labels = studies()[2].loc[b2.out_of_fold.index].to_numpy()
     losses = [f"{weighted_log_loss(labels, run.out_of_fold.to_numpy()):.4f}" for run in (b2, smoothed)]

@@ -22,7 +22,7 @@ def slice_table(slices_of_patient: list[int], seed: int = 0) -> pd.DataFrame:
     return table.assign(any=table.max(axis=1), patient_id=patients)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(1, 30), min_size=5, max_size=40), st.integers(2, 5), st.integers(0, 9))
 def test_every_patient_is_in_exactly_one_fold_and_no_fold_is_empty(slices_of_patient, count, seed):
     table = slice_table(slices_of_patient)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
@@ -179,7 +179,6 @@ def test_growing_is_linear(size):
     assert np.abs(fit_to_square(image, size) - expected).max() <= 0.5 + 1e-3
 
 
-@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 48))
 def test_every_shape_becomes_a_square_within_the_range_of_its_values(rows, columns, size):
     image = noise(rows, columns)

@@ -1,0 +1,48 @@
+"""Probabilities that mean what they say: a temperature and a bias for each label."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from models.labels import ANY
+
+_PRIOR = 1.0  # slices' worth of belief that nothing has to change: without it a label with one class has no optimum
+
+
+class Calibration(NamedTuple):
+    """calibrated logit = logit / temperature + bias"""
+
+    temperature: float
+    bias: float
+
+    def __call__(self, logits: np.ndarray) -> np.ndarray:
+        return logits / self.temperature + self.bias
+
+
+def fit_calibration(logits: np.ndarray, target: np.ndarray) -> Calibration:
+    """The calibration with the lowest log loss of one label; logits and targets (slices,).
+
+    Platt scaling (Platt 1999; the temperature of Guo et al., ICML 2017, and a bias), a convex problem.
+    """
+    values, target = logits.astype(float), target.astype(float)
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        scale, bias = parameters
+        scores = scale * values + bias
+        error = expit(scores) - target
+        change = parameters - (1, 0)
+        value = (np.logaddexp(0, scores) - target * scores).sum() + _PRIOR / 2 * (change @ change)
+        return value / len(values), (np.array([error @ values, error.sum()]) + _PRIOR * change) / len(values)
+
+    fitted = minimize(loss, (1.0, 0.0), jac=True, method="L-BFGS-B", bounds=[(1e-3, None), (None, None)])
+    scale, bias = fitted.x
+    return Calibration(float(1 / scale), float(bias))
+
+
+def raise_any(probability: np.ndarray) -> np.ndarray:
+    """A copy of probabilities (slices, 6) in which `any` is at least the largest of the five types."""
+    raised = probability.copy()
+    raised[:, ANY] = probability.max(axis=1)
+    return raised

@@ -1,0 +1,103 @@
+"""Laws of reading runs: the folds of each together, and nothing that is not finished."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from models.config import Channel, TrainConfig, Window
+from models.errors import InputError
+from models.inference.runs import load_runs
+from models.labels import LABELS
+from models.paths import Work, write_parquet
+from models.training.checkpoint import save_config, save_weights
+
+SLICES = [f"ID_{number:02d}" for number in range(20)]
+CONFIG = TrainConfig(
+    name="b0",
+    network="small",
+    image_size=64,
+    channels=(Channel(0, Window(40, 80)),),
+    optimizer="radam",
+    max_lr=1e-3,
+    epochs=1,
+    batch_size=8,
+)
+
+
+def predictions(image_ids=SLICES, seed: int = 0) -> pd.DataFrame:
+    values = np.random.default_rng(seed).random((len(image_ids), 6), dtype=np.float32)
+    return pd.DataFrame(values, columns=list(LABELS), index=pd.Index(image_ids, name="image_id"))
+
+
+@pytest.fixture
+def work(tmp_path) -> Work:
+    return Work(tmp_path)
+
+
+def finish(work: Work, name: str, fold: int, valid: list[str], test: list[str] | None = SLICES) -> None:
+    """A finished run: predictions for validation and test slices, weights, and config.json."""
+    folder = work.run(name, fold)
+    write_parquet(folder / "valid.parquet", predictions(valid, fold).reset_index())
+    if test is not None:
+        write_parquet(folder / "test.parquet", predictions(test, 10 + fold).reset_index())
+    save_weights(folder, torch.nn.Linear(1, 1))
+    save_config(folder, dataclasses.replace(CONFIG, name=name), fold, {})
+
+
+def test_a_run_is_its_folds_together_and_the_mean_of_its_tests(work):
+    finish(work, "b0", 0, SLICES[:12], SLICES)
+    finish(work, "b0", 1, SLICES[12:], SLICES[::-1])
+    (loaded,) = load_runs(work)
+    assert (loaded.name, loaded.folds) == ("b0", [0, 1])
+    pd.testing.assert_frame_equal(
+        loaded.out_of_fold, pd.concat([predictions(SLICES[:12], 0), predictions(SLICES[12:], 1)])
+    )
+    second = predictions(SLICES[::-1], 11).loc[SLICES]
+    pd.testing.assert_frame_equal(loaded.test, (predictions(SLICES, 10) + second) / 2)
+
+
+def test_runs_are_sorted_by_name_and_unfinished_ones_left_out(work):
+    for name in ("b5", "b0", "resnext101"):
+        finish(work, name, 0, SLICES)
+    (work.run("b5", 0) / "config.json").unlink()
+    (work.runs / "notes.txt").write_text("")
+    assert [loaded.name for loaded in load_runs(work)] == ["b0", "resnext101"]
+
+
+@pytest.mark.parametrize("make", [False, True], ids=["no folder", "empty folder"])
+def test_no_finished_run_is_an_input_error_that_tells_what_to_do(work, make):
+    if make:
+        work.run("b0", 0).mkdir(parents=True)
+    with pytest.raises(InputError, match=r"python models/train_small.py"):
+        load_runs(work)
+
+
+def test_a_fold_without_test_predictions_is_named_with_its_command(work):
+    finish(work, "b0", 2, SLICES, test=None)
+    with pytest.raises(InputError, match=r"test\.parquet.*python models/infer_b0.py --fold 2"):
+        load_runs(work)
+
+
+@pytest.mark.parametrize(("first", "second"), [(SLICES, SLICES[:-2]), (SLICES[:-2], SLICES)], ids=["fewer", "more"])
+def test_folds_that_disagree_about_the_test_slices_are_refused(work, first, second):
+    finish(work, "b0", 0, SLICES[:10], first)
+    finish(work, "b0", 1, SLICES[10:], second)
+    with pytest.raises(InputError, match=r"runs/b0.* 2 of 20 slices"):
+        load_runs(work)
+
+
+def test_a_slice_in_the_validation_of_two_folds_is_refused(work):
+    finish(work, "b0", 0, SLICES[:10])
+    finish(work, "b0", 1, SLICES[9:])
+    with pytest.raises(InputError, match=r"ID_09 .* two folds of b0"):
+        load_runs(work)
+
+
+def test_a_folder_beside_the_folds_is_no_fold(work):
+    finish(work, "b0", 0, SLICES)
+    work.run("b0", 0).rename(work.runs / "b0" / "fold0_old")
+    finish(work, "b0", 1, SLICES)
+    assert [loaded.folds for loaded in load_runs(work)] == [[1]]
