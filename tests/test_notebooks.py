@@ -19,6 +19,8 @@ from nbformat import NotebookNode
 from scipy.special import expit
 
 from models.config import TrainConfig
+from models.inference.evidence import WAYS
+from models.inference.predictions import read_predictions
 from models.labels import LABELS
 from models.paths import Work, write_parquet
 from models.preprocessing.cleaning import read_labels
@@ -31,6 +33,7 @@ from models.train_small import CONFIG as SMALL
 from models.training.checkpoint import save_config, save_weights
 from models.training.dataset import read_slices, split_fold
 from models.training.evaluation import prediction_table
+from models.training.loss import weighted_log_loss
 from models.training.scoring import WEIGHTED
 
 REPOSITORY = Path(__file__).parent.parent
@@ -97,7 +100,7 @@ def test_notebooks_are_short_and_begin_with_their_parameters(name):
     cells = code_cells(read_notebook(name))
     assert len(cells) <= 14
     assert "DATA = default_data()" in cells[0].source
-    assert "WORK = Work(default_work())" in cells[0].source
+    assert "WORK = Work(default_work()" in cells[0].source
     for cell in cells:
         assert not re.search(r"^\s*(def|class) |^\s*[%!]", cell.source, re.MULTILINE), cell.source
 
@@ -133,41 +136,62 @@ def test_the_metadata_notebook_shows_the_traps_and_what_becomes_of_them(metadata
     assert "patients in both train and test: 1\n" in text
 
 
-def test_the_blending_notebook_writes_the_mean_of_the_runs(phantom, work):
-    small = write_run(work, SMALL, folds=[0, 1], noise=3.0, phantom=phantom)
-    b0_224 = write_run(work, B0_224, folds=[0], noise=4.0, phantom=phantom)
-    notebook = execute(BLENDING, phantom, work, last="print(summary.to_json())")
-    assert count_figures(notebook) == 4
+def test_the_blending_notebook_takes_the_way_with_the_best_nested_score(phantom, work):
+    write_run(work, SMALL, folds=[0, 1], noise=3.0, phantom=phantom)
+    write_run(work, B0_224, folds=[0], noise=4.0, phantom=phantom)
+    notebook = execute(BLENDING, phantom, work, last="print(scores.to_json())\nprint(summary.to_json())")
+    assert count_figures(notebook) == 5
 
     sample = pd.read_csv(find_raw(phantom).sample_submission)
     submission = pd.read_csv(work.root / "submission.csv")
     assert list(submission.columns) == ["ID", "Label"]
     assert list(submission["ID"]) == list(sample["ID"])
     assert submission["Label"].between(0, 1).all()
-    expected = (np.mean(small, axis=0) + np.mean(b0_224, axis=0)) / 2  # the runs count alike, whatever their folds
-    assert submission.set_index("ID")["Label"].to_dict() == pytest.approx(in_long_form(expected, work), abs=1e-6)
 
-    scores = pd.DataFrame(json.loads(notebook.cells[-1].outputs[0].text))
-    assert set(scores.index) == {"small", "b0_224", "blend", "prior"}
-    assert scores["slices"].nunique() == 1  # so the rows can be compared
-    assert scores.loc["blend", WEIGHTED] < scores.drop("blend")[WEIGHTED].min()
-    assert scores.loc["prior", "AUC any"] == 0.5
+    scores, summary = (pd.DataFrame(json.loads(line)) for line in notebook.cells[-1].outputs[0].text.splitlines())
+    assert set(scores.index) == set(WAYS)
+    best = scores["nested"].idxmin()
+    assert f"used for submission.csv: {best} (the best nested score): {scores['nested'].min():.4f}" in text_outputs(
+        notebook
+    )
+    assert scores.loc["fitted", "on its own slices"] < scores.loc["fitted", "nested"]
+    assert set(summary.index) == {
+        "small",
+        "b0_224",
+        "prior",
+        *(f"blend: {way}" for way in WAYS if way != "best_single"),
+    }
+    assert summary[WEIGHTED].idxmin() == f"blend: {best}"
+    assert summary[WEIGHTED].idxmax() == "prior"
+
+    written = read_predictions(work.blend / "valid.parquet", "")  # the nested ones, which the report is of
+    truth = read_slices(work, "train").set_index("image_id").loc[written.index, list(LABELS)]
+    assert weighted_log_loss(truth, written) == pytest.approx(scores["nested"].min(), abs=1e-6)
+    test = read_predictions(work.blend / "test.parquet", "")
+    assert submission.set_index("ID")["Label"].to_dict() == pytest.approx(in_long_form(test, work), abs=1e-6)
 
 
-def test_the_original_weights_leave_other_runs_out(phantom, work):
-    write_run(work, SMALL, folds=[0], noise=3.0, phantom=phantom)
-    (b0_224,) = write_run(work, B0_224, folds=[1], noise=3.0, phantom=phantom)
-    notebook = execute(BLENDING, phantom, work, weights="original")
-    assert "left out: small" in text_outputs(notebook)
+def test_a_way_that_is_asked_for_is_used(phantom, work):
+    small = write_run(work, SMALL, folds=[0, 1], noise=3.0, phantom=phantom)
+    b0_224 = write_run(work, B0_224, folds=[0], noise=4.0, phantom=phantom)
+    notebook = execute(BLENDING, phantom, work, way="equal")
+    assert "used for submission.csv: equal (asked for as WAY)" in text_outputs(notebook)
     submission = pd.read_csv(work.root / "submission.csv").set_index("ID")["Label"]
-    assert submission.to_dict() == pytest.approx(in_long_form(b0_224, work), abs=1e-6)
+    expected = (np.mean(small, axis=0) + np.mean(b0_224, axis=0)) / 2  # the runs count alike, whatever their folds
+    assert submission.to_dict() == pytest.approx(in_long_form(expected, work), abs=1e-6)
 
 
-def test_weights_for_none_of_the_runs_become_equal_and_say_so(phantom, work):
-    write_run(work, SMALL, folds=[0], noise=3.0, phantom=phantom)
-    notebook = execute(BLENDING, phantom, work, weights="original")
-    assert "none is here, so the weights are equal" in text_outputs(notebook)
-    assert (work.root / "submission.csv").is_file()
+def test_a_run_that_lacks_test_slices_is_named_and_the_others_stand_in(phantom, work):
+    (small,) = write_run(work, SMALL, folds=[0], noise=3.0, phantom=phantom)
+    write_run(work, B0_224, folds=[0], noise=4.0, phantom=phantom)
+    file = work.run(B0_224.name, 0) / "test.parquet"
+    lacking = pd.read_parquet(file).iloc[2:]
+    write_parquet(file, lacking)
+    notebook = execute(BLENDING, phantom, work, way="equal")
+    assert f"b0_224 lacks 2 of {len(lacking) + 2} slices, first " in text_outputs(notebook)
+    submission = pd.read_csv(work.root / "submission.csv").set_index("ID")["Label"]
+    image_id = read_slices(work, "test")["image_id"][0]
+    assert [submission[f"{image_id}_{label}"] for label in LABELS] == pytest.approx(list(small[0]), abs=1e-6)
 
 
 def test_without_a_run_the_blending_notebook_says_what_to_do(phantom, work):
@@ -186,11 +210,11 @@ def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def execute(name: str, data: Path, work: Work, weights: str = "equal", last: str = "") -> NotebookNode:
+def execute(name: str, data: Path, work: Work, way: str = "best", last: str = "") -> NotebookNode:
     """Run a notebook from the repository's root, and the code `last` in a cell at its end; no cell may warn."""
     notebook = read_notebook(name)
     first = code_cells(notebook)[0]
-    first.source = first.source.replace('WEIGHTS = "equal"', f'WEIGHTS = "{weights}"')
+    first.source = first.source.replace('WAY = "best"', f'WAY = "{way}"')
     if last:
         notebook.cells.append(nbformat.v4.new_code_cell(last))
     # Without kernel folders "python3" is this interpreter's own kernel, whatever the user has installed.
@@ -241,8 +265,8 @@ def noisy(truth: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarr
     return expit(-3 + 5 * truth + noise * rng.standard_normal(truth.shape)).astype(np.float32)
 
 
-def in_long_form(predictions: np.ndarray, work: Work) -> dict[str, float]:
+def in_long_form(predictions: np.ndarray | pd.DataFrame, work: Work) -> dict[str, float]:
     """Predictions of the test slices (slices, 6), in the order of the metadata, by the IDs of a submission."""
     image_ids = read_slices(work, "test")["image_id"]
     ids = [f"{image_id}_{label}" for image_id in image_ids for label in LABELS]
-    return dict(zip(ids, predictions.ravel().tolist(), strict=True))
+    return dict(zip(ids, np.ravel(predictions).tolist(), strict=True))
