@@ -8,32 +8,22 @@ One phantom at 64 px, folds grouped by patient, three seeds of the networks. Eac
 folds' out-of-fold predictions: its mean over the seeds, and its spread, their standard deviation.
 """
 
-import json
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 from comparison import quiet
-from run import commit, describe_machine
+from experiment import report, score_run, summarise, working_folder
 from tqdm.auto import tqdm
 
 from models.cli import command
 from models.config import Channel, Machine, RunConfig, SequenceConfig, StudyConfig, TrainConfig, TrainOptions
-from models.inference.runs import finished_folds, join_folds, read_fold
-from models.labels import LABELS
-from models.paths import Work, write_text
+from models.paths import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing import windows
 from models.preprocessing.phantom.dicom import write_phantom
 from models.smooth import SmoothOptions, smooth_run
 from models.train_sequence import CONFIG as SEQUENCE
 from models.train_small import CONFIG as SMALL
-from models.training.dataset import read_slices
-from models.training.loss import weighted_log_loss
 from models.training.run import train
 
 RESULTS = Path(__file__).parent / "context.json"
@@ -72,36 +62,19 @@ class ContextOptions:
 
 
 def main(options: ContextOptions) -> None:
-    with working_folder(options) as folder:
-        work = Work(folder)
+    with working_folder(options.work) as folder:
+        work, machine = Work(folder), Machine(work=folder, device=options.device)
         with quiet():
             write_phantom(folder / "data", studies=options.studies, test_studies=1, image_size=SMALL.image_size, seed=0)
             sizes = (SMALL.image_size,)
             prepare(PrepareOptions(folder / "data", folder, image_size=sizes, folds=options.folds))
-        machine = Machine(work=folder, device=options.device)
         scores = {name: [] for name in ROWS}
         for seed, name in tqdm([(seed, name) for seed in range(options.seeds) for name in ROWS], desc="runs"):
             with quiet():
                 run = run_of(name, seed, options, machine)
-            scores[name].append(score(work, run))
-    rows = {
-        name: {"mean": round(np.mean(values), 4), "spread": round(np.std(values, ddof=1), 4)}
-        for name, values in scores.items()
-    }
+            scores[name].append(score_run(work, run))
     settings = {"studies": options.studies, "epochs": options.epochs, "seeds": options.seeds, "folds": options.folds}
-    results = {"machine": describe_machine(), "commit": commit(), "settings": settings, "rows": rows}
-    print(table(rows))
-    write_text(options.output, json.dumps(results, indent=1) + "\n")
-    print(f"{options.output}: commit {results['commit']}")
-
-
-@contextmanager
-def working_folder(options: ContextOptions) -> Iterator[Path]:
-    if options.work is not None:
-        yield options.work
-        return
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
+    report(options.output, settings, summarise(scores), ROWS)
 
 
 def run_of(name: str, seed: int, options: ContextOptions, machine: Machine) -> str:
@@ -141,24 +114,6 @@ def end_to_end(small: TrainConfig) -> StudyConfig:
     values = {name: getattr(small, name) for name in small.__dataclass_fields__}
     changes = {"batch_size": 2, "epochs": 2 * small.epochs, "study_slices": 14, "clip_gradient": 1.0}
     return StudyConfig(**values | changes)
-
-
-def score(work: Work, run: str) -> float:
-    """Weighted log loss of a run's out-of-fold predictions, of all folds together."""
-    predictions = read_out_of_fold(work, run)
-    labels = read_slices(work, "train").set_index("image_id").loc[predictions.index, list(LABELS)]
-    return weighted_log_loss(labels.to_numpy(), predictions.to_numpy())
-
-
-def read_out_of_fold(work: Work, run: str) -> pd.DataFrame:
-    """Of all finished folds; indexed by `image_id`, columns LABELS."""
-    return join_folds(run, [read_fold(work, run, fold, "valid") for fold in finished_folds(work, run)])
-
-
-def table(rows: dict[str, dict[str, float]]) -> str:
-    lines = [f"{'weighted log loss, out-of-fold':20}{'mean':>10}{'spread':>10}"]
-    lines += [f"{name:20}{row['mean']:10.4f}{row['spread']:10.4f}   {ROWS[name]}" for name, row in rows.items()]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -16,6 +17,7 @@ from models.errors import InputError
 REPOSITORY = Path(__file__).parent.parent
 FOLDER = REPOSITORY / "benchmarks"
 SCRIPTS = {path.stem for path in FOLDER.glob("*.py")}
+SHARED = {"run", "comparison", "experiment"}
 FAKE = """
 import os
 
@@ -121,13 +123,13 @@ def test_some_benchmarks_are_printed_and_not_written(benchmark, monkeypatch, tmp
 
 def test_every_script_is_part_of_the_run_or_an_experiment(benchmark):
     run = benchmark("run")
-    assert set(run.BENCHMARKS) | set(run.EXPERIMENTS) == SCRIPTS - {"run", "comparison"}
+    assert set(run.BENCHMARKS) | set(run.EXPERIMENTS) == SCRIPTS - SHARED
 
 
 def test_every_script_tells_its_command_and_those_of_the_run_have_rows(benchmark):
     run = benchmark("run")
     assert not set(run.BENCHMARKS) & set(run.EXPERIMENTS)
-    for name in SCRIPTS - {"run", "comparison"}:
+    for name in SCRIPTS - SHARED:
         text = (FOLDER / f"{name}.py").read_text()
         assert f"python benchmarks/{name}.py" in text
         assert bool(re.search(r"^def rows\(", text, flags=re.MULTILINE)) == (name in run.BENCHMARKS)
@@ -190,3 +192,36 @@ def test_the_studies_of_the_sequence_benchmark_have_the_challenges_number_of_sli
         assert (seen.shape, place.shape, labels.shape) == ((14,), (3,), (6,))
         assert (seen == dataset[1, row][0]).all()
     assert (dataset[0, 0][0] != dataset[0, 1][0]).any()
+
+
+def test_rows_of_the_context_benchmark_differ_in_what_they_are_named_after_alone(benchmark):
+    context = benchmark("context")
+    configs = {name: context.config_of(name, 1, 4) for name in context.ROWS if name != "smoothing"}
+    assert {config.name for config in configs.values()} == {f"{name}_1" for name in configs}
+    assert {config.seed for config in configs.values()} == {1}
+    slices = {name: replace(configs[name], name="", channels=()) for name in ("single", "context")}
+    slices |= {name: replace(configs[f"{name}_one_window"], name="", channels=()) for name in ("single", "triplet")}
+    assert len(set(slices.values())) == 1
+    assert [str(channel) for channel in configs["triplet_one_window"].channels] == ["40/80@-5mm", "40/80", "40/80@5mm"]
+    assert configs["single"].channels == configs["end_to_end"].channels == configs["context"].channels[:3]
+    assert (configs["recurrent"].runs, configs["context_recurrent"].runs) == (("single_1",), ("context_1",))
+
+
+def test_an_experiment_tells_the_mean_and_the_spread_of_its_seeds(benchmark, tmp_path, capsys):
+    experiment = benchmark("experiment")
+    rows = experiment.summarise({"single": [0.3, 0.5, 0.4], "context": [0.2, 0.2, 0.2]})
+    assert rows == {"single": {"mean": 0.4, "spread": 0.1}, "context": {"mean": 0.2, "spread": 0}}
+    output = tmp_path / "x.json"
+    experiment.report(output, {"seeds": 3}, rows, {"single": "one slice", "context": "three slices"})
+    written = json.loads(output.read_text())
+    assert set(written) == {"machine", "commit", "settings", "rows"}
+    assert written["rows"] == rows
+    assert "single                  0.4000    0.1000   one slice\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["context", "blending"])
+def test_committed_results_are_of_the_rows_of_their_benchmark(benchmark, name):
+    written = json.loads((FOLDER / f"{name}.json").read_text())
+    assert list(written["rows"]) == list(benchmark(name).ROWS)
+    assert re.fullmatch(r"[0-9a-f]{40}", written["commit"])
+    assert written["settings"]["seeds"] == 3

@@ -1,0 +1,141 @@
+"""What blending by evidence and pseudolabels are worth: nested and out-of-fold scores of stand-ins on a phantom.
+
+    python benchmarks/blending.py                         # writes benchmarks/blending.json
+    python benchmarks/blending.py --work scratch          # can be stopped, and goes on there
+
+The small network at 64 px stands in for each of the original's five networks, with its windows and under its name, in
+folds that are grouped by patient, three seeds. The blends' scores are nested: of patients that the fit has not seen.
+B5's stand-in is then finetuned, at a tenth of its rate, on soft pseudolabels that all five have made for the test.
+Each row is a weighted log loss: its mean over the seeds, and its spread, their standard deviation.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from comparison import quiet
+from experiment import report, score_run, summarise, working_folder
+from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
+from tqdm.auto import tqdm
+
+from models import train_b0, train_b0_224, train_b2, train_b5, train_resnext101
+from models.cli import command
+from models.config import FinetuneConfig, Machine, TrainConfig, TrainOptions
+from models.inference.aligned import align_runs
+from models.inference.evidence import nested, possible_ways
+from models.inference.predict import InferOptions, infer
+from models.inference.runs import load_runs
+from models.labels import LABELS
+from models.paths import Work
+from models.prepare import PrepareOptions, prepare
+from models.preprocessing.phantom.dicom import write_phantom
+from models.train_small import CONFIG as SMALL
+from models.training.dataset import read_slices
+from models.training.loss import weighted_log_loss
+from models.training.run import train
+
+RESULTS = Path(__file__).parent / "blending.json"
+PRESETS = tuple(script.CONFIG for script in (train_b0, train_b0_224, train_b2, train_b5, train_resnext101))
+# In the order of the table, each with what it is.
+ROWS = {
+    "best_single": "the run with the lowest loss",
+    "equal": "the mean of the runs",
+    "original": "the original's weights",
+    "fitted": "weights fitted for each label",
+    "fitted_calibrated": "the same, calibrated for each label",
+    "stacker": "logistic regression on a slice and its neighbours",
+    "b5_like": "B5's stand-in",
+    "b5_like_pseudo": "finetuned with pseudolabels",
+}
+
+
+@dataclass(frozen=True)
+class BlendingOptions:
+    studies: int = 120
+    """to train and validate on"""
+    test_studies: int = 60
+    """to make pseudolabels of"""
+    epochs: int = 6
+    """of the stand-ins; finetuning takes half as many"""
+    seeds: int = 3
+    """of the networks; the phantom stays the same"""
+    folds: int = 2
+    """grouped by patient"""
+    work: Path | None = None
+    """folder for the phantom, the cache and the runs, which are kept; none: a temporary one"""
+    output: Path = RESULTS
+    """the table as JSON"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
+
+
+def main(options: BlendingOptions) -> None:
+    scores = {name: [] for name in ROWS}
+    with working_folder(options.work) as folder:
+        with quiet():
+            prepare_phantom(folder, options)
+        for seed in tqdm(range(options.seeds), desc="seeds"):
+            with quiet():
+                work = run_seed(folder, seed, options)
+            for name, value in (blend_scores(work) | pseudolabel_scores(work)).items():
+                scores[name].append(value)
+    settings = {name: value for name, value in asdict(options).items() if isinstance(value, int)}
+    report(options.output, settings, summarise(scores), ROWS)
+
+
+def prepare_phantom(folder: Path, options: BlendingOptions) -> None:
+    counts = {"studies": options.studies, "test_studies": options.test_studies}
+    write_phantom(folder / "data", **counts, image_size=SMALL.image_size, seed=0)
+    prepare(PrepareOptions(folder / "data", folder, image_size=(SMALL.image_size,), folds=options.folds))
+
+
+def run_seed(folder: Path, seed: int, options: BlendingOptions) -> Work:
+    """Train and infer all runs of a seed, in a working folder of its own over the one cache."""
+    work = Work(folder / f"seed{seed}")
+    work.root.mkdir(exist_ok=True)
+    if not work.cache.exists():
+        work.cache.symlink_to(Work(folder).cache.resolve())
+    machine = Machine(work=work.root, device=options.device)
+    standins = {preset.name: standin(preset, seed, options.epochs) for preset in PRESETS}
+    for config in standins.values():
+        run_folds(config, options.folds, machine)
+    pseudolabels = f"pseudo_{seed}"
+    make_pseudolabels(PseudolabelOptions(tuple(standins), name=pseudolabels, machine=machine))
+    run_folds(finetuned(standins["b5"], pseudolabels), options.folds, machine)
+    return work
+
+
+def standin(preset: TrainConfig, seed: int, epochs: int) -> TrainConfig:
+    """The small network with the name and the windows of a preset; those with equal windows differ by their seed."""
+    own_seed = 100 * seed + PRESETS.index(preset)
+    return replace(SMALL, name=preset.name, channels=preset.channels, epochs=epochs, seed=own_seed)
+
+
+def finetuned(config: TrainConfig, pseudolabels: str) -> FinetuneConfig:
+    """B5's chain: from that fold's weights, at a tenth of the rate, for half as many epochs."""
+    changes = {"name": f"{config.name}_pseudo", "max_lr": config.max_lr / 10, "epochs": max(config.epochs // 2, 1)}
+    return FinetuneConfig(**vars(config) | changes, start=config.name, pseudolabels=pseudolabels)
+
+
+def run_folds(config: TrainConfig, folds: int, machine: Machine) -> None:
+    for fold in range(folds):
+        train(TrainOptions(config, fold, machine=machine))
+        infer(InferOptions(config.name, fold, tta="flip", machine=machine))
+
+
+def blend_scores(work: Work) -> dict[str, float]:
+    """The nested score of each way to blend the stand-ins."""
+    names = {preset.name for preset in PRESETS}
+    slices = read_slices(work, "train")
+    runs = align_runs({run.name: run.out_of_fold for run in load_runs(work) if run.name in names}, slices)
+    known = slices.set_index("image_id").loc[runs.image_ids]
+    target = known[list(LABELS)].to_numpy()
+    ways = possible_ways(runs).items()
+    return {name: weighted_log_loss(target, nested(fit, runs, target, known["patient_id"])) for name, fit in ways}
+
+
+def pseudolabel_scores(work: Work) -> dict[str, float]:
+    return {"b5_like": score_run(work, "b5"), "b5_like_pseudo": score_run(work, "b5_pseudo")}
+
+
+if __name__ == "__main__":
+    command(main, BlendingOptions)

@@ -1,0 +1,56 @@
+"""What the experiments share: a folder to work in, and a table of rows, each with the mean and spread of its seeds."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from run import commit, describe_machine
+
+from models.inference.predictions import align
+from models.inference.runs import finished_folds, join_folds, read_fold
+from models.labels import LABELS
+from models.paths import Work, write_text
+from models.training.dataset import read_slices
+from models.training.loss import weighted_log_loss
+
+Rows = dict[str, dict[str, float]]  # of each name: mean, spread
+
+
+@contextmanager
+def working_folder(folder: Path | None) -> Iterator[Path]:
+    """The folder that was asked for, which is kept, or a temporary one."""
+    if folder is not None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def score_run(work: Work, run: str) -> float:
+    """Weighted log loss of a run's out-of-fold predictions, of all folds together."""
+    predictions = join_folds(run, [read_fold(work, run, fold, "valid") for fold in finished_folds(work, run)])
+    labels = read_slices(work, "train").set_index("image_id")[list(LABELS)]
+    target = align(labels, predictions.index.to_series(), "the table of labels")
+    return weighted_log_loss(target.to_numpy(), predictions.to_numpy())
+
+
+def summarise(scores: dict[str, list[float]]) -> Rows:
+    """The mean of the seeds' scores, and their standard deviation."""
+    return {
+        name: {"mean": round(np.mean(values), 4), "spread": round(np.std(values, ddof=1), 4)}
+        for name, values in scores.items()
+    }
+
+
+def report(output: Path, settings: dict[str, Any], rows: Rows, descriptions: dict[str, str]) -> None:
+    """Print the table, and write it as JSON with its machine, commit and settings."""
+    print(f"{'weighted log loss, out-of-fold':20}{'mean':>10}{'spread':>10}")
+    for name, row in rows.items():
+        print(f"{name:20}{row['mean']:10.4f}{row['spread']:10.4f}   {descriptions[name]}")
+    results = {"machine": describe_machine(), "commit": commit(), "settings": settings, "rows": rows}
+    write_text(output, json.dumps(results, indent=1) + "\n")
+    print(f"{output}: commit {results['commit']}")
