@@ -19,7 +19,7 @@ help:           ## this list
 	$(PYTHON) -m pip install --disable-pip-version-check -r requirements.txt -c constraints.txt
 	touch $@
 
-demo: .venv/installed ## the whole path on a phantom, from DICOM to demo/submission.csv, in CPU minutes
+demo: .venv/installed ## the whole path on a phantom, from DICOM to demo/submission.csv and a report, in CPU minutes
 	$(PYTHON) models/make_phantom.py demo/data
 	$(DEMO) models/prepare.py --image-size 64
 	$(DEMO) models/train_small.py --fold 0
@@ -30,6 +30,7 @@ demo: .venv/installed ## the whole path on a phantom, from DICOM to demo/submiss
 	$(DEMO) models/infer_b0_224.py --fold 0
 	RSNA_DATA=demo/data RSNA_WORK=demo .venv/bin/jupyter execute --output=demo/blending blending.ipynb
 	$(DEMO) models/score.py
+	$(DEMO) models/report.py
 	@if [ -d $(REAL) ]; then $(MAKE) --no-print-directory real; fi
 
 real:           # how the small network, trained on the phantom alone, ranks real slices
