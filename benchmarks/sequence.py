@@ -9,8 +9,6 @@ are random numbers, made as they are asked for: reading them from a disk is no p
 each; the peak of its resident memory is printed (without its loaders), beside what all embeddings would take.
 """
 
-import resource
-import sys
 import time
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -18,7 +16,7 @@ from functools import cache, lru_cache
 import numpy as np
 import pandas as pd
 import torch
-from comparison import separately
+from comparison import peak_memory, separately
 from fastai.callback.core import Callback, CancelFitException
 
 from models.cli import command
@@ -86,8 +84,7 @@ def measure(studies: int, slices: int, options: SequenceOptions) -> tuple[int, f
     learner = make_learner(network, loader, loader, CONFIG, Processes(device), [ChannelsLast(), stopwatch])
     with learner.no_bar(), learner.no_logging():
         learner.fit_one_cycle(1, CONFIG.max_lr)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return sum(map(loader.batch_sampler.size, range(len(loader)))), stopwatch.took, peak
+    return sum(map(loader.batch_sampler.size, range(len(loader)))), stopwatch.took, peak_memory()
 
 
 def make_table(studies: int, slices: int, seed: int = 0) -> pd.DataFrame:

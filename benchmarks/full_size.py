@@ -1,0 +1,152 @@
+"""The last steps at the full set's size: blending 12 runs, and scoring a submission.
+
+    python benchmarks/full_size.py
+    python benchmarks/full_size.py --labels data/stage_2_train.csv      # the challenge's labels
+    python benchmarks/full_size.py --slices 20000 --test-slices 4000    # smaller
+
+Makes random predictions around the labels (random ones too, with the challenge's prevalences, if no file is named) of
+studies of 35 slices. Prints the seconds and the peak memory of reading the runs, fitting weights and calibration, their
+nested score, and writing submission.csv; of the same with the second level; and of models/score.py on the submission.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from comparison import peak_memory, quiet, separately
+from run import cpu_model
+from scipy.special import expit
+
+from models.cli import command
+from models.inference.aligned import align_runs
+from models.inference.blending import fit_calibrated
+from models.inference.evidence import Fit, nested
+from models.inference.runs import load_runs
+from models.inference.stacking import fit_stacker
+from models.inference.submission import write_submission
+from models.labels import LABELS
+from models.paths import Work, write_parquet
+from models.preprocessing.cleaning import read_labels
+from models.score import ScoreOptions, score
+from models.train_small import CONFIG as SMALL
+from models.training.checkpoint import save_config, save_weights
+from models.training.dataset import read_slices
+from models.training.evaluation import prediction_table
+from models.training.loss import weighted_log_loss
+
+PREVALENCES = (0.004, 0.048, 0.035, 0.048, 0.063, 0.144)  # of the challenge
+FOLDS, STUDY = 5, 35  # slices of a study
+
+
+@dataclass(frozen=True)
+class FullSizeOptions:
+    slices: int = 752_803
+    """to fit on; fewer if the label file holds fewer"""
+    test_slices: int = 121_232
+    """in the submission"""
+    runs: int = 12
+    labels: Path | None = None
+    """label file in Kaggle's format"""
+
+
+def main(options: FullSizeOptions) -> None:
+    print(f"{cpu_model()}, torch {torch.__version__}: {options.runs} runs, {options.slices:,} slices\n")
+    with tempfile.TemporaryDirectory() as name:
+        separately(make_runs, Path(name), options)
+        for step in (fit_and_write, fit_second_level, score_submission):
+            seconds, peak, result = separately(measure, step, Path(name))
+            print(f"{step.__doc__:70}{seconds:8.1f} s{peak / 2**30:8.2f} GiB   {result}", flush=True)
+
+
+def measure(step: Callable[[Path], str], folder: Path) -> tuple[float, int, str]:
+    """Seconds, the most bytes that this process has held, and what the step says of its result."""
+    started = time.perf_counter()
+    result = step(folder)
+    seconds = time.perf_counter() - started
+    return seconds, peak_memory(), result
+
+
+def make_runs(folder: Path, options: FullSizeOptions) -> None:
+    """Write the tables of the cache, and finished runs of random predictions."""
+    random, work = np.random.default_rng(0), Work(folder)
+    train, test = (
+        make_slices(split, count) for split, count in (("train", options.slices), ("test", options.test_slices))
+    )
+    if options.labels:
+        train = read_labels(options.labels)[0].head(options.slices).join(train.drop(columns=["image_id", *LABELS]))
+    for split, table in (("train", train), ("test", test)):
+        write_parquet(work.metadata(split), table)
+    for number in range(options.runs):
+        name, noise = f"run{number:02d}", random.uniform(1.5, 3)
+        for fold in range(FOLDS):
+            write_fold(work, name, fold, train[train["fold"] == fold], test, noise, random)
+
+
+def make_slices(split: str, count: int) -> pd.DataFrame:
+    random = np.random.default_rng(len(split))
+    study = np.arange(count) // STUDY
+    columns = {
+        "image_id": [f"ID_{split}{row:07x}" for row in range(count)],
+        "series_id": [f"ID_{split}{number:06x}" for number in study],
+        "patient_id": [f"ID_{split}{number:06x}" for number in study],
+        "fold": study % FOLDS,
+    }
+    labels = (random.random((count, len(LABELS))) < PREVALENCES).astype(np.float32)
+    return pd.DataFrame(columns | dict(zip(LABELS, labels.T, strict=True)))
+
+
+def write_fold(
+    work: Work, name: str, fold: int, valid: pd.DataFrame, test: pd.DataFrame, noise: float, random: np.random.Generator
+) -> None:
+    folder = work.run(name, fold)
+    for split, table in (("valid", valid), ("test", test)):
+        truth = table[list(LABELS)].to_numpy()
+        probability = expit(-4 + 4 * truth + noise * random.standard_normal(truth.shape))
+        write_parquet(folder / f"{split}.parquet", prediction_table(table["image_id"], probability))
+    save_weights(folder, torch.nn.Linear(1, 1))
+    save_config(folder, replace(SMALL, name=name), fold, {})
+
+
+def fit_and_write(folder: Path) -> str:
+    """read, fit weights and calibration, nested score, submission.csv"""
+    return blend(folder, fit_calibrated)
+
+
+def fit_second_level(folder: Path) -> str:
+    """the same with the second level"""
+    return blend(folder, fit_stacker)
+
+
+def blend(folder: Path, fit: Fit) -> str:
+    work = Work(folder)
+    runs, slices = load_runs(work), read_slices(work, "train")
+    aligned = align_runs({run.name: run.out_of_fold for run in runs}, slices)
+    known = slices.set_index("image_id").loc[aligned.image_ids]
+    target = known[list(LABELS)].to_numpy()
+    unseen = weighted_log_loss(target, nested(fit, aligned, target, known["patient_id"]))
+    test = align_runs({run.name: run.test for run in runs}, read_slices(work, "test"))
+    blended = fit(aligned, target, np.ones(len(target), bool))(test)
+    ids = pd.Series(np.add.outer(test.image_ids.to_numpy(object) + "_", np.array(LABELS, object)).ravel())
+    predictions = pd.DataFrame(blended, index=test.image_ids, columns=list(LABELS))
+    rows = len(write_submission(folder / "submission.csv", predictions, ids))
+    return f"nested weighted log loss {unseen:.4f}; {rows:,} rows written"
+
+
+def score_submission(folder: Path) -> str:
+    """models/score.py on the submission"""
+    table = read_slices(Work(folder), "test")
+    labels = table.melt(id_vars="image_id", value_vars=list(LABELS), var_name="label", value_name="Label")
+    labels["ID"] = labels["image_id"] + "_" + labels["label"]
+    labels[["ID", "Label"]].to_csv(folder / "labels.csv", index=False)
+    with quiet():
+        score(ScoreOptions((folder / "submission.csv",), labels=folder / "labels.csv", work=folder))
+    return f"{len(labels):,} rows"
+
+
+if __name__ == "__main__":
+    command(main, FullSizeOptions)
