@@ -27,6 +27,7 @@ from models.train_small import CONFIG as SMALL
 from models.training.dataset import read_slices
 from models.training.loss import log_losses
 
+SHOWN = 10  # slices as pictures
 RUNS = {"single": ("C0", "o:"), "smoothing": ("C1", "s--"), "recurrent": ("C2", "D-")}  # colour, marker and line
 
 
@@ -43,7 +44,7 @@ def main(options: PictureOptions) -> None:
     predictions = {name: read_out_of_fold(work, name, options.seed) for name in RUNS}
     study = typical_study(read_slices(work, "train"), predictions)
     with replacing(options.output) as temporary:
-        draw(work, study, predictions).savefig(temporary, dpi=110)
+        draw(work, study, predictions).savefig(temporary, dpi=140)
     print(f"{options.output}: {len(study)} slices, {int(study['any'].sum())} with blood")
 
 
@@ -71,18 +72,18 @@ def mean_loss(study: pd.DataFrame, predictions: pd.DataFrame) -> float:
 
 
 def draw(work: Work, study: pd.DataFrame, predictions: dict[str, pd.DataFrame]) -> Figure:
-    """The slices in the brain window, from the base to the vertex, and below each what was said of it."""
-    count = len(study)
-    figure = Figure(figsize=(0.95 * count, 4.6))
-    grid = figure.add_gridspec(2, count, height_ratios=(1, 3), left=0.06, right=0.99, top=0.9, bottom=0.11, wspace=0.04)
+    """What was said of each slice, from the base to the vertex, and above it some of them in the brain window."""
+    figure = Figure(figsize=(11, 4.6))
+    axis = figure.add_axes((0.06, 0.11, 0.93, 0.62))
+    draw_probabilities(axis, study, predictions)
     series = Series(work.series(SMALL.image_size, study["series_id"].iloc[0]))
-    for place, (chunk, bled) in enumerate(zip(study["chunk"], study["any"], strict=True)):
-        axis = figure.add_subplot(grid[0, place])
-        axis.imshow(apply_window(series.read(chunk), BRAIN), cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
-        axis.set(xticks=[], yticks=[])
-        axis.set_title("blood" if bled else "", fontsize=9, color="C3")
-    draw_probabilities(figure.add_subplot(grid[1, :]), study, predictions)
-    figure.suptitle("One phantom study: the probability of any hemorrhage, slice by slice, out-of-fold", fontsize=11)
+    step = -(-len(study) // SHOWN)
+    for place in range(step // 2, len(study), step):
+        tile = axis.inset_axes((place - step / 2, 1.03, step, 0.32), transform=axis.transData)
+        grey = apply_window(series.read(int(study["chunk"].iloc[place])), BRAIN)
+        tile.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
+        tile.set_axis_off()
+    figure.suptitle("One phantom study, slice by slice: the probability of any hemorrhage, out-of-fold", fontsize=11)
     return figure
 
 
