@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 
 from models.labels import LABELS, METRIC_WEIGHTS
+from models.paths import Work
+from models.training.dataset import read_slices
 from models.training.loss import prior, slice_losses
 from models.training.scoring import WEIGHTED, score, score_prior
 
@@ -15,15 +17,47 @@ def score_table(labels: pd.DataFrame, predictions: dict[str, pd.DataFrame]) -> p
     """
     rows = {}
     for name, table in predictions.items():
-        common = table.index.intersection(labels.index)
-        target = labels.loc[common, list(LABELS)].to_numpy()
-        if len(common) == 0:
+        slices, target, probability = in_common(labels, table)
+        if len(slices) == 0:
             rows[name] = {"slices": 0}
             continue
-        scores = score(target, table.loc[common].to_numpy())
+        scores = score(target, probability)
         aucs = scores[[f"AUC {label}" for label in reversed(LABELS)]]
-        rows[name] = {"slices": len(common), WEIGHTED: scores[WEIGHTED], "prior": score_prior(target)[WEIGHTED], **aucs}
+        rows[name] = {"slices": len(slices), WEIGHTED: scores[WEIGHTED], "prior": score_prior(target)[WEIGHTED], **aucs}
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def in_common(labels: pd.DataFrame, predictions: pd.DataFrame) -> tuple[pd.Index, np.ndarray, np.ndarray]:
+    """The slices that have a label and a prediction, their targets and their probabilities, (slices, 6)."""
+    slices = predictions.index.intersection(labels.index)
+    return slices, labels.loc[slices, list(LABELS)].to_numpy(), predictions.loc[slices].to_numpy()
+
+
+def read_patients(work: Work) -> pd.DataFrame:
+    """The patient of each slice of the cache, and whether train has slices of this patient.
+
+    Indexed by `image_id`, columns `patient_id` and `in_train`; without rows where there is no cache.
+    """
+    tables = {split: read_slices(work, split) for split in ("train", "test") if work.metadata(split).is_file()}
+    none = pd.DataFrame(columns=["image_id", "patient_id"])
+    slices = pd.concat([none, *tables.values()])[list(none)].drop_duplicates("image_id").set_index("image_id")
+    return slices.assign(in_train=slices["patient_id"].isin(tables.get("train", none)["patient_id"]))
+
+
+def score_parts(target: np.ndarray, probability: np.ndarray, patients: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """`score_intervals` of all slices, of those of patients who are also in train, and of the others.
+
+    `patients` holds a row a slice, as `read_patients` gives them. The name of a part counts its slices and patients; a
+    part without slices is left out.
+    """
+    names, in_train = patients["patient_id"].to_numpy(), patients["in_train"].to_numpy(bool)
+    parts = {"all": np.full(len(names), True), "patients also in train": in_train, "patients not in train": ~in_train}
+    tables = {}
+    for part, chosen in parts.items():
+        if chosen.any():
+            name = f"{part}: {chosen.sum():,} slices of {len(set(names[chosen])):,} patients"
+            tables[name] = score_intervals(target[chosen], probability[chosen], names[chosen])
+    return tables
 
 
 def score_intervals(

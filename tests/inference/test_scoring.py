@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import log_loss, roc_auc_score
 
-from models.inference.scoring import score_intervals
+from models.inference.scoring import score_intervals, score_parts
 from models.labels import ANY, LABELS, METRIC_WEIGHTS
 from models.training.loss import WeightedLogLoss, log_losses, prior, weighted_log_loss
 from models.training.scoring import WEIGHTED, label_table, score, score_prior
@@ -190,3 +190,35 @@ def test_another_seed_gives_another_interval_of_the_same_score(pair, patients):
     one, two = (score_intervals(*pair, patients, seed=seed) for seed in (0, 1))
     assert (one["low"] != two["low"]).all()
     pd.testing.assert_series_equal(one["log loss"], two["log loss"])
+
+
+def test_the_prior_scores_0_2320_on_the_labels_of_stage_1(real_labels):
+    slices = pd.read_csv(real_labels / "labels_stage2_train_wide_752803.csv.gz").query("stage1 == 'train'")
+    target = slices[list(LABELS)].to_numpy()
+    table = score_intervals(target, prior(target), np.arange(len(target)) // 40)  # about as many patients as it has
+    assert table.loc[WEIGHTED, "log loss"] == pytest.approx(0.2320, abs=5e-5)
+    pd.testing.assert_series_equal(table["log loss"], table["prior's"], check_names=False)
+
+
+def test_real_slices_of_a_patient_are_so_alike_that_an_interval_of_slices_would_be_too_narrow(real_labels):
+    table = pd.read_csv(real_labels / "labels_plus_metadata_stage1test_78545.csv.gz")
+    target = table[list(LABELS)].to_numpy()
+    widths = [
+        np.ptp(score_intervals(target, prior(target), owners, draws=200).loc[WEIGHTED, ["low", "high"]])
+        for owners in (table["PatientID"], table["SOPInstanceUID"])
+    ]
+    assert widths[0] > 2 * widths[1]
+
+
+def test_the_parts_by_patient_are_scored_as_if_alone_and_make_up_the_whole(pair, patients):
+    in_train = np.isin(patients, np.unique(patients)[::3])
+    tables = score_parts(*pair, pd.DataFrame({"patient_id": patients, "in_train": in_train}))
+    chosen = {"all": np.full(500, True), "patients also in train": in_train, "patients not in train": ~in_train}
+    for (name, table), (part, rows) in zip(tables.items(), chosen.items(), strict=True):
+        assert name == f"{part}: {rows.sum()} slices of {len(set(patients[rows]))} patients"
+        pd.testing.assert_frame_equal(table, score_intervals(*(array[rows] for array in (*pair, patients))))
+
+
+def test_a_part_without_slices_has_no_table(pair, patients):
+    tables = score_parts(*pair, pd.DataFrame({"patient_id": patients, "in_train": False}))
+    assert [name.split(":")[0] for name in tables] == ["all", "patients not in train"]
