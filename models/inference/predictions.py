@@ -1,4 +1,4 @@
-"""Prediction files: `image_id` and six float32 probabilities a slice."""
+"""Prediction files: `image_id` and six float32 probabilities a slice; and submissions, which hold the same by row."""
 
 from pathlib import Path
 
@@ -8,6 +8,19 @@ import pandas as pd
 from models.errors import InputError
 from models.labels import LABELS
 from models.paths import read_parquet
+from models.preprocessing.cleaning import read_submission
+
+
+def read_probabilities(file: Path) -> pd.DataFrame:
+    """Read a prediction file (.parquet) or a submission (.csv), indexed by `image_id`, columns LABELS.
+
+    Raises InputError for what is neither of them, and for what `read_predictions` or `read_submission` refuses.
+    """
+    if file.suffix == ".parquet":
+        return read_predictions(file, "the inference script")
+    if file.suffix == ".csv":
+        return read_submission(file)
+    raise InputError(f"{file} is neither a prediction file (.parquet) nor a submission (.csv); unpack or rename it")
 
 
 def read_predictions(file: Path, repair: str) -> pd.DataFrame:

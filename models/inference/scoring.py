@@ -1,8 +1,12 @@
-"""A table of scores of several predictions."""
+"""Scores of several predictions, and how far those of other patients may lie from them."""
 
+import numpy as np
 import pandas as pd
 
-from models.labels import LABELS
+from models.labels import LABELS, METRIC_WEIGHTS
+from models.paths import Work
+from models.training.dataset import read_slices
+from models.training.loss import prior, slice_losses
 from models.training.scoring import WEIGHTED, score, score_prior
 
 
@@ -13,12 +17,76 @@ def score_table(labels: pd.DataFrame, predictions: dict[str, pd.DataFrame]) -> p
     """
     rows = {}
     for name, table in predictions.items():
-        common = table.index.intersection(labels.index)
-        target = labels.loc[common, list(LABELS)].to_numpy()
-        if len(common) == 0:
+        slices, target, probability = in_common(labels, table)
+        if len(slices) == 0:
             rows[name] = {"slices": 0}
             continue
-        scores = score(target, table.loc[common].to_numpy())
+        scores = score(target, probability)
         aucs = scores[[f"AUC {label}" for label in reversed(LABELS)]]
-        rows[name] = {"slices": len(common), WEIGHTED: scores[WEIGHTED], "prior": score_prior(target)[WEIGHTED], **aucs}
+        rows[name] = {"slices": len(slices), WEIGHTED: scores[WEIGHTED], "prior": score_prior(target)[WEIGHTED], **aucs}
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def in_common(labels: pd.DataFrame, predictions: pd.DataFrame) -> tuple[pd.Index, np.ndarray, np.ndarray]:
+    """The slices that have a label and a prediction, their targets and their probabilities, (slices, 6)."""
+    slices = predictions.index.intersection(labels.index)
+    return slices, labels.loc[slices, list(LABELS)].to_numpy(), predictions.loc[slices].to_numpy()
+
+
+def read_patients(work: Work) -> pd.DataFrame:
+    """The patient of each slice of the cache, and whether train has slices of this patient.
+
+    Indexed by `image_id`, columns `patient_id` and `in_train`; without rows where there is no cache.
+    """
+    tables = {split: read_slices(work, split) for split in ("train", "test") if work.metadata(split).is_file()}
+    none = pd.DataFrame(columns=["image_id", "patient_id"])
+    slices = pd.concat([none, *tables.values()])[list(none)].drop_duplicates("image_id").set_index("image_id")
+    return slices.assign(in_train=slices["patient_id"].isin(tables.get("train", none)["patient_id"]))
+
+
+def score_parts(target: np.ndarray, probability: np.ndarray, patients: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """`score_intervals` of all slices, of those of patients who are also in train, and of the others.
+
+    `patients` holds a row a slice, as `read_patients` gives them. The name of a part counts its slices and patients; a
+    part without slices is left out.
+    """
+    names, in_train = patients["patient_id"].to_numpy(), patients["in_train"].to_numpy(bool)
+    parts = {"all": np.full(len(names), True), "patients also in train": in_train, "patients not in train": ~in_train}
+    tables = {}
+    for part, chosen in parts.items():
+        if chosen.any():
+            name = f"{part}: {chosen.sum():,} slices of {len(set(names[chosen])):,} patients"
+            tables[name] = score_intervals(target[chosen], probability[chosen], names[chosen])
+    return tables
+
+
+def score_intervals(
+    target: np.ndarray, probability: np.ndarray, patients: np.ndarray, draws: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """A row for the weighted log loss and for each label: log loss, its 95 % interval (low, high), the prior's.
+
+    Targets and probabilities are (slices, 6), at least one slice; `patients` names the patient of each slice. The
+    interval lies between percentiles of a bootstrap of so many draws: patients are drawn with replacement, never
+    slices, since those of one patient are alike. Equal patients and seed give equal draws, whatever the predictions.
+    """
+    losses = with_weighted(slice_losses(target, probability))  # (slices, 7)
+    low, high = np.percentile(resampled_means(losses, patients, draws, seed), (2.5, 97.5), axis=0)
+    of_prior = with_weighted(slice_losses(target, prior(target))).mean(axis=0)
+    columns = {"log loss": losses.mean(axis=0), "low": low, "high": high, "prior's": of_prior}
+    return pd.DataFrame(columns, index=[WEIGHTED, *LABELS])
+
+
+def with_weighted(losses: np.ndarray) -> np.ndarray:
+    """Losses of the labels (slices, 6), with the weighted loss of each slice before them, (slices, 7)."""
+    return np.column_stack([np.average(losses, axis=1, weights=METRIC_WEIGHTS), losses])
+
+
+def resampled_means(values: np.ndarray, patients: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """Means of values (slices, columns) over the slices of patients drawn with replacement, (draws, columns)."""
+    codes, names = pd.factorize(patients, sort=True)  # sorted: the order of slices changes nothing
+    sums = np.stack([np.bincount(codes, weights=column) for column in [*values.T, np.ones(len(values))]], axis=1)
+    generator = np.random.default_rng(seed)
+    totals = np.empty((draws, sums.shape[1]))
+    for draw in totals:
+        draw[:] = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names)) @ sums
+    return totals[:, :-1] / totals[:, -1:]

@@ -1,6 +1,7 @@
 """The challenge's `ID,Label` files -> one checked row an image."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,16 @@ from models.errors import InputError
 from models.labels import LABELS
 
 SHOWN = 3  # names in a message
+DOWNLOAD, REWRITE = "download it again", "write it again"  # what mends a file of Kaggle's, and a file of one's own
+
+
+class _File(NamedTuple):
+    """The rows of a file, and what mends it."""
+
+    path: Path
+    ids: pa.Array
+    texts: pa.DictionaryArray  # of the column Label
+    repair: str
 
 
 def read_labels(path: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -21,17 +32,16 @@ def read_labels(path: Path) -> tuple[pd.DataFrame, list[str]]:
     column, no rows, an unknown subtype, a value that is neither 0 nor 1, contradicting duplicates, or an image without
     all six labels.
     """
-    ids, texts = _read_csv(path)
-    images, cells = _locate(path, ids)
-    positive = _positive(path, ids, texts)
-    rows, ones = (_count(chosen, len(images)) for chosen in (cells, cells[positive]))
+    file = _read_csv(path, DOWNLOAD)
+    images, cells = _locate(file)
+    values = _numbers(file)
+    _require(file, np.isin(values, (0, 1)), "a label is 0 or 1")
+    rows, ones = (_count(chosen, len(images)) for chosen in (cells, cells[values == 1]))
     if (contradicting := (ones > 0) & (ones < rows)).any():
         raise InputError(f"{path} gives both 0 and 1 for {_name(images, contradicting)}; keep one row of each ID")
-    _refuse_incomplete(path, images, rows)
-    order = compute.sort_indices(images)
-    table = pd.DataFrame((ones > 0)[order.to_numpy()].astype(np.float32), columns=list(LABELS))
-    table.insert(0, "image_id", images.take(order).to_pandas())
-    return table, sorted(images.filter(pa.array((rows > 1).any(axis=1))).to_pylist())
+    _refuse_incomplete(file, images, rows)
+    repeated = sorted(images.filter(pa.array((rows > 1).any(axis=1))).to_pylist())
+    return _table(images, (ones > 0).astype(np.float32)), repeated
 
 
 def read_sample_submission(path: Path) -> pd.Series:
@@ -40,13 +50,25 @@ def read_sample_submission(path: Path) -> pd.Series:
     Raises InputError for what is no csv file in UTF-8, a missing column, no rows, a subtype that is unknown or lacks
     for an image, or an ID that stands twice.
     """
-    ids, _ = _read_csv(path)
-    images, cells = _locate(path, ids)
-    rows = _count(cells, len(images))
-    if (repeated := rows > 1).any():
-        raise InputError(f"{path} holds twice or more {_name(images, repeated)}; download it again")
-    _refuse_incomplete(path, images, rows)
-    return ids.to_pandas().rename("ID")
+    file = _read_csv(path, DOWNLOAD)
+    _refuse_uneven(file, *_locate(file))
+    return file.ids.to_pandas().rename("ID")
+
+
+def read_submission(path: Path) -> pd.DataFrame:
+    """Read a submission: rows `ID_<hex>_<subtype>,<probability>`, six an image.
+
+    Returns one row an image, indexed by `image_id` and sorted by it, columns LABELS as float64. Raises InputError for
+    what `read_sample_submission` refuses, and for a value that is no number from 0 to 1.
+    """
+    file = _read_csv(path, REWRITE)
+    images, cells = _locate(file)
+    values = _numbers(file)
+    _require(file, (values >= 0) & (values <= 1), "a probability is a number from 0 to 1")
+    _refuse_uneven(file, images, cells)
+    table = np.empty((len(images), len(LABELS)))
+    table.ravel()[cells] = values
+    return _table(images, table).set_index("image_id")
 
 
 def image_ids(submission_ids: pd.Series) -> pd.Series:
@@ -54,7 +76,7 @@ def image_ids(submission_ids: pd.Series) -> pd.Series:
     return submission_ids.str.rsplit("_", n=1).str[0]
 
 
-def _read_csv(path: Path) -> tuple[pa.Array, pa.DictionaryArray]:
+def _read_csv(path: Path, repair: str) -> _File:
     """The column ID, without whitespace at its ends, and the text of the column Label."""
     types = {"ID": pa.string(), "Label": pa.dictionary(pa.int32(), pa.string())}
     try:
@@ -66,48 +88,49 @@ def _read_csv(path: Path) -> tuple[pa.Array, pa.DictionaryArray]:
         columns = table.column_names
     except (pa.ArrowException, ValueError, OSError) as error:  # ValueError: a header that is not UTF-8
         raise InputError(
-            f"{path} cannot be read as a csv file in UTF-8 ({_few([str(error)], 1)}); unpack it if it is packed, or "
-            "download it again"
+            f"{path} cannot be read as a csv file in UTF-8 ({_few([str(error)], 1)}); unpack it if it is packed, "
+            f"or {repair}"
         ) from error
     for column in types:
         if column not in columns:
-            raise InputError(
-                f"{path} lacks the column {column!r}, it has {_few(columns, len(columns))}; download it again"
-            )
+            raise InputError(f"{path} lacks the column {column!r}, it has {_few(columns, len(columns))}; {repair}")
     if not len(table):
-        raise InputError(f"{path} holds no rows; download it again")
+        raise InputError(f"{path} holds no rows; {repair}")
     ids, texts = (table.column(columns.index(column)) for column in types)
-    return compute.ascii_trim_whitespace(ids.combine_chunks()), texts.unify_dictionaries().combine_chunks()
+    ids = compute.ascii_trim_whitespace(ids.combine_chunks())
+    return _File(path, ids, texts.unify_dictionaries().combine_chunks(), repair)
 
 
-def _locate(path: Path, ids: pa.Array) -> tuple[pa.Array, np.ndarray]:
+def _locate(file: _File) -> tuple[pa.Array, np.ndarray]:
     """The distinct images of IDs, and of each ID its cell in the table images x LABELS (image * 6 + label)."""
-    known = compute.match_substring_regex(ids, f"(?s)._({'|'.join(LABELS)})$").to_numpy(zero_copy_only=False)
+    known = compute.match_substring_regex(file.ids, f"(?s)._({'|'.join(LABELS)})$").to_numpy(zero_copy_only=False)
     if not known.all():
         unknown = np.flatnonzero(~known)
-        few = _few([ids[row].as_py() for row in unknown[:SHOWN]], len(unknown))
+        few = _few([file.ids[row].as_py() for row in unknown[:SHOWN]], len(unknown))
         raise InputError(
-            f"{path} holds {few}, but an ID is an image's name, an underscore and one of {', '.join(LABELS)}; "
-            "remove such rows, or download it again"
+            f"{file.path} holds {few}, but an ID is an image's name, an underscore and one of {', '.join(LABELS)}; "
+            f"remove such rows, or {file.repair}"
         )
-    parts = compute.split_pattern(ids, "_", max_splits=1, reverse=True)
+    parts = compute.split_pattern(file.ids, "_", max_splits=1, reverse=True)
     images = compute.list_element(parts, 0).dictionary_encode()
     labels = compute.index_in(compute.list_element(parts, 1), pa.array(LABELS))
     return images.dictionary, images.indices.to_numpy().astype(np.int64) * len(LABELS) + labels.to_numpy()
 
 
-def _positive(path: Path, ids: pa.Array, texts: pa.DictionaryArray) -> np.ndarray:
-    """Whether each row's value is 1; (rows,) of bool. Raises InputError unless each is 0 or 1."""
-    words = texts.dictionary.to_pylist()
-    values = pd.to_numeric(pd.Series(words, dtype=object), errors="coerce").to_numpy()
-    index = texts.indices.to_numpy()
-    if (wrong := ~np.isin(values, (0, 1))[index]).any():
-        row = wrong.argmax()
+def _numbers(file: _File) -> np.ndarray:
+    """The number of each row, (rows,); NaN where the text is none."""
+    words = pd.Series(file.texts.dictionary.to_pylist(), dtype=object)
+    return pd.to_numeric(words, errors="coerce").to_numpy(np.float64)[file.texts.indices.to_numpy()]
+
+
+def _require(file: _File, right: np.ndarray, rule: str) -> None:
+    """Raise InputError, which tells the rule and the first row that breaks it, unless all rows are right."""
+    if not right.all():
+        name, text = (_few([column[right.argmin()].as_py()], 1) for column in (file.ids, file.texts))
         raise InputError(
-            f"{path} holds {_few([words[index[row]]], 1)} for {_few([ids[row].as_py()], 1)}, but a label is 0 or 1 "
-            f"({wrong.sum():,} such rows); correct it, or download the file again"
+            f"{file.path} holds {text} for {name}, but {rule} ({np.sum(~right):,} such rows); correct it, or "
+            f"{file.repair}"
         )
-    return (values == 1)[index]
 
 
 def _count(cells: np.ndarray, images: int) -> np.ndarray:
@@ -115,9 +138,25 @@ def _count(cells: np.ndarray, images: int) -> np.ndarray:
     return np.bincount(cells, minlength=images * len(LABELS)).reshape(images, len(LABELS))
 
 
-def _refuse_incomplete(path: Path, images: pa.Array, rows: np.ndarray) -> None:
+def _refuse_uneven(file: _File, images: pa.Array, cells: np.ndarray) -> None:
+    """Raise InputError unless every cell of the table images x LABELS has one row."""
+    rows = _count(cells, len(images))
+    if (repeated := rows > 1).any():
+        raise InputError(f"{file.path} holds twice or more {_name(images, repeated)}; {file.repair}")
+    _refuse_incomplete(file, images, rows)
+
+
+def _refuse_incomplete(file: _File, images: pa.Array, rows: np.ndarray) -> None:
     if (missing := rows == 0).any():
-        raise InputError(f"{path} lacks a row for {_name(images, missing)}; download it again")
+        raise InputError(f"{file.path} lacks a row for {_name(images, missing)}; {file.repair}")
+
+
+def _table(images: pa.Array, values: np.ndarray) -> pd.DataFrame:
+    """Columns `image_id` and LABELS, sorted by image, of images and their values (images, 6)."""
+    order = compute.sort_indices(images)
+    table = pd.DataFrame(values[order.to_numpy()], columns=list(LABELS))
+    table.insert(0, "image_id", images.take(order).to_pandas())
+    return table
 
 
 def _name(images: pa.Array, cells: np.ndarray) -> str:

@@ -26,12 +26,17 @@ class WeightedLogLoss(nn.Module):
 
 
 def log_losses(target: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """Log loss of each label, (6,), of targets and probabilities (slices, 6).
+    """Log loss of each label, (6,), of targets and probabilities (slices, 6)."""
+    return slice_losses(target, probability).mean(axis=0)
+
+
+def slice_losses(target: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """What each label of each slice costs, (slices, 6), of targets and probabilities of that shape.
 
     Probabilities are kept 1e-15 away from 0 and 1, as the competition did it.
     """
     p = np.clip(np.asarray(probability, dtype=np.float64), 1e-15, 1 - 1e-15)
-    return -np.where(np.asarray(target) == 1, np.log(p), np.log1p(-p)).mean(axis=0)
+    return -np.where(np.asarray(target) == 1, np.log(p), np.log1p(-p))
 
 
 def prior(target: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from models.errors import InputError
-from models.inference.predictions import align, fill_unreadable, read_predictions
+from models.inference.predictions import align, fill_unreadable, read_predictions, read_probabilities
 from models.labels import LABELS
 from models.paths import write_parquet
 
@@ -76,6 +76,18 @@ def test_other_columns_are_refused(write, change):
 def test_a_missing_prediction_file_is_named_with_its_command(tmp_path):
     with pytest.raises(InputError, match=f"test.parquet.*{REPAIR}"):
         read_predictions(tmp_path / "test.parquet", REPAIR)
+
+
+def test_a_file_is_read_as_its_extension_says(write, tmp_path):
+    expected = predictions(["ID_a", "ID_b"])
+    rows = expected.stack().reset_index().set_axis(["image_id", "label", "Label"], axis=1)
+    submission = rows.assign(ID=rows["image_id"] + "_" + rows["label"])[["ID", "Label"]]
+    submission.to_csv(tmp_path / "submission.csv", index=False)
+    pd.testing.assert_frame_equal(read_probabilities(write(expected.reset_index())), expected)
+    read = read_probabilities(tmp_path / "submission.csv")
+    pd.testing.assert_frame_equal(read.astype(np.float32), expected)
+    with pytest.raises(InputError, match=r"submission.csv.zip is neither .*; unpack"):
+        read_probabilities(tmp_path / "submission.csv.zip")
 
 
 def test_predictions_are_aligned_by_slice_and_not_by_row():

@@ -1,6 +1,7 @@
 """Laws of the score: the challenge's metric, with scikit-learn as the oracle."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -8,9 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import log_loss, roc_auc_score
 
+from models.inference.scoring import score_intervals, score_parts
 from models.labels import ANY, LABELS, METRIC_WEIGHTS
 from models.training.loss import WeightedLogLoss, log_losses, prior, weighted_log_loss
-from models.training.scoring import WEIGHTED, score, score_prior
+from models.training.scoring import WEIGHTED, label_table, score, score_prior
 
 probabilities = st.floats(1e-6, 1 - 1e-6)
 pairs = st.integers(1, 20).flatmap(
@@ -126,3 +128,97 @@ def test_the_auc_of_a_label_with_one_class_is_nan_and_the_others_stay(pair, valu
     scores = score(target, probability)
     assert np.isnan(scores[f"AUC {LABELS[0]}"])
     assert scores.drop(f"AUC {LABELS[0]}").notna().all()
+
+
+@pytest.fixture
+def patients() -> np.ndarray:
+    """The patient of each slice of `pair`: 40 of them, with few slices and with many."""
+    return np.random.default_rng(2).geometric(0.05, 500).clip(max=40).astype(str)
+
+
+def test_an_interval_is_around_the_score_of_the_slices_as_they_are(pair, patients):
+    table = score_intervals(*pair, patients)
+    expected = label_table(*pair)
+    assert list(table.columns) == ["log loss", "low", "high", "prior's"]
+    assert list(table.index) == [WEIGHTED, *LABELS]
+    for column in ("log loss", "prior's"):
+        np.testing.assert_allclose(table[column], expected[column], rtol=0, atol=1e-12)
+    assert (table["low"] < table["log loss"]).all()
+    assert (table["log loss"] < table["high"]).all()
+
+
+def test_an_interval_is_that_of_scoring_the_slices_of_patients_drawn_one_by_one(pair, patients):
+    target, probability = pair
+    names, generator = np.unique(patients), np.random.default_rng(3)
+    scores = []
+    for _ in range(30):
+        places = generator.integers(len(names), size=len(names))
+        rows = np.concatenate([np.flatnonzero(patients == names[place]) for place in places])
+        drawn = target[rows], probability[rows]
+        scores.append([weighted_log_loss(*drawn), *log_losses(*drawn)])
+    table = score_intervals(target, probability, patients, draws=30, seed=3)
+    np.testing.assert_allclose(table[["low", "high"]].T, np.percentile(scores, (2.5, 97.5), axis=0), rtol=1e-12)
+
+
+def test_an_interval_is_as_wide_as_the_standard_error_says(pair):
+    target, probability = pair
+    table = score_intervals(target, probability, np.arange(500), draws=4000)  # one slice each: a mean of equals
+    losses = np.where(target == 1, -np.log(probability), -np.log1p(-probability))
+    width = 2 * 1.96 * losses.std(axis=0) / np.sqrt(500)
+    np.testing.assert_allclose((table["high"] - table["low"])[list(LABELS)], width, rtol=0.1)
+
+
+def test_slices_of_a_patient_that_stand_many_times_do_not_narrow_an_interval(pair):
+    once = score_intervals(*pair, np.arange(500))
+    tenfold = score_intervals(*(np.repeat(array, 10, axis=0) for array in (*pair, np.arange(500))))
+    pd.testing.assert_frame_equal(tenfold, once, rtol=1e-12)
+
+
+def test_the_interval_of_one_patient_has_no_width(pair):
+    table = score_intervals(*pair, np.full(500, "ID_a"))
+    for column in ("low", "high"):
+        np.testing.assert_allclose(table[column], table["log loss"], rtol=1e-12)
+
+
+def test_the_order_of_slices_changes_no_interval(pair, patients):
+    order = np.random.default_rng(4).permutation(500)
+    shuffled = score_intervals(*(array[order] for array in (*pair, patients)))
+    pd.testing.assert_frame_equal(shuffled, score_intervals(*pair, patients), rtol=1e-12)
+
+
+def test_another_seed_gives_another_interval_of_the_same_score(pair, patients):
+    one, two = (score_intervals(*pair, patients, seed=seed) for seed in (0, 1))
+    assert (one["low"] != two["low"]).all()
+    pd.testing.assert_series_equal(one["log loss"], two["log loss"])
+
+
+def test_the_prior_scores_0_2320_on_the_labels_of_stage_1(real_labels):
+    slices = pd.read_csv(real_labels / "labels_stage2_train_wide_752803.csv.gz").query("stage1 == 'train'")
+    target = slices[list(LABELS)].to_numpy()
+    table = score_intervals(target, prior(target), np.arange(len(target)) // 40)  # about as many patients as it has
+    assert table.loc[WEIGHTED, "log loss"] == pytest.approx(0.2320, abs=5e-5)
+    pd.testing.assert_series_equal(table["log loss"], table["prior's"], check_names=False)
+
+
+def test_real_slices_of_a_patient_are_so_alike_that_an_interval_of_slices_would_be_too_narrow(real_labels):
+    table = pd.read_csv(real_labels / "labels_plus_metadata_stage1test_78545.csv.gz")
+    target = table[list(LABELS)].to_numpy()
+    widths = [
+        np.ptp(score_intervals(target, prior(target), owners, draws=200).loc[WEIGHTED, ["low", "high"]])
+        for owners in (table["PatientID"], table["SOPInstanceUID"])
+    ]
+    assert widths[0] > 2 * widths[1]
+
+
+def test_the_parts_by_patient_are_scored_as_if_alone_and_make_up_the_whole(pair, patients):
+    in_train = np.isin(patients, np.unique(patients)[::3])
+    tables = score_parts(*pair, pd.DataFrame({"patient_id": patients, "in_train": in_train}))
+    chosen = {"all": np.full(500, True), "patients also in train": in_train, "patients not in train": ~in_train}
+    for (name, table), (part, rows) in zip(tables.items(), chosen.items(), strict=True):
+        assert name == f"{part}: {rows.sum()} slices of {len(set(patients[rows]))} patients"
+        pd.testing.assert_frame_equal(table, score_intervals(*(array[rows] for array in (*pair, patients))))
+
+
+def test_a_part_without_slices_has_no_table(pair, patients):
+    tables = score_parts(*pair, pd.DataFrame({"patient_id": patients, "in_train": False}))
+    assert [name.split(":")[0] for name in tables] == ["all", "patients not in train"]

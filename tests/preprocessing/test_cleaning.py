@@ -15,12 +15,14 @@ from pyarrow import compute, csv
 
 from models.errors import InputError
 from models.labels import LABELS
-from models.preprocessing.cleaning import image_ids, read_labels, read_sample_submission
+from models.preprocessing.cleaning import image_ids, read_labels, read_sample_submission, read_submission
 from models.preprocessing.metadata import add_missing, join_labels
 from models.preprocessing.problems import Problem, problem_rows
 from models.preprocessing.series import UNREADABLE
 
 TRUTH = {"ID_b": (0, 0, 0, 0, 0, 0), "ID_a": (1, 0, 0, 0, 0, 1), "ID_c": (0, 1, 0, 1, 1, 1)}
+
+READERS = [read_labels, read_sample_submission, read_submission]
 
 # The images whose six rows stand twice in the challenge's own stage_2_train.csv.
 TWICE = ["ID_489ae4179", "ID_854fba667", "ID_921490062", "ID_a64d5deed"]
@@ -225,14 +227,14 @@ def test_what_is_wrong_in_a_label_file_is_named(write, extra, words):
     assert len(message) < len(str(path)) + 400
 
 
-@pytest.mark.parametrize("read", [read_labels, read_sample_submission])
+@pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize(("header", "missing"), [("ID,label", "Label"), ("id,Label", "ID"), ("a,b", "ID")])
 def test_a_missing_column_is_named(write, read, header, missing):
     with pytest.raises(InputError, match=f"lacks the column '{missing}'"):
         read(write(lines(), header))
 
 
-@pytest.mark.parametrize("read", [read_labels, read_sample_submission])
+@pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -270,11 +272,11 @@ def test_a_file_that_is_no_table_is_named(tmp_path, read, content, words):
     with pytest.raises(InputError) as caught:
         read(path)
     message = str(caught.value)
-    assert all(word in message for word in [str(path), "download it again", *words])
+    assert all(word in message for word in [str(path), "it again", *words])
     assert message.isprintable()
 
 
-@pytest.mark.parametrize("read", [read_labels, read_sample_submission])
+@pytest.mark.parametrize("read", READERS)
 def test_a_file_that_is_not_there_is_named(tmp_path, read):
     for path in (tmp_path, tmp_path / "absent.csv"):
         with pytest.raises(InputError, match=path.name):
@@ -289,6 +291,7 @@ def test_the_sample_submission_keeps_its_order(write):
     assert list(image_ids(submission)) == [row.rsplit("_", 1)[0] for row in rows]
 
 
+@pytest.mark.parametrize("read", [read_sample_submission, read_submission])
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
@@ -299,10 +302,32 @@ def test_the_sample_submission_keeps_its_order(write):
     ],
     ids=["twice", "all twice", "five of six", "subtype"],
 )
-def test_what_is_wrong_in_a_sample_submission_is_named(write, rows, words):
+def test_what_is_wrong_in_a_submission_is_named(write, read, rows, words):
     with pytest.raises(InputError) as caught:
-        read_sample_submission(write(rows))
+        read(write(rows))
     assert all(word in str(caught.value) for word in words)
+
+
+PROBABILITIES = {"ID_b": (0.1, 1 / 3, 0, 1, 1e-300, 1 - 1e-16), "ID_a": (0.5, 0.125, 0.0, 1.0, 0.25, 0.75)}
+
+
+def test_a_submission_becomes_one_row_an_image_with_its_very_numbers(write):
+    rows = lines(PROBABILITIES)
+    random.Random(2).shuffle(rows)
+    table = read_submission(write(rows))
+    assert list(table.index) == ["ID_a", "ID_b"]
+    assert list(table.columns) == list(LABELS)
+    assert table.index.name == "image_id"
+    for image_id, values in PROBABILITIES.items():
+        assert tuple(table.loc[image_id]) == values
+
+
+@pytest.mark.parametrize("value", ["1.01", "-0.1", "1e999", "nan", "", "yes", "0,5"])
+def test_a_value_that_is_no_probability_is_named_with_its_row(write, value):
+    path = write([*lines(PROBABILITIES), f'ID_c_epidural,"{value}"', *lines({"ID_c": (0.5,) * 6})[1:]])
+    with pytest.raises(InputError, match="but a probability is a number from 0 to 1") as caught:
+        read_submission(path)
+    assert all(word in str(caught.value) for word in [str(path), f"'{value}'", "'ID_c_epidural'", "write it again"])
 
 
 def test_labels_join_the_slices_in_their_order(labels):
