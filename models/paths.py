@@ -42,6 +42,11 @@ class Work:
         return self.root / "runs"
 
     @property
+    def blend(self) -> Path:
+        """What blending.ipynb has made of the runs."""
+        return self.root / "blend"
+
+    @property
     def tables(self) -> Path:
         return self.cache / f"stage_{self.stage}" if self.stage else self.cache
 
