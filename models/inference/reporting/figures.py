@@ -6,6 +6,7 @@ import io
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -15,6 +16,7 @@ from models.labels import LABELS
 _COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#000000")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1)), "-")
 _GREY = "#8a8f98"
+_CERTAIN = 1e-9  # log loss of a prior that knows: all slices have the label, or none
 _POINTS = 400  # of a curve: as many as a screen shows
 _STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters everywhere
@@ -38,9 +40,10 @@ def data_uri(kind: str, content: bytes) -> str:
 @matplotlib.rc_context(_STYLE)
 def draw_losses(table: pd.DataFrame) -> str:
     """Log losses with their intervals, each as a share of the prior's; takes the table of `score_labels`."""
-    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+    figure = Figure(figsize=(5.6, 2.7), layout="constrained")
     axes = figure.subplots()
-    share = table[["log loss", "low", "high"]].div(table["prior's"].where(table["prior's"] > 0), axis=0)
+    prior = table["prior's"].where(table["prior's"] > _CERTAIN)
+    share = table[["log loss", "low", "high"]].div(prior, axis=0)
     rows = np.arange(len(share))[::-1]
     axes.hlines(rows, share["low"], share["high"], color="#0072b2", linewidth=3, alpha=0.45)
     axes.plot(share["log loss"], rows, "o", color="#0072b2")
@@ -53,27 +56,27 @@ def draw_losses(table: pd.DataFrame) -> str:
 @matplotlib.rc_context(_STYLE)
 def draw_roc(target: np.ndarray, probability: np.ndarray) -> str:
     """ROC curves of the labels that have both classes, of targets and probabilities (slices, 6)."""
-    figure = Figure(figsize=(5.2, 5), layout="constrained")
+    figure = Figure(figsize=(4.4, 4.3), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1)
     for number in _with_both_classes(target):
         alarms, found, _ = roc_curve(target[:, number], probability[:, number])
         axes.plot(*_thin(alarms, found), label=LABELS[number], **_look(number))
     axes.set(title="ROC", xlabel="false alarms: share of negative slices", ylabel="found: share of positive slices")
-    return _finish_unit_square(figure, axes, "lower right")
+    return _finish_unit_square(figure, axes)
 
 
 @matplotlib.rc_context(_STYLE)
 def draw_precision(target: np.ndarray, probability: np.ndarray) -> str:
     """Precision-recall curves of the labels that have both classes, of targets and probabilities (slices, 6)."""
-    figure = Figure(figsize=(5.2, 5), layout="constrained")
+    figure = Figure(figsize=(4.4, 4.3), layout="constrained")
     axes = figure.subplots()
     for number in _with_both_classes(target):
         precision, recall, _ = precision_recall_curve(target[:, number], probability[:, number])
         axes.plot(*_thin(recall, precision), label=LABELS[number], **_look(number))
     axes.set(title="Precision and recall", xlabel="recall: share of positive slices found")
     axes.set(ylabel="precision: share of alarms that are right")
-    return _finish_unit_square(figure, axes, "upper right")
+    return _finish_unit_square(figure, axes)
 
 
 @matplotlib.rc_context(_STYLE)
@@ -105,10 +108,10 @@ def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x[kept], y[kept]
 
 
-def _finish_unit_square(figure: Figure, axes: object, corner: str) -> str:
+def _finish_unit_square(figure: Figure, axes: Axes) -> str:
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc=corner)
+        axes.legend(loc="best")
     return _svg(figure)
 
 

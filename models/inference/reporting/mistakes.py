@@ -17,11 +17,14 @@ from models.preprocessing.windows import BONE, BRAIN, SUBDURAL, apply_window
 
 SHOWN = 6  # of each kind
 _SIZE = 256  # side of a picture, pixels
+_BEYOND = -2  # in place of a chunk: there is no slice
+_REASONS = {UNREADABLE: "cannot be read", _BEYOND: "end of the series"}
 
 
 class Picture(NamedTuple):
     caption: str
-    image: str | None  # a data URI; none: there is nothing to see
+    image: str | None  # a data URI; none: there is nothing to see,
+    reason: str  # and this is why
 
 
 class Mistake(NamedTuple):
@@ -73,16 +76,13 @@ def _show(scored: Scored, row: int, metadata: pd.DataFrame, work: Work, size: in
     slice_ = scored.slices.iloc[row]
     series = metadata[metadata["series_id"] == slice_["series_id"]]
     place = series.index.get_loc(slice_.name)
-    chunks = [UNREADABLE, *series["chunk"].astype(int), UNREADABLE]  # nothing beyond the ends
-    pictures = (
-        [] if size is None else _pictures(Series(work.series(size, slice_["series_id"])), chunks[place : place + 3])
-    )
+    chunks = [_BEYOND, *series["chunk"].astype(int), _BEYOND][place : place + 3]  # below, itself, above
+    pictures = [] if size is None else _pictures(Series(work.series(size, slice_["series_id"])), *chunks)
     return Mistake(slice_["image_id"], place + 1, len(series), scored.target[row], scored.probability[row], pictures)
 
 
-def _pictures(series: Series, chunks: list[int]) -> list[Picture]:
-    """The slice between its neighbours, then in the other windows; `chunks` are those of below, itself and above."""
-    below, itself, above = chunks
+def _pictures(series: Series, below: int, itself: int, above: int) -> list[Picture]:
+    """The slice between its neighbours, then in the other windows."""
     views = {
         "slice below, brain": (below, BRAIN),
         "brain": (itself, BRAIN),
@@ -92,7 +92,9 @@ def _pictures(series: Series, chunks: list[int]) -> list[Picture]:
     }
     return [
         Picture(
-            f"{name} {window.center}/{window.width}", _png(series.read(chunk), window) if chunk != UNREADABLE else None
+            f"{name} {window.center}/{window.width}",
+            None if chunk in _REASONS else _png(series.read(chunk), window),
+            _REASONS.get(chunk, ""),
         )
         for name, (chunk, window) in views.items()
     ]
