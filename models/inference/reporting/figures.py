@@ -6,11 +6,10 @@ import io
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from models.labels import LABELS
+from models.labels import ANY, LABELS
 
 # Told apart by people who see no red or green (M. Okabe and K. Ito, 2008), and in print by their dashes.
 _COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#000000")
@@ -53,30 +52,24 @@ def draw_losses(table: pd.DataFrame) -> str:
     return _svg(figure)
 
 
-@matplotlib.rc_context(_STYLE)
 def draw_roc(target: np.ndarray, probability: np.ndarray) -> str:
     """ROC curves of the labels that have both classes, of targets and probabilities (slices, 6)."""
-    figure = Figure(figsize=(4.4, 4.3), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1)
+    curves = {}
     for number in _with_both_classes(target):
         alarms, found, _ = roc_curve(target[:, number], probability[:, number])
-        axes.plot(*_thin(alarms, found), label=LABELS[number], **_look(number))
-    axes.set(title="ROC", xlabel="false alarms: share of negative slices", ylabel="found: share of positive slices")
-    return _finish_unit_square(figure, axes)
+        curves[number] = alarms, found
+    names = {"xlabel": "false alarms: share of negative slices", "ylabel": "found: share of positive slices"}
+    return _draw_curves(curves, title="ROC", **names)
 
 
-@matplotlib.rc_context(_STYLE)
 def draw_precision(target: np.ndarray, probability: np.ndarray) -> str:
     """Precision-recall curves of the labels that have both classes, of targets and probabilities (slices, 6)."""
-    figure = Figure(figsize=(4.4, 4.3), layout="constrained")
-    axes = figure.subplots()
+    curves = {}
     for number in _with_both_classes(target):
         precision, recall, _ = precision_recall_curve(target[:, number], probability[:, number])
-        axes.plot(*_thin(recall, precision), label=LABELS[number], **_look(number))
-    axes.set(title="Precision and recall", xlabel="recall: share of positive slices found")
-    axes.set(ylabel="precision: share of alarms that are right")
-    return _finish_unit_square(figure, axes)
+        curves[number] = recall, precision
+    names = {"xlabel": "recall: share of positive slices found", "ylabel": "precision: share of alarms that are right"}
+    return _draw_curves(curves, title="Precision and recall", **names)
 
 
 @matplotlib.rc_context(_STYLE)
@@ -88,7 +81,7 @@ def draw_calibration(label: str, points: pd.DataFrame) -> str:
     axes.vlines(points["predicted"], points["low"], points["high"], color="#0072b2", alpha=0.45, linewidth=2)
     axes.plot(points["predicted"], points["observed"], "o-", color="#0072b2", markersize=4, linewidth=1)
     axes.set(title=label, ylabel="share of slices with it", ylim=(-0.02, 1.02))
-    counts.bar((points.index + 0.5) / 10, points["slices"], width=0.09, color=_GREY)
+    counts.bar(points.index, points["slices"], width=0.09, color=_GREY)
     counts.set(yscale="log", ylim=(0.5, None), ylabel="slices", xlim=(-0.02, 1.02), xlabel="predicted probability")
     return _svg(figure)
 
@@ -97,8 +90,19 @@ def _with_both_classes(target: np.ndarray) -> list[int]:
     return [number for number, share in enumerate(target.mean(axis=0)) if 0 < share < 1]
 
 
-def _look(number: int) -> dict:
-    return {"color": _COLOURS[number], "linestyle": _DASHES[number], "linewidth": 2.4 if number == 5 else 1.5}
+@matplotlib.rc_context(_STYLE)
+def _draw_curves(curves: dict[int, tuple[np.ndarray, np.ndarray]], **texts: str) -> str:
+    """Curves in the unit square, by the number of their label."""
+    figure = Figure(figsize=(4.4, 4.3), layout="constrained")
+    axes = figure.subplots()
+    for number, (x, y) in curves.items():
+        width = 2.4 if number == ANY else 1.5
+        look = {"color": _COLOURS[number], "linestyle": _DASHES[number], "linewidth": width}
+        axes.plot(*_thin(x, y), label=LABELS[number], **look)
+    if curves:
+        axes.legend()
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", **texts)
+    return _svg(figure)
 
 
 def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,13 +110,6 @@ def _thin(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     length = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
     kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], _POINTS)).clip(max=len(x) - 1))
     return x[kept], y[kept]
-
-
-def _finish_unit_square(figure: Figure, axes: Axes) -> str:
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best")
-    return _svg(figure)
 
 
 def _svg(figure: Figure) -> str:

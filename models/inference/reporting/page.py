@@ -19,7 +19,7 @@ from markupsafe import Markup
 from models.inference.reporting import figures
 from models.inference.reporting.mistakes import SHOWN, nearest_store, worst_mistakes
 from models.inference.reporting.subgroups import FEW, score_subgroups
-from models.inference.reporting.subject import NOTHING, Scored, Subject, join_truth
+from models.inference.reporting.subject import Scored, Subject, join_truth
 from models.inference.reporting.tables import calibrate, confuse_types, score_labels
 from models.labels import ANY, LABELS
 from models.paths import Work
@@ -27,6 +27,7 @@ from models.training.scoring import WEIGHTED
 
 _FOLDER = Path(__file__).parent
 _PACKAGES = ("rsna-intracranial-hemorrhage", "numpy", "pandas", "scikit-learn", "matplotlib", "jinja2")
+_NOTHING = "\N{EN DASH}"  # where there is no number
 _SHADES = 10  # of the cells of a table: .shade0 ... .shade10 of page.css
 
 
@@ -56,16 +57,11 @@ def render(subject: Subject, metadata: pd.DataFrame, work: Work) -> str:
         shown=SHOWN,
         store=nearest_store(work),
         made={**subject.made, "This page": _origin(subject)},
-        **_overview(scored),
+        counts={name: scored.slices[f"{name}_id"].nunique() for name in ("image", "study", "patient")},
         **_evidence(scored),
         subgroups={name: _rows(table) for name, table in score_subgroups(scored, metadata).items()},
         mistakes=worst_mistakes(scored, metadata, work),
     )
-
-
-def _overview(scored: Scored) -> dict[str, int]:
-    slices = scored.slices
-    return {name: slices[f"{name}_id"].nunique() for name in ("image", "study", "patient")}
 
 
 def _evidence(scored: Scored) -> dict:
@@ -102,7 +98,7 @@ def _count(value: float) -> str:
 
 def _number(value: float, digits: int = 3) -> str:
     """A number, or a dash where there is none."""
-    return NOTHING if np.isnan(value) else f"{value:.{digits}f}"
+    return _NOTHING if np.isnan(value) else f"{value:.{digits}f}"
 
 
 def _percent(value: float) -> str:

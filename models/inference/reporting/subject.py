@@ -13,7 +13,6 @@ from models.paths import Work, hash_file
 from models.training.checkpoint import RunRecord, SmoothedRecord, read_record
 
 BLEND = "blend"
-NOTHING = "\N{EN DASH}"  # on the page, where there is no value
 
 
 class Subject(NamedTuple):
@@ -38,8 +37,8 @@ def read_subject(work: Work, name: str) -> Subject:
     if name == BLEND:
         file = work.blend / "valid.parquet"
         predictions = read_predictions(file, "blending.ipynb")
-        notes = {note: str(value) for note, value in predictions.attrs.items()}
-        return Subject(name, [], predictions, {"Blend": {**notes, "sha256 of its predictions": hash_file(file)}})
+        notes = {note: _plain(value) for note, value in predictions.attrs.items()}
+        return Subject(name, [], predictions, {"Blend": notes | {"sha256 of its predictions": hash_file(file)}})
     folds = finished_folds(work, name)
     if not folds:
         raise InputError(f"no finished fold in {work.runs / name}; train one with: python models/train_{name}.py")
@@ -81,6 +80,8 @@ def _merge(tables: list[dict]) -> dict[str, str]:
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {part}" for name, part in value.items())
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return NOTHING if value is None else str(value)
+    return "none" if value is None else str(value)

@@ -10,7 +10,6 @@ from models.labels import ANY, LABELS, SUBTYPES
 from models.training.scoring import auc
 
 NO_BLEED = "no hemorrhage"
-_BINS = 10
 _NORMAL_95 = 1.96
 
 
@@ -38,10 +37,10 @@ def average_precision(target: np.ndarray, probability: np.ndarray) -> float:
 def calibrate(target: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
     """Slices in tenths of the probability of one label: `slices`, mean `predicted`, share `observed`, `low`, `high`.
 
-    Index: the number of the tenth, those that hold slices. The interval is Wilson's, 95 %, of independent slices.
+    Index: the middle of each tenth that holds slices. The interval is Wilson's, 95 %, of independent slices.
     """
-    tenths = np.minimum((probability * _BINS).astype(int), _BINS - 1)
-    groups = pd.DataFrame({"predicted": probability, "observed": target}).groupby(tenths)
+    tenths = np.minimum((probability * 10).astype(int), 9)
+    groups = pd.DataFrame({"predicted": probability, "observed": target}).groupby((tenths + 0.5) / 10)
     points = groups.mean()
     points.insert(0, "slices", groups.size())
     low, high = _wilson(points["observed"], points["slices"])
