@@ -104,6 +104,7 @@ def test_a_misspelt_flag_is_an_error(tmp_path):
         ),
         (["train_small.py", "--max-lr", "-1"], r"max_lr must be above 0, not -1.0"),
         (["score.py"], r"error: no cache/metadata_train.parquet"),
+        (["report.py"], r"error: no cache/metadata_train.parquet"),
         (["smooth.py", "b2"], r"error: no finished fold in runs/b2; train one with: python models/train_b2.py"),
         (["train_small.py", "--work", "file/x"], r"error: cannot write file/x/runs/small/fold0: Not a directory"),
     ],

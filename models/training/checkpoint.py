@@ -50,6 +50,7 @@ class RunRecord(NamedTuple):
     config: RunConfig
     weights_sha256: str
     results: dict  # weighted_log_loss, best_epoch, prevalence (of the labels in training)
+    versions: dict[str, str]  # of the packages that it was trained with
 
 
 class SmoothedRecord(NamedTuple):
@@ -76,7 +77,8 @@ def read_record(folder: Path) -> RunRecord | SmoothedRecord | None:
         if "width_mm" in values:
             return SmoothedRecord(**values)
         kind = CONFIGS[values.get("kind", TrainConfig.__name__)]  # once there was no other
-        return RunRecord(kind.from_json(values["config"]), values["weights_sha256"], values["results"])
+        config = kind.from_json(values["config"])
+        return RunRecord(config, values["weights_sha256"], values["results"], values["versions"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{file} cannot be read ({error}); delete {folder} and make that fold anew") from error
 

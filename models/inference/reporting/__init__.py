@@ -1,0 +1,1 @@
+"""A run or a blend -> one page that a person reads."""

@@ -1,0 +1,106 @@
+"""The slices on which a network is most wrong, as a radiologist would look at them."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from models.config import Window
+from models.inference.reporting.figures import data_uri
+from models.inference.reporting.subject import Scored
+from models.labels import ANY
+from models.paths import Work
+from models.preprocessing.series import UNREADABLE
+from models.preprocessing.store import Series, fit_to_square
+from models.preprocessing.windows import BONE, BRAIN, SUBDURAL, apply_window
+
+SHOWN = 6  # of each kind
+_SIZE = 256  # side of a picture, pixels
+_BEYOND = -2  # in place of a chunk: there is no slice
+_REASONS = {UNREADABLE: "cannot be read", _BEYOND: "end of the series"}
+
+
+class Picture(NamedTuple):
+    caption: str
+    image: str | None  # a data URI; none: there is nothing to see,
+    reason: str  # and this is why
+
+
+class Mistake(NamedTuple):
+    """A slice that was taken for what it is not."""
+
+    image_id: str
+    place: int  # in its series, from 1 at its lower end
+    length: int  # of its series, slices
+    target: np.ndarray  # (6,)
+    probability: np.ndarray  # (6,)
+    pictures: list[Picture]
+
+
+def nearest_store(work: Work) -> int | None:
+    """The image size of the store that suits a page best, or None if there is none."""
+    sizes = [folder.name.removeprefix("slices_") for folder in work.cache.glob("slices_*")]
+    return min((int(size) for size in sizes if size.isdecimal()), key=lambda size: abs(size - _SIZE), default=None)
+
+
+def worst_mistakes(scored: Scored, metadata: pd.DataFrame, work: Work) -> dict[str, list[Mistake]]:
+    """The false negatives of `any` with the lowest probability, and the false positives with the highest.
+
+    At most SHOWN of each, and one a study. Raises InputError if the store is damaged.
+    """
+    size = nearest_store(work)
+    target, probability = scored.target[:, ANY], scored.probability[:, ANY]
+    rows = {
+        "false negatives": _pick(scored, target == 1, probability),
+        "false positives": _pick(scored, target == 0, -probability),
+    }
+    return {kind: [_show(scored, row, metadata, work, size) for row in chosen] for kind, chosen in rows.items()}
+
+
+def _pick(scored: Scored, wrong: np.ndarray, badness: np.ndarray) -> np.ndarray:
+    """Rows of the scored slices, the lowest `badness` first; of equal ones the first by identifier."""
+    table = pd.DataFrame(
+        {
+            "row": np.flatnonzero(wrong),
+            "badness": badness[wrong],
+            "image_id": scored.slices["image_id"].to_numpy()[wrong],
+            "study_id": scored.slices["study_id"].to_numpy()[wrong],
+        }
+    )
+    ordered = table.sort_values(["badness", "image_id"])
+    return ordered.drop_duplicates("study_id")["row"].to_numpy()[:SHOWN]
+
+
+def _show(scored: Scored, row: int, metadata: pd.DataFrame, work: Work, size: int | None) -> Mistake:
+    slice_ = scored.slices.iloc[row]
+    series = metadata[metadata["series_id"] == slice_["series_id"]]
+    place = series.index.get_loc(slice_.name)
+    chunks = [_BEYOND, *series["chunk"].astype(int), _BEYOND][place : place + 3]  # below, itself, above
+    pictures = [] if size is None else _pictures(Series(work.series(size, slice_["series_id"])), *chunks)
+    return Mistake(slice_["image_id"], place + 1, len(series), scored.target[row], scored.probability[row], pictures)
+
+
+def _pictures(series: Series, below: int, itself: int, above: int) -> list[Picture]:
+    """The slice between its neighbours, then in the other windows."""
+    views = {
+        "slice below, brain": (below, BRAIN),
+        "brain": (itself, BRAIN),
+        "slice above, brain": (above, BRAIN),
+        "subdural": (itself, SUBDURAL),
+        "bone": (itself, BONE),
+    }
+    return [
+        Picture(
+            f"{name} {window.center}/{window.width}",
+            None if chunk in _REASONS else _png(series.read(chunk), window),
+            _REASONS.get(chunk, ""),
+        )
+        for name, (chunk, window) in views.items()
+    ]
+
+
+def _png(hounsfield: np.ndarray, window: Window) -> str:
+    if len(hounsfield) > _SIZE:
+        hounsfield = fit_to_square(hounsfield, _SIZE)
+    return data_uri("image/png", cv2.imencode(".png", apply_window(hounsfield, window))[1].tobytes())

@@ -1,0 +1,47 @@
+"""Report on a run, or on the blend: one HTML page that a person reads, in any browser, without a network.
+
+    python models/report.py b2
+    python models/report.py
+
+Needs cache/ and finished folds in runs/b2; without a name blend/valid.parquet, which blending.ipynb writes.
+Writes report_b2.html: scores beside the prior's with intervals, curves, calibration, which type is taken for which,
+scores by subgroup, and the worst mistakes as images, which need a slice store. The same input gives the same bytes.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from models.cli import command
+from models.errors import InputError
+from models.inference.reporting.page import render
+from models.inference.reporting.subject import BLEND, read_subject
+from models.paths import Work, WorkFolder, default_work, write_text
+from models.training.dataset import read_slices
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    name: Annotated[str, tyro.conf.Positional] = BLEND
+    """the run, or "blend" """
+    output: Path | None = None
+    """the page to write; none: report_<name>.html in the working folder"""
+    work: WorkFolder = field(default_factory=default_work)
+
+
+def report(options: ReportOptions) -> None:
+    """Write the page. Raises InputError if there are no predictions, labels lack, or a file is damaged."""
+    if Path(options.name).name != options.name:
+        raise InputError(f"{options.name} is not the name of a run; name a folder of runs/ without its path")
+    work = Work(options.work)
+    metadata = read_slices(work, "train")
+    page = render(read_subject(work, options.name), metadata, work)
+    output = options.output or work.root / f"report_{options.name}.html"
+    write_text(output, page)
+    print(f"{output}: {len(page.encode()) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    command(report, ReportOptions)

@@ -1,0 +1,349 @@
+"""Laws of the report: true to the numbers, the same bytes each time, and harmless in a real browser."""
+
+import json
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.special import expit
+from scipy.stats import binomtest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from models.errors import InputError
+from models.inference.reporting import page
+from models.inference.reporting.mistakes import SHOWN, nearest_store, worst_mistakes
+from models.inference.reporting.subgroups import group_slices, score_subgroups
+from models.inference.reporting.subject import Scored, Subject, join_truth
+from models.inference.reporting.tables import NO_BLEED, calibrate, confuse_types, score_labels
+from models.labels import ANY, LABELS
+from models.paths import Work, write_parquet
+from models.preprocessing.series import UNREADABLE
+from models.report import ReportOptions, report
+from models.train_small import CONFIG
+from models.training.checkpoint import save_config, save_weights
+from models.training.dataset import read_slices
+
+REPOSITORY = Path(__file__).parent.parent.parent
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
+HIT = "window.hit=1"
+PAYLOADS = [
+    f"<script>{HIT}</script>",
+    f"<img src=x onerror={HIT}>",
+    f"<svg onload={HIT}>",
+    f"<svg><script>{HIT}</script></svg>",
+    f'"><script>{HIT}</script>',
+    f"'><script>{HIT}</script>",
+    f'" onmouseover="{HIT}" autofocus onfocus="{HIT}',
+    f"' onload='{HIT}",
+    f"</style><script>{HIT}</script>",
+    f"</title><script>{HIT}</script>",
+    f"--><script>{HIT}</script><!--",
+    f'<a href="javascript:{HIT}">x</a>',
+    f'<iframe srcdoc="<script>parent.{HIT}</script>"></iframe>',
+    f'<iframe src="javascript:parent.{HIT}"></iframe>',
+    f"<details open ontoggle={HIT}>",
+    f'<meta http-equiv="refresh" content="0;url=javascript:{HIT}">',
+    f'<object data="data:text/html,<script>{HIT}</script>"></object>',
+    f"{{{{ ''.__class__ }}}}{{% set x = '<script>{HIT}</script>'|safe %}}{{{{ x }}}}",
+    f"&lt;script&gt;{HIT}&lt;/script&gt;",
+    f"<scr\x00ipt>{HIT}</script>\u2028<base href=//example.org>",
+]
+OF_A_FOLDER = [payload for payload in PAYLOADS if "/" not in payload and "\x00" not in payload]
+
+
+def predict(slices: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Predictions that know something of the labels."""
+    target = slices[list(LABELS)].to_numpy()
+    logits = np.random.default_rng(seed).normal(3 * target - 2.5, 1.5)
+    return pd.DataFrame(
+        expit(logits).astype(np.float32), index=pd.Index(slices["image_id"], name="image_id"), columns=list(LABELS)
+    )
+
+
+def write_run(work: Work, name: str, slices: pd.DataFrame, notes: dict | None = None) -> None:
+    """A run of two folds; `notes` are added to the versions in config.json."""
+    for fold, rows in enumerate((slices[::2], slices[1::2])):
+        folder = work.run(name, fold)
+        write_parquet(folder / "valid.parquet", predict(rows, seed=fold).reset_index())
+        save_weights(folder, torch.nn.Linear(1, 1))
+        save_config(folder, CONFIG, fold, {"best_epoch": 3})
+        file = folder / "config.json"
+        values = json.loads(file.read_text())
+        file.write_text(json.dumps(values | {"versions": values["versions"] | (notes or {})}))
+
+
+def copy_of(prepared: Work, folder: Path, table: pd.DataFrame) -> Work:
+    """A working folder with this metadata over the store of another one."""
+    work = Work(folder)
+    write_parquet(work.metadata("train"), table)
+    work.slices(64).symlink_to(prepared.slices(64))
+    return work
+
+
+def scored(slices: pd.DataFrame) -> Scored:
+    slices = slices.reset_index(drop=True)
+    return Scored(slices, slices[list(LABELS)].to_numpy(), predict(slices).to_numpy())
+
+
+@pytest.fixture(scope="module")
+def metadata(prepared) -> pd.DataFrame:
+    return read_slices(prepared, "train")
+
+
+@pytest.fixture(scope="module")
+def plain(prepared, metadata, tmp_path_factory) -> Path:
+    """The page of a run."""
+    work = copy_of(prepared, tmp_path_factory.mktemp("plain"), metadata)
+    write_run(work, "small", metadata)
+    report(ReportOptions("small", work=work.root))
+    return work.root / "report_small.html"
+
+
+@pytest.fixture(scope="module")
+def hostile(prepared, metadata, tmp_path_factory) -> list[Path]:
+    """The pages of a run and of a blend with payloads in every text that can reach a page."""
+    texts = [PAYLOADS[number % len(PAYLOADS)] for number in range(len(metadata))]
+    header = dict.fromkeys(
+        ["bits_stored", "pixel_representation", "rescale_intercept", "study_id", "patient_id"], texts
+    )
+    images = [f"{text} {number}" for number, text in enumerate(texts)]
+    work = copy_of(prepared, tmp_path_factory.mktemp("hostile"), metadata.assign(image_id=images, **header))
+    slices, name = read_slices(work, "train"), " ".join(OF_A_FOLDER[:4])
+    write_run(work, name, slices, dict(zip(PAYLOADS, PAYLOADS, strict=True)))
+    blend = predict(slices).reset_index()
+    blend.attrs = dict(zip(PAYLOADS, PAYLOADS, strict=True))
+    write_parquet(work.blend / "valid.parquet", blend)
+    report(ReportOptions(name, work=work.root))
+    report(ReportOptions(work=work.root))
+    return [work.root / f"report_{name}.html", work.root / "report_blend.html"]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Headless Chromium that notes its requests and what its console says."""
+    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+    if missing := [name for name, path in programs.items() if path is None]:
+        pytest.skip(f"no {missing[0]} on this machine; install the system's packages of chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs["chromium"]
+    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(programs["chromedriver"]))
+    yield driver
+    driver.quit()
+
+
+def visit(browser, file: Path, width: int = 1280) -> None:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    for log in ("browser", "performance"):
+        browser.get_log(log)
+    browser.get(file.as_uri())
+
+
+def requests(browser) -> list[str]:
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+
+
+def has_run(browser) -> bool:
+    return browser.execute_script("return window.hit !== undefined")
+
+
+def test_the_page_opens_without_a_request_or_an_error(browser, plain):
+    visit(browser, plain)
+    assert [url for url in requests(browser) if not url.startswith("data:")] == [plain.as_uri()]
+    assert browser.get_log("browser") == []
+    assert "not a medical device" in browser.find_element("tag name", "body").text
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_overflows_and_every_image_shows(browser, plain, hostile, width):
+    for file in (plain, *hostile):
+        visit(browser, file, width)
+        assert browser.execute_script("return innerWidth") == width
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        beyond = """return [...document.querySelectorAll('body *')].filter(element =>
+            !element.closest('.scroll') && element.getBoundingClientRect().right > innerWidth + 1).length"""
+        assert browser.execute_script(beyond) == 0
+        images = browser.execute_script("return [...document.images].map(image => [image.naturalWidth, image.alt])")
+        assert len(images) > 9 + 2 * SHOWN
+        assert all(pixels > 0 and alt for pixels, alt in images)
+
+
+def test_payloads_are_text_wherever_they_stand(browser, hostile):
+    assert len(set(PAYLOADS)) == 20
+    for file in hostile:
+        visit(browser, file)
+        assert not has_run(browser)
+        assert [url for url in requests(browser) if not url.startswith("data:")] == [file.as_uri()]
+        active = "script, iframe, object, embed, base, form, svg, details, a[href^=javascript], [onload], [onfocus]"
+        assert browser.execute_script("return document.querySelectorAll(arguments[0]).length", active) == 0
+        assert browser.execute_script("return document.querySelectorAll('meta[http-equiv]').length") == 1
+        text = browser.execute_script("return document.body.textContent")
+        shown = [payload.replace("\x00", "") for payload in PAYLOADS]  # HTML drops NUL
+        assert [payload for payload in shown if payload not in text] == []
+
+
+def test_the_policy_stops_what_is_inserted_into_the_page(browser, plain, tmp_path):
+    inserted = f"<script>{HIT}</script><img src=x onerror={HIT}><img src='http://127.0.0.1:9/x'></main>"
+    policy = '<meta http-equiv="Content-Security-Policy"'
+    text = plain.read_text().replace("</main>", inserted)
+    for name, html, runs in (("with", text, False), ("without", text.replace(policy, "<meta name="), True)):
+        file = tmp_path / f"{name}.html"
+        file.write_text(html)
+        visit(browser, file)
+        assert has_run(browser) == runs
+        assert any(url.startswith("http") for url in requests(browser)) == runs
+
+
+def test_the_page_names_images_and_nobody(plain, metadata):
+    text = plain.read_text()
+    assert metadata["image_id"].map(text.count).sum() >= 2 * SHOWN
+    for name in ("patient_id", "study_id", "series_id"):
+        assert [value for value in metadata[name].unique() if value in text] == []
+
+
+def test_the_same_input_gives_the_same_bytes(plain, tmp_path):
+    report(ReportOptions("small", tmp_path / "again.html", plain.parent))
+    assert (tmp_path / "again.html").read_bytes() == plain.read_bytes()
+
+
+def test_every_file_of_the_page_is_installed_with_the_package():
+    packaged = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    beside = {file.name for file in Path(page.__file__).parent.iterdir() if file.suffix in (".html", ".css")}
+    assert set(packaged["models.inference.reporting"]) == beside
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("absent", r"no finished fold in .*absent; train one with: python models/train_absent\.py"),
+        ("blend", r"no .*blend/valid\.parquet; make it with: blending\.ipynb"),
+        ("../runs/small", r"\.\./runs/small is not the name of a run"),
+    ],
+)
+def test_what_cannot_be_reported_on_is_named_with_its_repair(prepared, name, message):
+    with pytest.raises(InputError, match=message):
+        report(ReportOptions(name, work=prepared.root))
+
+
+def test_a_prediction_without_a_label_is_an_error(metadata):
+    predictions = predict(metadata)
+    unlabelled = metadata.assign(any=metadata["any"].where(metadata.index > 0))
+    with pytest.raises(InputError, match=f"lacks 1 of .* first {metadata['image_id'][0]}"):
+        join_truth(Subject("small", [0], predictions, {}), unlabelled)
+
+
+def test_a_few_slices_of_one_class_without_a_store_make_a_page(metadata, tmp_path):
+    few = metadata[metadata["any"] == 0].groupby("study_id").head(1).head(3).reset_index(drop=True)
+    html = page.render(Subject("few", [0], predict(few), {}), few, Work(tmp_path))
+    assert not re.search(r"\bnan\b", re.sub(r'"data:[^"]+"', "", html))
+    assert "python models/prepare.py --image-size 256" in html
+    assert "few patients" in html
+    assert "<td>\N{EN DASH}</td>" in html
+
+
+def test_calibration_counts_every_slice_and_its_intervals_are_wilsons():
+    generator = np.random.default_rng(0)
+    probability = np.append(generator.random(300), [0, 1])
+    target = (generator.random(302) < probability).astype(float)
+    points = calibrate(target, probability)
+    assert points["slices"].sum() == len(target)
+    assert (points["observed"] * points["slices"]).sum() == pytest.approx(target.sum())
+    for row in points.itertuples():
+        interval = binomtest(round(row.observed * row.slices), row.slices).proportion_ci(method="wilson")
+        assert (row.low, row.high) == pytest.approx(tuple(interval), abs=1e-4)
+
+
+def test_types_are_confused_over_slices_that_show_one_type_alone():
+    target = np.zeros((4, 6))
+    target[0, [0, ANY]] = target[1, [0, ANY]] = target[2, [0, 1, ANY]] = 1
+    probability = np.arange(24).reshape(4, 6) / 24
+    table = confuse_types(Scored(pd.DataFrame(index=range(4)), target, probability))
+    assert table["slices"].tolist() == [2, 0, 0, 0, 0, 1]
+    np.testing.assert_allclose(table.loc["epidural", list(LABELS)], probability[:2].mean(axis=0))
+    np.testing.assert_allclose(table.loc[NO_BLEED, list(LABELS)], probability[3])
+    assert table.loc["subdural", list(LABELS)].isna().all()
+
+
+def test_a_label_of_one_class_has_no_rank(metadata):
+    table = score_labels(scored(metadata.assign(epidural=0.0)))
+    assert table.loc["epidural", ["AUC", "average precision"]].isna().all()
+    assert table.loc["any", ["AUC", "average precision"]].between(0.5, 1).all()
+
+
+def test_every_slice_is_in_one_group_of_each_kind(metadata):
+    for table in score_subgroups(scored(metadata), metadata).values():
+        assert table["slices"].sum() == len(metadata)
+        assert table["positives"].sum() == metadata["any"].sum()
+
+
+def test_slices_are_grouped_by_what_their_headers_tell():
+    table = pd.DataFrame(
+        {
+            "image_id": ["a", "b", "c", "d", "e"],
+            "series_id": ["s", "s", "s", "s", "alone"],
+            "study_id": ["s", "s", "s", "s", "alone"],
+            "bits_stored": [12.0, 12.0, 16.0, np.nan, 12.0],
+            "pixel_representation": [0.0, 0.0, 1.0, 1.0, 0.0],
+            "rescale_intercept": [-1024.0, -1024.0, 0.0, 0.0, -1024.0],
+            "z": [0.0, 2.0, 5.0, 9.0, 4.0],
+            "gap_below": [np.nan, 2.0, 3.0, 4.0, np.nan],
+        }
+    )
+    groups = group_slices(table).astype(str)
+    unsigned = "12 bits unsigned, intercept -1024"
+    assert groups["Pixel format"].tolist() == [unsigned, unsigned, "16 bits signed, intercept 0", "unknown", unsigned]
+    assert groups["Distance between slices"].tolist() == ["2 to below 4 mm"] * 4 + ["unknown"]
+    assert groups["Position in the head"].tolist() == [
+        "lower third",
+        "lower third",
+        "middle third",
+        "upper third",
+        "unknown",
+    ]
+    assert groups["Slices of the study"].tolist() == ["fewer than 25"] * 5
+
+
+def test_the_worst_mistakes_are_the_worst_and_of_different_studies(prepared, metadata):
+    rows = scored(metadata)
+    probability, truth = rows.probability[:, ANY], rows.target[:, ANY] == 1
+    shown = worst_mistakes(rows, metadata, prepared)
+    study = metadata.set_index("image_id")["study_id"]
+    for cases, label in ((shown["false negatives"], 1), (shown["false positives"], 0)):
+        assert len({study[case.image_id] for case in cases}) == len(cases) == SHOWN
+        assert {case.target[ANY] for case in cases} == {label}
+    assert shown["false negatives"][0].probability[ANY] == probability[truth].min()
+    assert shown["false positives"][0].probability[ANY] == probability[~truth].max()
+
+
+def test_a_mistake_stands_between_its_neighbours_and_says_which_are_not_there(prepared, metadata):
+    series = metadata[metadata["series_id"] == metadata["series_id"][0]]
+    unreadable = series.assign(chunk=[UNREADABLE, *series["chunk"][1:]])
+    rows = Scored(series[1:2], np.ones((1, 6)), np.zeros((1, 6)))
+    (case,) = worst_mistakes(rows, unreadable, prepared)["false negatives"]
+    assert (case.place, case.length) == (2, len(series))
+    assert [picture.reason for picture in case.pictures] == ["cannot be read", "", "", "", ""]
+    (case,) = worst_mistakes(rows, series[1:2], prepared)["false negatives"]
+    assert [picture.image is None for picture in case.pictures] == [True, False, True, False, False]
+    assert case.pictures[0].reason == "end of the series"
+
+
+def test_the_store_nearest_to_the_size_of_a_picture_is_shown(tmp_path):
+    work = Work(tmp_path)
+    assert nearest_store(work) is None
+    for size in (64, 224, 512):
+        work.slices(size).mkdir(parents=True)
+    work.cache.joinpath("slices_old").mkdir()
+    assert nearest_store(work) == 224
