@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from models.errors import InputError
-from models.paths import Work, WorkFolder, default_work
+from models.paths import Stage, Work, WorkFolder, default_work
 
 Optimizer = Literal["radam", "adam"]
 Augment = Literal["hard", "light", "none"]
@@ -234,13 +234,18 @@ CONFIGS = {config.__name__: config for config in (TrainConfig, StudyConfig, Sequ
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a run happens; changes nothing of its result but the rounding."""
+    """Where a run finds its slices, and what it runs on: of that the result does not depend but for the rounding."""
 
     work: WorkFolder = field(default_factory=default_work)
+    stage: Stage = None
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps"""
     workers: int = -1
     """processes that load slices; -1: none on a CPU, whose cores the network needs, else one a core, at most 8"""
+
+    @property
+    def working_folder(self) -> Work:
+        return Work(self.work, self.stage)
 
 
 @dataclass(frozen=True)
@@ -265,7 +270,7 @@ class TrainOptions:
     @property
     def folder(self) -> Path:
         """Where the files of the fold are written."""
-        return Work(self.machine.work).run(self.config.name, self.fold)
+        return self.machine.working_folder.run(self.config.name, self.fold)
 
 
 def _plain(number: float) -> str:

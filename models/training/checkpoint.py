@@ -30,12 +30,13 @@ def write_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
             raise OSError(str(error)) from error
 
 
-def save_config(folder: Path, config: RunConfig, fold: int, results: dict) -> None:
+def save_config(folder: Path, config: RunConfig, fold: int, results: dict, stage: int | None = None) -> None:
     """Write config.json, from which inference builds the network: last of a run's files, so that it marks the whole."""
     description = {
         "kind": type(config).__name__,
         "config": config.to_json(),
         "fold": fold,
+        "stage": stage,
         "weights_sha256": hash_file(folder / "model.safetensors"),
         "results": results,
         "versions": {package: version(package) for package in _PACKAGES},
@@ -50,6 +51,7 @@ class RunRecord(NamedTuple):
     config: RunConfig
     weights_sha256: str
     results: dict  # weighted_log_loss, best_epoch, prevalence (of the labels in training)
+    stage: int | None  # of the challenge, whose slices it was trained on; None: those of cache/ itself
 
 
 class SmoothedRecord(NamedTuple):
@@ -76,7 +78,8 @@ def read_record(folder: Path) -> RunRecord | SmoothedRecord | None:
         if "width_mm" in values:
             return SmoothedRecord(**values)
         kind = CONFIGS[values.get("kind", TrainConfig.__name__)]  # once there was no other
-        return RunRecord(kind.from_json(values["config"]), values["weights_sha256"], values["results"])
+        config, stage = kind.from_json(values["config"]), values.get("stage")  # it was not always noted
+        return RunRecord(config, values["weights_sha256"], values["results"], stage)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{file} cannot be read ({error}); delete {folder} and make that fold anew") from error
 
@@ -117,3 +120,8 @@ def differences(config: RunConfig, other: RunConfig) -> list[str]:
         return [f"a {type(other).__name__} (now a {type(config).__name__})"]
     ours, theirs = config.to_json(), other.to_json()
     return [f"{name} {theirs[name]!r} (now {ours[name]!r})" for name in ours if ours[name] != theirs[name]]
+
+
+def stage_difference(stage: int | None, other: int | None) -> list[str]:
+    """The same of the stages of the challenge on whose slices two runs are trained."""
+    return [] if stage == other else [f"stage {other} (now {stage})"]

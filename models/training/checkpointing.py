@@ -90,6 +90,7 @@ class Checkpoints(Callback):
             tensors |= {f"optimizer.{number}.{name}": value for name, value in optimizer.state[parameter].items()}
         smooth = self.recorder.smooth_loss
         state = {
+            "stage": self.options.machine.stage,
             "sources": self.sources,
             "epoch": self.epoch_index,
             "step": self.step_index,

@@ -70,7 +70,7 @@ def extract(
     Of several processes each extracts a stretch of the studies. It can be stopped at any moment: a series is one file,
     written whole or not at all. Raises InputError if the disk is full, or the weights have changed.
     """
-    work = Work(machine.work)
+    work = machine.working_folder
     readable = slices[slices["chunk"] != UNREADABLE]
     for source in sources:
         store = source.store(work, views)
@@ -86,7 +86,7 @@ def _extract(
     slices: pd.DataFrame, source: Source, store: Path, views: str, machine: Machine, processes: Processes
 ) -> None:
     config = source.record.config
-    dataset = SliceDataset(slices, Work(machine.work), config, augment="none")
+    dataset = SliceDataset(slices, machine.working_folder, config, augment="none")
     dataset.lengths = study_lengths(slices)
     network = build_network(config)
     load_trained(source.folder, source.record, network)

@@ -61,7 +61,7 @@ def fit(
     learner = make_learner(network, train, valid, config, processes, callbacks)
     if options.compile:
         network.compile()
-    if found := read_checkpoint(folder, config):
+    if found := read_checkpoint(folder, config, options.machine.stage):
         checkpoints.put_back(found)
         print(f"{folder}: going on in epoch {checkpoints.epoch_index + 1}, after step {checkpoints.step_index}")
     if checkpoints.epoch_index < config.epochs:

@@ -15,10 +15,10 @@ from models.cli import command
 from models.config import RunConfig, TrainOptions
 from models.errors import InputError
 from models.labels import LABELS
-from models.paths import Work, only_process, remove_temporaries, require_writable, write_csv, write_parquet
+from models.paths import only_process, remove_temporaries, require_writable, write_csv, write_parquet
 from models.preprocessing.folds import label_shares
 from models.training.callbacks import History
-from models.training.checkpoint import differences, read_run, save_config, save_weights
+from models.training.checkpoint import differences, read_run, save_config, save_weights, stage_difference
 from models.training.dataset import read_slices, split_fold
 from models.training.evaluation import predict, prediction_table
 from models.training.history import write_history_picture
@@ -49,10 +49,10 @@ def train(options: TrainOptions) -> None:
             if options.find_lr:
                 suggest_rate(options, processes)
                 return
-            if processes.on_main(lambda: is_finished(folder, options.config)):
+            if processes.on_main(lambda: is_finished(options)):
                 return
             processes.on_main(lambda: held.enter_context(only_training(folder)))
-            if processes.on_main(lambda: is_finished(folder, options.config)):  # by now
+            if processes.on_main(lambda: is_finished(options)):  # by now
                 return
             train_fold(folder, options, processes, stop)
         except Interrupted as interrupted:
@@ -110,13 +110,13 @@ class Fold(NamedTuple):
 
 def start_fold(folder: Path, options: TrainOptions, processes: Processes) -> Fold:
     """Raises InputError if the cache lacks the fold or the image size, or a batch is larger than the fold."""
-    slices = processes.main_first(lambda: read_slices(Work(options.machine.work), "train"))
+    slices = processes.main_first(lambda: read_slices(options.machine.working_folder, "train"))
     make_inputs(options.config, slices, folder, options.machine, processes)
     return processes.main_first(lambda: load_fold(folder, options, processes))
 
 
 def load_fold(folder: Path, options: TrainOptions, processes: Processes) -> Fold:
-    config, work = options.config, Work(options.machine.work)
+    config, work = options.config, options.machine.working_folder
     train_slices, valid_slices = split_fold(work, options.fold, getattr(config, "skip_low_information", False))
     workers = count_workers(options.machine.workers, processes.device)
     train_set = make_dataset(train_slices, work, config, getattr(config, "augment", "none"), folder)
@@ -148,7 +148,7 @@ def write_results(
     results = {"weighted_log_loss": float(own), "best_epoch": history.best_epoch, "prevalence": shares}
     if fold.sources:
         results["sources"] = fold.sources
-    save_config(folder, options.config, options.fold, results)
+    save_config(folder, options.config, options.fold, results, options.machine.stage)
     delete_checkpoints(folder)
     print(table.to_string(float_format="{:.4f}".format, na_rep=""))
     print(
@@ -157,12 +157,13 @@ def write_results(
     )
 
 
-def is_finished(folder: Path, config: RunConfig) -> bool:
-    """Whether a run of this configuration lies in `folder`. Raises InputError if another configuration's does."""
-    previous = read_run(folder)
+def is_finished(options: TrainOptions) -> bool:
+    """Whether this fold has been trained. Raises InputError if another configuration or stage lies in its folder."""
+    folder, previous = options.folder, read_run(options.folder)
     if previous is None:
         return False
-    if different := differences(config, previous.config):
+    different = differences(options.config, previous.config) + stage_difference(options.machine.stage, previous.stage)
+    if different:
         raise InputError(
             f"{folder} was trained with {', '.join(different)}; delete it, or write this run elsewhere with --name"
         )
