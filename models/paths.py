@@ -75,6 +75,9 @@ class Work:
     def metadata(self, split: str) -> Path:
         return self.tables / f"metadata_{split}.parquet"
 
+    def pseudolabels(self, name: str, fold: int) -> Path:
+        return self.tables / f"pseudolabels_{name}_fold{fold}.parquet"
+
     def slices(self, image_size: int) -> Path:
         return self.cache / f"slices_{image_size}"
 

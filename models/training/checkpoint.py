@@ -1,6 +1,7 @@
 """A finished run on disk: safetensors for the weights, JSON for everything else; opening one never runs code."""
 
 import json
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -118,8 +119,13 @@ def differences(config: RunConfig, other: RunConfig) -> list[str]:
     """Names and values of the fields in which two configurations differ."""
     if type(config) is not type(other):
         return [f"a {type(other).__name__} (now a {type(config).__name__})"]
+    return field_differences(config, other, config.to_json())
+
+
+def field_differences(config: RunConfig, other: RunConfig, names: Iterable[str]) -> list[str]:
+    """The same of some fields, which both configurations have."""
     ours, theirs = config.to_json(), other.to_json()
-    return [f"{name} {theirs[name]!r} (now {ours[name]!r})" for name in ours if ours[name] != theirs[name]]
+    return [f"{name} {theirs[name]!r} (now {ours[name]!r})" for name in names if ours[name] != theirs[name]]
 
 
 def stage_difference(stage: int | None, other: int | None) -> list[str]:
