@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from models.errors import InputError
-from models.paths import Work, WorkFolder, default_work
+from models.paths import Stage, Work, WorkFolder, default_work
 
 Optimizer = Literal["radam", "adam"]
 Augment = Literal["hard", "light", "none"]
@@ -110,7 +110,7 @@ class RunConfig:
             _require_choice(self, name, kind)
         for name in ("weight_decay", "batchnorm_batches", "seed"):
             _require(getattr(self, name) >= 0, self, name, "must not be negative")
-        _require(re.fullmatch(r"\w[\w.-]*", self.name) is not None, self, "name", "must be a plain folder name")
+        _require_plain(self, "name")
         _require(self.accumulate <= self.batch_size, self, "accumulate", "must not be above the batch size")
         clips = self.clip_gradient is None or self.clip_gradient > 0
         _require(clips, self, "clip_gradient", "must be above 0")
@@ -173,6 +173,23 @@ class TrainConfig(RunConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(TrainConfig):
+    """A network that goes on from the weights of a run, with pseudolabelled test slices among those it trains on."""
+
+    start: str
+    """the run whose weights of the same fold it starts from, in place of ImageNet's"""
+    pseudolabels: str
+    """name of the pseudolabels, from make_pseudolabels.py --name"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("start", "pseudolabels"):
+            _require_plain(self, name)
+        _require(self.start != self.name, self, "start", "must be another run")
+        _require(self.weights is None, self, "weights", "must be left out, the weights are those of --start")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recurrence:
     """The recurrent layers over the slices of a study."""
 
@@ -229,18 +246,24 @@ class SequenceConfig(Recurrence, RunConfig):
         _require(len(set(self.runs)) == len(self.runs) > 0, self, "runs", "must name one or more different runs")
 
 
-CONFIGS = {config.__name__: config for config in (TrainConfig, StudyConfig, SequenceConfig)}
+CONFIGS = {config.__name__: config for config in (TrainConfig, FinetuneConfig, StudyConfig, SequenceConfig)}
+OF_SINGLE_SLICES = (TrainConfig, FinetuneConfig)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a run happens; changes nothing of its result but the rounding."""
+    """Where a run finds its slices, and what it runs on: of that the result does not depend but for the rounding."""
 
     work: WorkFolder = field(default_factory=default_work)
+    stage: Stage = None
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps"""
     workers: int = -1
     """processes that load slices; -1: none on a CPU, whose cores the network needs, else one a core, at most 8"""
+
+    @property
+    def working_folder(self) -> Work:
+        return Work(self.work, self.stage)
 
 
 @dataclass(frozen=True)
@@ -265,7 +288,7 @@ class TrainOptions:
     @property
     def folder(self) -> Path:
         """Where the files of the fold are written."""
-        return Work(self.machine.work).run(self.config.name, self.fold)
+        return self.machine.working_folder.run(self.config.name, self.fold)
 
 
 def _plain(number: float) -> str:
@@ -288,6 +311,11 @@ def _require(holds: bool, config: Any, name: str, rule: str) -> None:
 
 def _require_choice(config: Any, name: str, kind: Any) -> None:
     _require(getattr(config, name) in get_args(kind), config, name, f"must be one of {', '.join(get_args(kind))}")
+
+
+def _require_plain(config: Any, name: str) -> None:
+    plain = re.fullmatch(r"\w[\w.-]*", getattr(config, name)) is not None
+    _require(plain, config, name, "must be a plain folder name")
 
 
 def _names(config: type[RunConfig] | RunConfig) -> list[str]:

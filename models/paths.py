@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pandas as pd
 import tyro
@@ -51,6 +51,11 @@ class Work:
         return self.cache / f"stage_{self.stage}" if self.stage else self.cache
 
     @property
+    def stages(self) -> tuple["Work", ...]:
+        """The same folder as each stage of the challenge sees it, and as it is without one."""
+        return tuple(Work(self.root, stage) for stage in (None, 1, 2))
+
+    @property
     def folds(self) -> Path:
         return self.tables / "folds.csv"
 
@@ -75,6 +80,9 @@ class Work:
     def metadata(self, split: str) -> Path:
         return self.tables / f"metadata_{split}.parquet"
 
+    def pseudolabels(self, name: str, fold: int) -> Path:
+        return self.tables / f"pseudolabels_{name}_fold{fold}.parquet"
+
     def slices(self, image_size: int) -> Path:
         return self.cache / f"slices_{image_size}"
 
@@ -84,9 +92,16 @@ class Work:
     def run(self, name: str, fold: int) -> Path:
         return self.runs / name / f"fold{fold}"
 
+    def prediction(self, name: str, fold: int, split: str) -> Path:
+        """A prediction file of a fold. A stage has test slices of its own; what was validated is the fold's, always."""
+        of_stage = f"_stage_{self.stage}" if self.stage and split != "valid" else ""
+        return self.run(name, fold) / f"{split}{of_stage}.parquet"
+
 
 DataFolder = Annotated[Path, tyro.conf.arg(help="raw folder in Kaggle's layout; never written to (or set RSNA_DATA)")]
 WorkFolder = Annotated[Path, tyro.conf.arg(help="folder that holds cache/ and runs/ (or set RSNA_WORK)")]
+_STAGE = "stage of the challenge, its tables in cache/stage_<n>/; none: the one that is there, its tables in cache/"
+Stage = Annotated[Literal[1, 2] | None, tyro.conf.arg(help=_STAGE)]
 
 
 def default_data() -> Path:

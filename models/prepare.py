@@ -11,7 +11,6 @@ on where it was.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
@@ -20,6 +19,7 @@ from models.errors import InputError
 from models.labels import LABELS
 from models.paths import (
     DataFolder,
+    Stage,
     Work,
     WorkFolder,
     damaged,
@@ -58,8 +58,7 @@ class PrepareOptions:
     """parts for cross-validation, grouped by patient"""
     seed: int = 0
     """of the folds"""
-    stage: Literal[1, 2] | None = None
-    """stage of the challenge, its tables in cache/stage_<n>/; none: the one that is there, its tables in cache/"""
+    stage: Stage = None
     check: bool = False
     """only read everything and report what is wrong"""
     jobs: int = -1

@@ -18,7 +18,7 @@ from models.cli import command
 from models.errors import InputError
 from models.inference.reporting.page import render
 from models.inference.reporting.subject import BLEND, read_subject
-from models.paths import Work, WorkFolder, default_work, write_text
+from models.paths import Stage, Work, WorkFolder, default_work, write_text
 from models.training.dataset import read_slices
 
 
@@ -29,13 +29,14 @@ class ReportOptions:
     output: Path | None = None
     """the page to write; none: report_<name>.html in the working folder"""
     work: WorkFolder = field(default_factory=default_work)
+    stage: Stage = None
 
 
 def report(options: ReportOptions) -> None:
     """Write the page. Raises InputError if there are no predictions, labels lack, or a file is damaged."""
     if Path(options.name).name != options.name:
         raise InputError(f"{options.name} is not the name of a run; name a folder of runs/ without its path")
-    work = Work(options.work)
+    work = Work(options.work, options.stage)
     metadata = read_slices(work, "train")
     page = render(read_subject(work, options.name), metadata, work)
     output = options.output or work.root / f"report_{options.name}.html"

@@ -12,7 +12,7 @@ all slices, of those of patients who are also in train, and of the others. The c
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import pandas as pd
 import tyro
@@ -23,7 +23,7 @@ from models.inference.predictions import mean_prediction, read_probabilities
 from models.inference.runs import load_runs
 from models.inference.scoring import in_common, read_patients, score_parts, score_table
 from models.labels import LABELS
-from models.paths import Work, WorkFolder, default_work
+from models.paths import Stage, Work, WorkFolder, default_work
 from models.preprocessing.cleaning import read_labels
 from models.training.dataset import PREPARE, read_slices
 from models.training.scoring import label_table
@@ -36,8 +36,7 @@ class ScoreOptions:
     labels: Path | None = None
     """label file in Kaggle's format; none: the labels of metadata_train.parquet in the cache"""
     work: WorkFolder = field(default_factory=default_work)
-    stage: Literal[1, 2] | None = None
-    """stage of the challenge whose tables in cache/stage_<n>/ tell patients and train; none: those in cache/"""
+    stage: Stage = None
 
 
 def score(options: ScoreOptions) -> None:

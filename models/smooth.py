@@ -2,8 +2,9 @@
 
     python models/smooth.py b2
 
-Needs cache/ and finished folds in runs/b2. Writes config.json, valid.parquet and, where b2 has one, test.parquet to
-runs/b2_smoothed/fold<k>/, which is then a run like any other. Prints the widths and the scores before and after.
+Needs cache/ and finished folds in runs/b2. Writes config.json, valid.parquet and, where b2 has them, test.parquet and
+those of the stages to runs/b2_smoothed/fold<k>/, which is then a run like any other. Prints the widths and the scores
+before and after.
 The width of a fold, the standard deviation of a Gaussian in mm, is fitted on the out-of-fold predictions of the other
 folds, so that its score is of slices that the width has not seen.
 """
@@ -20,7 +21,16 @@ from models.inference.predictions import align
 from models.inference.runs import finished_folds, join_folds, read_fold
 from models.inference.smoothing import fit_width, smooth
 from models.labels import LABELS
-from models.paths import Work, WorkFolder, default_work, hash_file, only_process, without_temporaries, write_parquet
+from models.paths import (
+    Stage,
+    Work,
+    WorkFolder,
+    default_work,
+    hash_file,
+    only_process,
+    without_temporaries,
+    write_parquet,
+)
 from models.training.checkpoint import SmoothedRecord, read_record, save_smoothed
 from models.training.dataset import read_slices
 from models.training.loss import weighted_log_loss
@@ -32,6 +42,7 @@ class SmoothOptions:
     run: Annotated[str, tyro.conf.Positional]
     """the run whose predictions to smooth"""
     work: WorkFolder = field(default_factory=default_work)
+    stage: Stage = None
 
 
 def smooth_run(options: SmoothOptions) -> None:
@@ -39,7 +50,7 @@ def smooth_run(options: SmoothOptions) -> None:
 
     Raises InputError if a fold there was made from others, or the run has no finished fold.
     """
-    work, run, name = Work(options.work), options.run, f"{options.run}_smoothed"
+    work, run, name = Work(options.work, options.stage), options.run, f"{options.run}_smoothed"
     folds = finished_folds(work, run)
     if not folds:
         raise InputError(f"no finished fold in {work.runs / run}; train one with: python models/train_{run}.py")
@@ -61,8 +72,9 @@ def smooth_run(options: SmoothOptions) -> None:
 
 
 def hash_predictions(work: Work, run: str, folds: list[int], fold: int) -> dict[str, str]:
-    """The sha256 of what a smoothed fold depends on: every fold's valid.parquet, and its own test.parquet."""
-    files = [work.run(run, other) / "valid.parquet" for other in folds] + [work.run(run, fold) / "test.parquet"]
+    """The sha256 of what a smoothed fold depends on: every fold's valid.parquet, and its own test predictions."""
+    files = [work.prediction(run, other, "valid") for other in folds]
+    files += [stage.prediction(run, fold, "test") for stage in work.stages]
     return {f"{file.parent.name}/{file.name}": hash_file(file) for file in files if file.is_file()}
 
 
@@ -87,11 +99,12 @@ def is_finished(work: Work, name: str, fold: int, origin: dict[str, str]) -> boo
 def write_fold(work: Work, fold: int, record: SmoothedRecord, valid: pd.DataFrame, slices: pd.DataFrame) -> None:
     """Write the files of a fold, config.json last; `slices` is the metadata of training."""
     folder = work.run(record.name, fold)
-    write_parquet(folder / "valid.parquet", smooth(valid, slices, record.width_mm).reset_index())
-    if f"fold{fold}/test.parquet" in record.predictions_sha256:
-        test = read_fold(work, record.run, fold, "test")
-        smoothed = smooth(test, read_slices(work, "test"), record.width_mm)
-        write_parquet(folder / "test.parquet", smoothed.reset_index())
+    write_parquet(work.prediction(record.name, fold, "valid"), smooth(valid, slices, record.width_mm).reset_index())
+    for stage in work.stages:
+        if stage.prediction(record.run, fold, "test").is_file():
+            test = read_fold(stage, record.run, fold, "test")
+            smoothed = smooth(test, read_slices(stage, "test"), record.width_mm)
+            write_parquet(stage.prediction(record.name, fold, "test"), smoothed.reset_index())
     save_smoothed(folder, record)
     print(f"{folder}: width {record.width_mm:.2f} mm")
 

@@ -1,13 +1,17 @@
 """Data that the tests share: phantoms that they draw, and the real sample where it is present."""
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import settings
 
 from models.paths import Work
 from models.prepare import PrepareOptions, prepare
+from models.preprocessing.cleaning import image_ids
 from models.preprocessing.phantom.dicom import write_phantom
 
 settings.register_profile("busy machines too", deadline=None)
@@ -34,6 +38,23 @@ def real_sample() -> Path:
 def real_labels() -> Path:
     """The challenge's label tables; not part of this repository."""
     return _present("RSNA_LABELS", SHARED / "rsna_labels")
+
+
+@pytest.fixture(scope="session")
+def add_stage_1() -> Callable[[Path, set[str]], None]:
+    """Add stage 1 to a raw folder of stage 2: its test slices are these images of the second's training."""
+
+    def add(data: Path, tested: set[str]) -> None:
+        for path in (data / "stage_2_train").iterdir():
+            folder = data / f"stage_1_{'test' if path.stem in tested else 'train'}"
+            folder.mkdir(exist_ok=True)
+            shutil.copy(path, folder)
+        labels = pd.read_csv(data / "stage_2_train.csv")
+        in_test = image_ids(labels["ID"]).isin(tested)
+        labels[~in_test].to_csv(data / "stage_1_train.csv", index=False)
+        labels[in_test].to_csv(data / "stage_1_sample_submission.csv", index=False)
+
+    return add
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,16 @@ from pathlib import Path
 import pytest
 import tyro
 
-from models.config import SequenceConfig, StudyConfig, TrainConfig, TrainOptions
+from models.config import FinetuneConfig, SequenceConfig, StudyConfig, TrainConfig, TrainOptions
 from models.training.networks import ARCHITECTURES
 
 MODELS = Path(__file__).parent.parent / "models"
 TRAIN = sorted(MODELS.glob("train_*.py"))
-KINDS = {"train_sequence": SequenceConfig, "train_b0_recurrent": StudyConfig}  # all others: TrainConfig
+KINDS = {  # all others: TrainConfig
+    "train_sequence": SequenceConfig,
+    "train_b0_recurrent": StudyConfig,
+    "train_b5_pseudo": FinetuneConfig,
+}
 INFER = sorted(MODELS.glob("infer_*.py"))
 NOUNS = {"__init__", "cli", "config", "errors", "labels", "paths"}
 
@@ -55,6 +59,8 @@ def test_training_script_fits_on_a_page_and_declares_its_name(path):
         assert {f"train_{run}.py" for run in config.runs} <= {path.name for path in TRAIN}
     else:
         assert config.network in ARCHITECTURES
+    if isinstance(config, FinetuneConfig):
+        assert f"train_{config.start}.py" in {path.name for path in TRAIN}
     assert len(path.read_text().splitlines()) <= 30
 
 
@@ -106,6 +112,10 @@ def test_a_misspelt_flag_is_an_error(tmp_path):
         (["score.py"], r"error: no cache/metadata_train.parquet"),
         (["report.py"], r"error: no cache/metadata_train.parquet"),
         (["smooth.py", "b2"], r"error: no finished fold in runs/b2; train one with: python models/train_b2.py"),
+        (
+            ["make_pseudolabels.py", "b5"],
+            r"error: no fold has test predictions of b5; make them with: python models/infer_b5.py",
+        ),
         (["train_small.py", "--work", "file/x"], r"error: cannot write file/x/runs/small/fold0: Not a directory"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

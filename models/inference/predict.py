@@ -16,7 +16,7 @@ from models.config import Machine, RunConfig, SequenceConfig
 from models.errors import InputError
 from models.inference.parts import REPAIR, Parts, require_origin
 from models.inference.predictions import fill_unreadable
-from models.paths import Work, only_process, read_parquet, require_writable, write_parquet
+from models.paths import only_process, read_parquet, require_writable, write_parquet
 from models.preprocessing.series import UNREADABLE
 from models.training.checkpoint import RunRecord, load_trained, read_run
 from models.training.d4 import GROUPS, mean_probability
@@ -56,12 +56,12 @@ def main(name: str) -> None:
 
 
 def infer(options: InferOptions) -> None:
-    """Write <split>.parquet of a fold, one row for every slice of the metadata; a file that is there is left alone.
+    """Write a prediction file of a fold, one row for every slice of the metadata; one that is there is left alone.
 
     What is predicted already when it is cut short is kept, and the same command goes on after it. Raises InputError if
     the fold has not been trained, the cache lacks its image size, or another process predicts the same.
     """
-    output = Work(options.machine.work).run(options.name, options.fold) / f"{options.split}.parquet"
+    output = options.machine.working_folder.prediction(options.name, options.fold, options.split)
     folder = options.weights or output.parent
     with started_processes(options.machine.device) as processes, stop_signals() as stop, ExitStack() as held:
         try:
@@ -70,7 +70,7 @@ def infer(options: InferOptions) -> None:
             if processes.on_main(lambda: is_finished(output, parts)):
                 return
             processes.on_main(lambda: held.enter_context(only_inference(output)))
-            slices = processes.main_first(lambda: read_slices(Work(options.machine.work), options.split))
+            slices = processes.main_first(lambda: read_slices(options.machine.working_folder, options.split))
             readable = slices[slices["chunk"] != UNREADABLE]
             missing = readable[~readable["image_id"].isin(processes.on_main(parts.read).index)]
             if len(missing):
@@ -125,7 +125,7 @@ def predict_missing(
 
     Of several processes each predicts a stretch of the slices.
     """
-    dataset = make_dataset(slices, Work(options.machine.work), record.config, "none", folder)
+    dataset = make_dataset(slices, options.machine.working_folder, record.config, "none", folder)
     network = build(record.config, dataset)
     load_trained(folder, record, network)
     workers = count_workers(options.machine.workers, processes.device)

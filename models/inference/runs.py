@@ -42,13 +42,13 @@ def finished_folds(work: Work, name: str) -> list[int]:
 
 def read_fold(work: Work, name: str, fold: int, split: Literal["valid", "test"]) -> pd.DataFrame:
     """The predictions of a finished fold. Raises InputError, naming the command that makes them, if they lack."""
-    folder = work.run(name, fold)
-    record = read_record(folder)
+    record = read_record(work.run(name, fold))
     if isinstance(record, SmoothedRecord):
         repair = f"python models/smooth.py {record.run}"
     else:
         repair = f"python models/{'train' if split == 'valid' else 'infer'}_{name}.py --fold {fold}"
-    return read_predictions(folder / f"{split}.parquet", repair)
+    of_stage = f" --stage {work.stage}" if work.stage else ""
+    return read_predictions(work.prediction(name, fold, split), repair + of_stage)
 
 
 def join_folds(name: str, valid: list[pd.DataFrame]) -> pd.DataFrame:
@@ -65,5 +65,5 @@ def _load_run(work: Work, name: str, folds: list[int]) -> Run:
     out_of_fold = join_folds(name, [read_fold(work, name, fold, "valid") for fold in folds])
     test = [read_fold(work, name, fold, "test") for fold in folds]
     image_ids = pd.concat(test).index.unique().to_series()
-    means = np.mean([align(fold, image_ids, f"runs/{name}: a test.parquet").to_numpy() for fold in test], axis=0)
+    means = np.mean([align(fold, image_ids, f"runs/{name}: a fold's test file").to_numpy() for fold in test], axis=0)
     return Run(name, folds, out_of_fold, pd.DataFrame(means, index=image_ids.index, columns=list(LABELS)))

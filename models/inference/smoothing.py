@@ -54,7 +54,7 @@ def _stacks(image_ids: pd.Index, slices: pd.DataFrame) -> list[Stack]:
     if len(missing := image_ids.difference(slices["image_id"])):
         raise InputError(
             f"the metadata lacks {len(missing):,} of {len(image_ids):,} predicted slices, first {missing[0]}; "
-            "name the working folder that they were predicted in with --work"
+            "name the working folder that they were predicted in with --work, or their --stage"
         )
     table = slices.loc[slices["series_id"].notna(), ["image_id", "series_id", "z"]]
     series = table.groupby("series_id", sort=False)

@@ -1,6 +1,7 @@
 """A finished run on disk: safetensors for the weights, JSON for everything else; opening one never runs code."""
 
 import json
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -30,12 +31,13 @@ def write_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
             raise OSError(str(error)) from error
 
 
-def save_config(folder: Path, config: RunConfig, fold: int, results: dict) -> None:
+def save_config(folder: Path, config: RunConfig, fold: int, results: dict, stage: int | None = None) -> None:
     """Write config.json, from which inference builds the network: last of a run's files, so that it marks the whole."""
     description = {
         "kind": type(config).__name__,
         "config": config.to_json(),
         "fold": fold,
+        "stage": stage,
         "weights_sha256": hash_file(folder / "model.safetensors"),
         "results": results,
         "versions": {package: version(package) for package in _PACKAGES},
@@ -51,6 +53,7 @@ class RunRecord(NamedTuple):
     weights_sha256: str
     results: dict  # weighted_log_loss, best_epoch, prevalence (of the labels in training)
     versions: dict[str, str]  # of the packages that it was trained with
+    stage: int | None  # of the challenge, whose slices it was trained on; None: those of cache/ itself
 
 
 class SmoothedRecord(NamedTuple):
@@ -77,8 +80,8 @@ def read_record(folder: Path) -> RunRecord | SmoothedRecord | None:
         if "width_mm" in values:
             return SmoothedRecord(**values)
         kind = CONFIGS[values.get("kind", TrainConfig.__name__)]  # once there was no other
-        config = kind.from_json(values["config"])
-        return RunRecord(config, values["weights_sha256"], values["results"], values["versions"])
+        config, stage = kind.from_json(values["config"]), values.get("stage")  # it was not always noted
+        return RunRecord(config, values["weights_sha256"], values["results"], values["versions"], stage)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{file} cannot be read ({error}); delete {folder} and make that fold anew") from error
 
@@ -117,5 +120,15 @@ def differences(config: RunConfig, other: RunConfig) -> list[str]:
     """Names and values of the fields in which two configurations differ."""
     if type(config) is not type(other):
         return [f"a {type(other).__name__} (now a {type(config).__name__})"]
+    return field_differences(config, other, config.to_json())
+
+
+def field_differences(config: RunConfig, other: RunConfig, names: Iterable[str]) -> list[str]:
+    """The same of some fields, which both configurations have."""
     ours, theirs = config.to_json(), other.to_json()
-    return [f"{name} {theirs[name]!r} (now {ours[name]!r})" for name in ours if ours[name] != theirs[name]]
+    return [f"{name} {theirs[name]!r} (now {ours[name]!r})" for name in names if ours[name] != theirs[name]]
+
+
+def stage_difference(stage: int | None, other: int | None) -> list[str]:
+    """The same of the stages of the challenge on whose slices two runs are trained."""
+    return [] if stage == other else [f"stage {other} (now {stage})"]

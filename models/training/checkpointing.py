@@ -90,6 +90,7 @@ class Checkpoints(Callback):
             tensors |= {f"optimizer.{number}.{name}": value for name, value in optimizer.state[parameter].items()}
         smooth = self.recorder.smooth_loss
         state = {
+            "stage": self.options.machine.stage,
             "sources": self.sources,
             "epoch": self.epoch_index,
             "step": self.step_index,
@@ -108,8 +109,8 @@ class Checkpoints(Callback):
         tensors, self.state = checkpoint
         if self.state.get("sources") != self.sources:
             raise InputError(
-                f"{self.options.folder} was begun on other weights of the runs that it builds on, or by another "
-                "version of this project; delete it to begin anew"
+                f"{self.options.folder} was begun on other weights or pseudolabels than it builds on now, or by "
+                "another version of this project; delete it to begin anew"
             )
 
         def part(prefix: str) -> dict[str, torch.Tensor]:

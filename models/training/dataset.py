@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from models.config import Augment, Channel, StudyConfig, TrainConfig
 from models.errors import InputError
-from models.labels import LABELS
+from models.labels import LABEL_WEIGHTS, LABELS
 from models.paths import Work, damaged, hash_file, read_json, read_parquet
 from models.preprocessing.neighbours import neighbour_chunks
 from models.preprocessing.series import UNREADABLE
@@ -55,8 +55,16 @@ def read_folds(work: Work) -> pd.DataFrame:
     return pd.read_csv(work.folds)
 
 
+def patients_of_fold(work: Work, fold: int) -> pd.Series:
+    """Whom a fold validates on. Raises InputError as `read_folds` does."""
+    folds = read_folds(work)
+    return folds.loc[folds["fold"] == fold, "patient_id"]
+
+
 class SliceDataset(Dataset):
     """Slices as uint8 tensors (channels, size, size), with their labels, float32 (6,).
+
+    Where the table has LABEL_WEIGHTS, labels and weights, float32 (2, 6).
 
     `slices` are readable rows of the metadata, any of them: neighbours come from the whole series. Indexed by
     (epoch, row): the augmentation of a sample depends on the seed, the epoch and the row alone, not on the process that
@@ -72,6 +80,8 @@ class SliceDataset(Dataset):
         self.chunks = slices["chunk"].to_numpy(int)
         self.places = channel_places(slices, work, config.channels)
         self.targets = slices.reindex(columns=LABELS).to_numpy(np.float32, copy=True)  # (slices, 6); NaN where unknown
+        if set(LABEL_WEIGHTS) <= set(slices):
+            self.targets = np.stack([self.targets, slices[list(LABEL_WEIGHTS)].to_numpy(np.float32)], axis=1)
         self.seed = config.seed
         self.image_size, self.input_size = config.image_size, config.input_size
         self.augmentation = Augmentation(config, augment)

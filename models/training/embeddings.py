@@ -3,42 +3,29 @@
 from collections.abc import Iterable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from models.config import Machine, SequenceConfig, TrainConfig
-from models.errors import InputError
+from models.config import Machine, SequenceConfig
 from models.labels import LABELS
 from models.paths import Work, require_writable
 from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series, compress_slice, write_series
-from models.training.checkpoint import RunRecord, load_trained, read_run
+from models.training.checkpoint import load_trained
 from models.training.d4 import GROUPS, Symmetry
 from models.training.dataset import SliceDataset
 from models.training.evaluation import predict_batches
 from models.training.loading import make_loader
 from models.training.networks import HemorrhageNetwork, build_network
 from models.training.processes import Processes, count_workers
+from models.training.sources import Source, find_source
 from models.training.studies import places, study_lengths
 
 AT_ONCE = 32  # slices of a study that go through a network together
 _LARGEST = float(np.finfo(np.float16).max)
-
-
-class Source(NamedTuple):
-    """A trained fold, whose network gives embeddings."""
-
-    name: str
-    folder: Path
-    record: RunRecord
-
-    def store(self, work: Work, views: str) -> Path:
-        """Where its embeddings lie: other weights or views have another folder."""
-        return work.cache / "embeddings" / f"{self.name}_{self.folder.name}_{self.record.weights_sha256[:12]}_{views}"
 
 
 def find_sources(config: SequenceConfig, folder: Path) -> list[Source]:
@@ -46,20 +33,7 @@ def find_sources(config: SequenceConfig, folder: Path) -> list[Source]:
 
     Raises InputError if one is not trained, or is no network of single slices.
     """
-    return [_source(name, folder.parent.parent / name / folder.name) for name in config.runs]
-
-
-def _source(name: str, folder: Path) -> Source:
-    record = read_run(folder)
-    fold = folder.name.removeprefix("fold")
-    if record is None:
-        raise InputError(
-            f"no trained network in {folder}; train it with: python models/train_{name}.py --fold {fold}, "
-            "or name other runs with --runs"
-        )
-    if type(record.config) is not TrainConfig:
-        raise InputError(f"{folder} holds no network of single slices; name other runs with --runs")
-    return Source(name, folder, record)
+    return [find_source(name, folder, "--runs") for name in config.runs]
 
 
 def extract(
@@ -70,7 +44,7 @@ def extract(
     Of several processes each extracts a stretch of the studies. It can be stopped at any moment: a series is one file,
     written whole or not at all. Raises InputError if the disk is full, or the weights have changed.
     """
-    work = Work(machine.work)
+    work = machine.working_folder
     readable = slices[slices["chunk"] != UNREADABLE]
     for source in sources:
         store = source.store(work, views)
@@ -86,7 +60,7 @@ def _extract(
     slices: pd.DataFrame, source: Source, store: Path, views: str, machine: Machine, processes: Processes
 ) -> None:
     config = source.record.config
-    dataset = SliceDataset(slices, Work(machine.work), config, augment="none")
+    dataset = SliceDataset(slices, machine.working_folder, config, augment="none")
     dataset.lengths = study_lengths(slices)
     network = build_network(config)
     load_trained(source.folder, source.record, network)

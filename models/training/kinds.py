@@ -1,4 +1,4 @@
-"""What differs between the kinds of runs: networks of slices, of studies, and over the embeddings of others."""
+"""What differs between the kinds of runs: networks of slices, of studies, over embeddings, and finetuned ones."""
 
 from pathlib import Path
 
@@ -6,13 +6,16 @@ import pandas as pd
 from torch import nn
 from torch.utils.data import Dataset
 
-from models.config import Augment, Machine, RunConfig, SequenceConfig, StudyConfig
-from models.paths import Work
-from models.training.dataset import SliceDataset, StudyDataset
+from models.config import Augment, FinetuneConfig, Machine, RunConfig, SequenceConfig, StudyConfig
+from models.paths import Work, hash_file
+from models.training.checkpoint import load_trained
+from models.training.dataset import SliceDataset, StudyDataset, split_fold
 from models.training.embeddings import SequenceDataset, extract, find_sources
+from models.training.finetuning import add_pseudolabels, find_start
 from models.training.networks import build_network, load_initial_weights
 from models.training.processes import Processes
 from models.training.recurrent import build_sequence_network, build_study_network
+from models.training.sources import require_unseen
 
 
 def make_inputs(config: RunConfig, slices: pd.DataFrame, folder: Path, machine: Machine, processes: Processes) -> None:
@@ -21,11 +24,40 @@ def make_inputs(config: RunConfig, slices: pd.DataFrame, folder: Path, machine: 
         extract(slices, processes.on_main(lambda: find_sources(config, folder)), config.views, machine, processes)
 
 
+def require_fold_safe(config: RunConfig, folder: Path, work: Work, fold: int) -> None:
+    """Raise InputError if a run that the one in `folder` builds on may have trained on the slices of its validation."""
+    if isinstance(config, SequenceConfig):
+        sources = find_sources(config, folder)
+    elif isinstance(config, FinetuneConfig):
+        sources = [find_start(config, folder)]
+    else:
+        return
+    _, valid_slices = split_fold(work, fold, skip_low_information=False)
+    for source in sources:
+        require_unseen(source.folder, valid_slices["image_id"], work.folds)
+
+
 def source_weights(config: RunConfig, folder: Path) -> dict[str, str]:
-    """The sha256 of the weights that a run in `folder` builds on, by the name of the run."""
+    """The sha256 of the weights that give a run in `folder` its inputs, by the name of the run."""
     if not isinstance(config, SequenceConfig):
         return {}
     return {source.name: source.record.weights_sha256 for source in find_sources(config, folder)}
+
+
+def training_sources(config: RunConfig, folder: Path, work: Work, fold: int) -> dict[str, str]:
+    """The sha256 of all that a run in `folder` is trained with beside the cache: weights, and a file of pseudolabels.
+
+    A finetuned network needs neither any more once it is trained, layers over embeddings need the weights always.
+    """
+    if not isinstance(config, FinetuneConfig):
+        return source_weights(config, folder)
+    file = work.pseudolabels(config.pseudolabels, fold)
+    return {config.start: find_start(config, folder).record.weights_sha256, file.name: hash_file(file)}
+
+
+def add_training_slices(slices: pd.DataFrame, work: Work, config: RunConfig, fold: int) -> pd.DataFrame:
+    """The slices that a fold trains on: those that have labels and, where it is finetuned, those with pseudolabels."""
+    return add_pseudolabels(slices, work, config, fold) if isinstance(config, FinetuneConfig) else slices
 
 
 def make_dataset(slices: pd.DataFrame, work: Work, config: RunConfig, augment: Augment, folder: Path) -> Dataset:
@@ -43,7 +75,12 @@ def build(config: RunConfig, dataset: Dataset) -> nn.Module:
     return build_study_network(config) if isinstance(config, StudyConfig) else build_network(config)
 
 
-def load_start(network: nn.Module, config: RunConfig) -> None:
-    """Give a new network the weights that its configuration starts from."""
-    if not isinstance(config, SequenceConfig):  # which starts from random ones
+def load_start(network: nn.Module, config: RunConfig, folder: Path) -> None:
+    """Give a new network, of the run in `folder`, the weights that its configuration starts from."""
+    if isinstance(config, FinetuneConfig):
+        start = find_start(config, folder)
+        load_trained(start.folder, start.record, network)
+        loss = start.record.results["weighted_log_loss"]
+        print(f"{folder}: starting from {start.folder}, weighted log loss {loss:.4f}")
+    elif not isinstance(config, SequenceConfig):  # which starts from random ones
         load_initial_weights(network.slices if isinstance(config, StudyConfig) else network, config)

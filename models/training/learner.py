@@ -49,8 +49,8 @@ def fit(
     """Train in place with fastai's one-cycle, from the last checkpoint of the fold if there is one.
 
     The network ends with its best epoch's weights. Returns the history, whose losses are the weighted log loss.
-    `sources` are the sha256 of the weights that gave the inputs, by the names of their runs: raises InputError if the
-    checkpoint was made on others.
+    `sources` are the sha256 of what the run builds on beside the cache, by name: raises InputError if the checkpoint
+    was made on others.
     """
     config, folder = options.config, options.folder
     history = History()
@@ -61,7 +61,7 @@ def fit(
     learner = make_learner(network, train, valid, config, processes, callbacks)
     if options.compile:
         network.compile()
-    if found := read_checkpoint(folder, config):
+    if found := read_checkpoint(folder, config, options.machine.stage):
         checkpoints.put_back(found)
         print(f"{folder}: going on in epoch {checkpoints.epoch_index + 1}, after step {checkpoints.step_index}")
     if checkpoints.epoch_index < config.epochs:

@@ -13,6 +13,9 @@ class WeightedLogLoss(nn.Module):
 
     The weight multiplies the whole term of a label. (`pos_weight`, which the original used, multiplies only the
     positive half, and moves the best prediction for `any` from p to 2p / (1 + p).)
+
+    Where targets come with weights, each term is multiplied by its own. It is the mean over the slices all the same,
+    not over the weights: a weight of 0 takes a term out, and the gradients of all others stay what they were.
     """
 
     def __init__(self) -> None:
@@ -20,8 +23,12 @@ class WeightedLogLoss(nn.Module):
         self.register_buffer("weights", torch.tensor(METRIC_WEIGHTS) / sum(METRIC_WEIGHTS), persistent=False)
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Logits and targets (slices, 6) -> scalar; computed in float32 whatever the precision of the logits."""
-        losses = binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none")  # (slices, 6)
+        """Logits (slices, 6) and targets (slices, 6), or targets and weights (slices, 2, 6) -> scalar.
+
+        Computed in float32 whatever the precision of the logits.
+        """
+        target, weight = target.float().unbind(dim=1) if target.ndim == 3 else (target.float(), None)
+        losses = binary_cross_entropy_with_logits(logits.float(), target, weight, reduction="none")  # (slices, 6)
         return losses.mean(dim=0) @ self.weights
 
 

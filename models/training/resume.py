@@ -13,7 +13,7 @@ import torch
 from models.config import RunConfig
 from models.errors import InputError
 from models.paths import damaged, hash_file, read_json, write_json
-from models.training.checkpoint import differences, read_weights, write_tensors
+from models.training.checkpoint import differences, read_weights, stage_difference, write_tensors
 
 KEPT = 2
 
@@ -36,10 +36,10 @@ def write_checkpoint(folder: Path, config: RunConfig, checkpoint: Checkpoint) ->
         _delete(folder, old)
 
 
-def read_checkpoint(folder: Path, config: RunConfig) -> Checkpoint | None:
+def read_checkpoint(folder: Path, config: RunConfig, stage: int | None = None) -> Checkpoint | None:
     """The last checkpoint that is whole, or None; damaged ones are named in a warning and deleted.
 
-    Raises InputError if it is one of another configuration.
+    Raises InputError if it is one of another configuration or stage.
     """
     for number in sorted(_whole_numbers(folder), reverse=True):
         try:
@@ -48,7 +48,8 @@ def read_checkpoint(folder: Path, config: RunConfig) -> Checkpoint | None:
             print(f"warning: {_tensors(folder, number)} or its .json is damaged; going on from the checkpoint before")
             _delete(folder, number)
             continue
-        if different := differences(config, type(config).from_json(description["config"])):
+        different = differences(config, type(config).from_json(description["config"]))
+        if different := different + stage_difference(stage, description["state"].get("stage")):
             raise InputError(
                 f"{folder} was begun with {', '.join(different)}; delete it, or write this run elsewhere with --name"
             )

@@ -15,14 +15,22 @@ from models.cli import command
 from models.config import RunConfig, TrainOptions
 from models.errors import InputError
 from models.labels import LABELS
-from models.paths import Work, only_process, remove_temporaries, require_writable, write_csv, write_parquet
+from models.paths import only_process, remove_temporaries, require_writable, write_csv, write_parquet
 from models.preprocessing.folds import label_shares
 from models.training.callbacks import History
-from models.training.checkpoint import differences, read_run, save_config, save_weights
+from models.training.checkpoint import differences, read_run, save_config, save_weights, stage_difference
 from models.training.dataset import read_slices, split_fold
 from models.training.evaluation import predict, prediction_table
 from models.training.history import write_history_picture
-from models.training.kinds import build, load_start, make_dataset, make_inputs, source_weights
+from models.training.kinds import (
+    add_training_slices,
+    build,
+    load_start,
+    make_dataset,
+    make_inputs,
+    require_fold_safe,
+    training_sources,
+)
 from models.training.learner import find_learning_rate, fit
 from models.training.loading import make_loader
 from models.training.processes import Processes, count_workers, started_processes
@@ -49,10 +57,10 @@ def train(options: TrainOptions) -> None:
             if options.find_lr:
                 suggest_rate(options, processes)
                 return
-            if processes.on_main(lambda: is_finished(folder, options.config)):
+            if processes.on_main(lambda: is_finished(options)):
                 return
             processes.on_main(lambda: held.enter_context(only_training(folder)))
-            if processes.on_main(lambda: is_finished(folder, options.config)):  # by now
+            if processes.on_main(lambda: is_finished(options)):  # by now
                 return
             train_fold(folder, options, processes, stop)
         except Interrupted as interrupted:
@@ -73,9 +81,12 @@ def only_training(folder: Path) -> Iterator[None]:
 
 def train_fold(folder: Path, options: TrainOptions, processes: Processes, stop: Stop) -> None:
     fold = start_fold(folder, options, processes)
-    network = start_network(options.config, fold, processes)
+    network = start_network(options, fold, processes)
     where = f"{processes.count} x {processes.device.type}" if processes.count > 1 else processes.device
-    counts = f"{len(fold.train_slices):,} slices to train on, {len(fold.valid_slices):,} to validate on"
+    trained_on = len(fold.train.dataset)
+    added = trained_on - len(fold.train_slices)
+    counts = f"{trained_on:,} slices to train on{f', {added:,} of them with pseudolabels' if added else ''}"
+    counts += f", {len(fold.valid_slices):,} to validate on"
     print(f"{folder}: {counts}, on {where}")
     history = fit(network, fold.train, fold.valid, options, processes, stop, fold.sources)
     probability = predict(network, fold.valid, processes, options.config.precision, "out-of-fold predictions")
@@ -85,14 +96,16 @@ def train_fold(folder: Path, options: TrainOptions, processes: Processes, stop: 
 def suggest_rate(options: TrainOptions, processes: Processes) -> None:
     """Try learning rates on the slices of the fold; a run that lies in its folder is neither read nor changed."""
     fold = start_fold(options.folder, options, processes)
-    find_learning_rate(start_network(options.config, fold, processes), fold.train, options, processes)
+    find_learning_rate(start_network(options, fold, processes), fold.train, options, processes)
 
 
-def start_network(config: RunConfig, fold: "Fold", processes: Processes) -> nn.Module:
+def start_network(options: TrainOptions, fold: "Fold", processes: Processes) -> nn.Module:
     """The network with the weights that it starts from, the same in each process, and random numbers of its own."""
+    config = options.config
     torch.manual_seed(config.seed)
     network = build(config, fold.train.dataset.dataset)
-    processes.on_main(lambda: load_start(network, config))  # the others get them when the training starts
+    # The other processes get them when the training starts.
+    processes.on_main(lambda: load_start(network, config, options.folder))
     if not processes.is_main:
         torch.manual_seed(config.seed + processes.rank)  # for a dropout of its own
     return network
@@ -101,36 +114,39 @@ def start_network(config: RunConfig, fold: "Fold", processes: Processes) -> nn.M
 class Fold(NamedTuple):
     """The slices of a fold, and their batches."""
 
-    train_slices: pd.DataFrame
+    train_slices: pd.DataFrame  # those that have labels; with pseudolabels there are more in `train`
     valid_slices: pd.DataFrame
     train: DataLoader
     valid: DataLoader
-    sources: dict[str, str]  # the sha256 of the weights of the networks that it builds on, by the names of their runs
+    sources: dict[str, str]  # the sha256 of what it builds on: weights by the names of their runs, and a file
 
 
 def start_fold(folder: Path, options: TrainOptions, processes: Processes) -> Fold:
     """Raises InputError if the cache lacks the fold or the image size, or a batch is larger than the fold."""
-    slices = processes.main_first(lambda: read_slices(Work(options.machine.work), "train"))
+    work = options.machine.working_folder
+    slices = processes.main_first(lambda: read_slices(work, "train"))
+    processes.on_main(lambda: require_fold_safe(options.config, folder, work, options.fold))
     make_inputs(options.config, slices, folder, options.machine, processes)
     return processes.main_first(lambda: load_fold(folder, options, processes))
 
 
 def load_fold(folder: Path, options: TrainOptions, processes: Processes) -> Fold:
-    config, work = options.config, Work(options.machine.work)
+    config, work = options.config, options.machine.working_folder
     train_slices, valid_slices = split_fold(work, options.fold, getattr(config, "skip_low_information", False))
     workers = count_workers(options.machine.workers, processes.device)
-    train_set = make_dataset(train_slices, work, config, getattr(config, "augment", "none"), folder)
+    shown = add_training_slices(train_slices, work, config, options.fold)
+    train_set = make_dataset(shown, work, config, getattr(config, "augment", "none"), folder)
     valid_set = make_dataset(valid_slices, work, config, "none", folder)
-    train = make_loader(train_set, config.batch_size, workers, config.seed, train_slices["image_id"], processes)
+    train = make_loader(train_set, config.batch_size, workers, config.seed, shown["image_id"], processes)
     if len(train) == 0 or valid_slices.empty:
         raise InputError(
-            f"fold {options.fold} has {len(train_slices)} slices to train on and {len(valid_slices)} to validate on; "
+            f"fold {options.fold} has {len(shown)} slices to train on and {len(valid_slices)} to validate on; "
             f"add studies, or lower --batch-size {config.batch_size}"
         )
     if config.batch_size < processes.count:
         raise InputError(f"--batch-size {config.batch_size} cannot be divided among {processes.count} processes")
     valid = make_loader(valid_set, config.batch_size, workers, None, valid_slices["image_id"], processes)
-    return Fold(train_slices, valid_slices, train, valid, source_weights(config, folder))
+    return Fold(train_slices, valid_slices, train, valid, training_sources(config, folder, work, options.fold))
 
 
 def write_results(
@@ -148,7 +164,7 @@ def write_results(
     results = {"weighted_log_loss": float(own), "best_epoch": history.best_epoch, "prevalence": shares}
     if fold.sources:
         results["sources"] = fold.sources
-    save_config(folder, options.config, options.fold, results)
+    save_config(folder, options.config, options.fold, results, options.machine.stage)
     delete_checkpoints(folder)
     print(table.to_string(float_format="{:.4f}".format, na_rep=""))
     print(
@@ -157,12 +173,13 @@ def write_results(
     )
 
 
-def is_finished(folder: Path, config: RunConfig) -> bool:
-    """Whether a run of this configuration lies in `folder`. Raises InputError if another configuration's does."""
-    previous = read_run(folder)
+def is_finished(options: TrainOptions) -> bool:
+    """Whether this fold has been trained. Raises InputError if another configuration or stage lies in its folder."""
+    folder, previous = options.folder, read_run(options.folder)
     if previous is None:
         return False
-    if different := differences(config, previous.config):
+    different = differences(options.config, previous.config) + stage_difference(options.machine.stage, previous.stage)
+    if different:
         raise InputError(
             f"{folder} was trained with {', '.join(different)}; delete it, or write this run elsewhere with --name"
         )

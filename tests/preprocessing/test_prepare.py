@@ -17,7 +17,7 @@ from models.labels import LABELS
 from models.paths import Work, only_process, read_parquet
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing import dicom
-from models.preprocessing.cleaning import image_ids, read_labels
+from models.preprocessing.cleaning import read_labels
 from models.preprocessing.dicom import read_slices
 from models.preprocessing.elements import Reason
 from models.preprocessing.phantom.dicom import write_phantom
@@ -314,22 +314,14 @@ def test_the_contact_sheet_shows_the_slices(options):
 
 
 @pytest.fixture
-def both_stages(options, tmp_path) -> Path:
+def both_stages(options, add_stage_1, tmp_path) -> Path:
     """A raw folder of both stages: the last training series of the second was the test series of the first."""
     data = tmp_path / "data"
     for name in ("stage_2_train", "stage_2_test"):
         shutil.copytree(options.data / name, data / name)
-    tested = set(metadata(options, "train").groupby("series_id")["image_id"].apply(list).iloc[-1])
-    for path in (data / "stage_2_train").iterdir():
-        folder = data / f"stage_1_{'test' if path.stem in tested else 'train'}"
-        folder.mkdir(exist_ok=True)
-        shutil.copy(path, folder)
-    labels = pd.read_csv(options.data / "stage_2_train.csv")
-    in_test = image_ids(labels["ID"]).isin(tested)
-    labels[~in_test].to_csv(data / "stage_1_train.csv", index=False)
-    labels[in_test].to_csv(data / "stage_1_sample_submission.csv", index=False)
     for table in ("train", "sample_submission"):
         shutil.copy(options.data / f"stage_2_{table}.csv", data)
+    add_stage_1(data, set(metadata(options, "train").groupby("series_id")["image_id"].apply(list).iloc[-1]))
     return data
 
 

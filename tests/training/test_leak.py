@@ -1,9 +1,11 @@
 """No fold knows the label of a patient that it is scored on, not even through embeddings or the neighbours of a slice.
 
 Here a label is a coin that was tossed for the patient, and all that an image shows is who the patient is. Who has
-trained on a patient knows the label; all others can only guess.
+trained on a patient knows the label; all others can only guess. Every patient has a test study, too: its label is
+known to the folds that have trained on the patient, and must not come to the others as a pseudolabel.
 """
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,39 +15,43 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from models import train_sequence, train_small
-from models.config import Machine, TrainOptions
+from models import make_pseudolabels, train_sequence, train_small
+from models.config import FinetuneConfig, Machine, TrainOptions
 from models.inference.predict import InferOptions, infer
 from models.inference.predictions import read_predictions
 from models.labels import LABELS
 from models.paths import Work, hash_file, write_csv, write_json, write_parquet
 from models.preprocessing.folds import make_folds
 from models.preprocessing.store import compress_slice, write_series
+from models.training import finetuning
 from models.training.dataset import read_folds, read_slices
 from models.training.run import train
 
 PATIENTS, SLICES, SIZE = 100, 16, 32
 # One epoch, so that none is chosen by how well the fold's own patients are guessed: the first would be.
 BASE = replace(train_small.CONFIG, image_size=SIZE, epochs=1, batch_size=8, augment="none", batchnorm_batches=20)
+FINETUNED = FinetuneConfig(**vars(BASE) | {"name": "finetuned", "start": "small", "pseudolabels": "pseudo"})
 SEQUENCE = replace(train_sequence.CONFIG, runs=("small",), views="none", epochs=1, batch_size=2, max_lr=1e-2)
 CHANCE = 3 * np.sqrt((PATIENTS + 1) / (3 * PATIENTS**2))  # three standard deviations of the AUC of guesses
 
 
 def write_cache(work: Work, folds_by: str) -> None:
-    """The cache of patients with two or three studies, with two folds by patient or by study."""
-    random, rows = np.random.default_rng(0), []
+    """The cache of patients with two or three studies and one in test, with two folds by patient or by study."""
+    random, rows = np.random.default_rng(0), {"train": [], "test": []}
     labels = random.permutation(np.arange(PATIENTS) % 2)
     for patient, label in enumerate(labels):
         face = cv2.resize(random.uniform(-20, 100, (4, 4)), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
-        for study in range(random.integers(2, 4)):
+        for study in range(random.integers(3, 5)):
             series = f"s{patient}_{study}"
             for chunk in range(SLICES):
                 row = {"image_id": f"{series}_{chunk}", "series_id": series, "patient_id": patient, "chunk": chunk}
-                rows.append(row | {"z": 5.0 * chunk, "tilt": 0.0} | dict.fromkeys(LABELS, float(label)))
+                rows["train" if study else "test"].append(row | {"z": 5.0 * chunk, "tilt": 0.0, "label": float(label)})
             noise = random.normal(0, 3, (SLICES, SIZE, SIZE))
             chunks = [compress_slice(slice_) for slice_ in (face + noise).astype(np.int16)]
             write_series(work.series(SIZE, series), chunks, (SIZE, SIZE), {})
-    table = pd.DataFrame(rows)
+    write_parquet(work.metadata("test"), pd.DataFrame(rows["test"]).drop(columns="label"))
+    table = pd.DataFrame(rows["train"])
+    table = table.assign(**dict.fromkeys(LABELS, table["label"]))
     table["true_patient"] = table["patient_id"]
     table["patient_id"] = table[folds_by]  # what the folds keep together
     write_parquet(work.metadata("train"), table)
@@ -66,7 +72,18 @@ def trained(folder: Path, folds_by: str, folds: int) -> Work:
 
 @pytest.fixture(scope="module")
 def by_patient(tmp_path_factory) -> Work:
-    return trained(tmp_path_factory.mktemp("by_patient"), "patient_id", 2)
+    work = trained(tmp_path_factory.mktemp("by_patient"), "patient_id", 2)
+    for fold in (0, 1):
+        infer(InferOptions(BASE.name, fold=fold, tta="none", machine=Machine(work=work.root, device="cpu")))
+    return work
+
+
+@pytest.fixture(scope="module")
+def finetuned(by_patient) -> Work:
+    make_pseudolabels.make_pseudolabels(make_pseudolabels.PseudolabelOptions((BASE.name,), work=by_patient.root))
+    for fold in (0, 1):
+        train(TrainOptions(FINETUNED, fold=fold, machine=Machine(work=by_patient.root, device="cpu")))
+    return by_patient
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +120,22 @@ def test_of_patients_that_it_has_trained_on_it_knows_the_label(by_patient, name)
 @every_run
 def test_folds_that_split_patients_would_be_found_out(by_study, name):
     assert auc_of_patients(by_study, name, 0, "valid.parquet", of_fold=True) > 0.8 > 0.5 + CHANCE
+
+
+def test_pseudolabels_tell_a_fold_nothing_of_patients_that_it_has_not_seen(finetuned):
+    aucs = [auc_of_patients(finetuned, FINETUNED.name, fold, "valid.parquet", of_fold=True) for fold in (0, 1)]
+    assert abs(np.mean(aucs) - 0.5) < CHANCE, aucs
+
+
+def test_pseudolabels_of_all_folds_alike_would_be_found_out(by_patient, tmp_path, monkeypatch):
+    """The mean over all folds, for every test slice: the way that comes to mind first."""
+    work = Work(tmp_path)
+    shutil.copytree(by_patient.root / "runs", work.runs)
+    shutil.copytree(by_patient.cache, work.cache, ignore=shutil.ignore_patterns("pseudolabels_*", "embeddings"))
+    both = [read_predictions(work.prediction(BASE.name, fold, "test"), "") for fold in (0, 1)]
+    write_parquet(work.prediction(BASE.name, 0, "test"), ((both[0] + both[1]) / 2).reset_index())
+    for module in (make_pseudolabels, finetuning):
+        monkeypatch.setattr(module, "patients_of_fold", lambda *_: [])
+    make_pseudolabels.make_pseudolabels(make_pseudolabels.PseudolabelOptions((BASE.name,), work=tmp_path))
+    train(TrainOptions(replace(FINETUNED, name="leaking"), machine=Machine(work=tmp_path, device="cpu")))
+    assert auc_of_patients(work, "leaking", 0, "valid.parquet", of_fold=True) > 0.8 > 0.5 + CHANCE
