@@ -99,7 +99,7 @@ def run_seed(folder: Path, seed: int, options: BlendingOptions) -> Work:
     for config in standins.values():
         run_folds(config, options.folds, machine)
     pseudolabels = f"pseudo_{seed}"
-    make_pseudolabels(PseudolabelOptions(tuple(standins), name=pseudolabels, machine=machine))
+    make_pseudolabels(PseudolabelOptions(tuple(standins), name=pseudolabels, work=work.root))
     run_folds(finetuned(standins["b5"], pseudolabels), options.folds, machine)
     return work
 
