@@ -13,25 +13,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from comparison import quiet
-from experiment import report, score_run, summarise, working_folder
-from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
+from experiment import Trainer, fold_trainer, report, score_run, summarise, working_folder
 from tqdm.auto import tqdm
 
 from models import train_b0, train_b0_224, train_b2, train_b5, train_resnext101
 from models.cli import command
-from models.config import FinetuneConfig, Machine, TrainConfig, TrainOptions
+from models.config import FinetuneConfig, Machine, TrainConfig
 from models.inference.aligned import align_runs
 from models.inference.evidence import nested, possible_ways
 from models.inference.predict import InferOptions, infer
 from models.inference.runs import load_runs
 from models.labels import LABELS
+from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
 from models.paths import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.phantom.dicom import write_phantom
 from models.train_small import CONFIG as SMALL
 from models.training.dataset import read_slices
 from models.training.loss import weighted_log_loss
-from models.training.run import train
 
 RESULTS = Path(__file__).parent / "blending.json"
 PRESETS = tuple(script.CONFIG for script in (train_b0, train_b0_224, train_b2, train_b5, train_resnext101))
@@ -73,11 +72,12 @@ def main(options: BlendingOptions) -> None:
     with working_folder(options.work) as folder:
         with quiet():
             prepare_phantom(folder, options)
-        for seed in tqdm(range(options.seeds), desc="seeds"):
-            with quiet():
-                work = run_seed(folder, seed, options)
-            for name, value in (blend_scores(work) | pseudolabel_scores(work)).items():
-                scores[name].append(value)
+        with fold_trainer(options.folds) as train_folds:
+            for seed in tqdm(range(options.seeds), desc="seeds"):
+                with quiet():
+                    work = run_seed(folder, seed, options, train_folds)
+                for name, value in (blend_scores(work) | pseudolabel_scores(work)).items():
+                    scores[name].append(value)
     settings = {name: value for name, value in asdict(options).items() if isinstance(value, int)}
     report(options.output, settings, summarise(scores), ROWS)
 
@@ -88,7 +88,7 @@ def prepare_phantom(folder: Path, options: BlendingOptions) -> None:
     prepare(PrepareOptions(folder / "data", folder, image_size=(SMALL.image_size,), folds=options.folds))
 
 
-def run_seed(folder: Path, seed: int, options: BlendingOptions) -> Work:
+def run_seed(folder: Path, seed: int, options: BlendingOptions, train_folds: Trainer) -> Work:
     """Train and infer all runs of a seed, in a working folder of its own over the one cache."""
     work = Work(folder / f"seed{seed}")
     work.root.mkdir(exist_ok=True)
@@ -97,10 +97,11 @@ def run_seed(folder: Path, seed: int, options: BlendingOptions) -> Work:
     machine = Machine(work=work.root, device=options.device)
     standins = {preset.name: standin(preset, seed, options.epochs) for preset in PRESETS}
     for config in standins.values():
-        run_folds(config, options.folds, machine)
+        train_folds(config, machine)
+        infer_folds(config, options.folds, machine)
     pseudolabels = f"pseudo_{seed}"
     make_pseudolabels(PseudolabelOptions(tuple(standins), name=pseudolabels, work=work.root))
-    run_folds(finetuned(standins["b5"], pseudolabels), options.folds, machine)
+    train_folds(finetuned(standins["b5"], pseudolabels), machine)
     return work
 
 
@@ -116,9 +117,8 @@ def finetuned(config: TrainConfig, pseudolabels: str) -> FinetuneConfig:
     return FinetuneConfig(**vars(config) | changes, start=config.name, pseudolabels=pseudolabels)
 
 
-def run_folds(config: TrainConfig, folds: int, machine: Machine) -> None:
+def infer_folds(config: TrainConfig, folds: int, machine: Machine) -> None:
     for fold in range(folds):
-        train(TrainOptions(config, fold, machine=machine))
         infer(InferOptions(config.name, fold, tta="flip", machine=machine))
 
 

@@ -1,7 +1,7 @@
 """What context along z is worth: out-of-fold scores of the same small network with less and more of it, on a phantom.
 
     python benchmarks/context.py                                  # writes benchmarks/context.json
-    python benchmarks/context.py --studies 400 --epochs 12        # larger, for a GPU
+    python benchmarks/context.py --studies 600 --epochs 14        # larger, for a GPU
     python benchmarks/context.py --work scratch                   # can be stopped, and goes on there
 
 One phantom at 64 px, folds grouped by patient, three seeds of the networks. Each row is the weighted log loss of all
@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from comparison import quiet
-from experiment import report, score_run, summarise, working_folder
+from experiment import fold_trainer, report, score_run, summarise, working_folder
 from tqdm.auto import tqdm
 
 from models.cli import command
-from models.config import Channel, Machine, RunConfig, SequenceConfig, StudyConfig, TrainConfig, TrainOptions
+from models.config import Channel, Machine, RunConfig, SequenceConfig, StudyConfig, TrainConfig
 from models.paths import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing import windows
@@ -24,7 +24,6 @@ from models.preprocessing.phantom.dicom import write_phantom
 from models.smooth import SmoothOptions, smooth_run
 from models.train_sequence import CONFIG as SEQUENCE
 from models.train_small import CONFIG as SMALL
-from models.training.run import train
 
 RESULTS = Path(__file__).parent / "context.json"
 BELOW, ABOVE = (Channel(offset, windows.BRAIN, "mm") for offset in (-5, 5))
@@ -45,9 +44,9 @@ ROWS = {
 
 @dataclass(frozen=True)
 class ContextOptions:
-    studies: int = 160
+    studies: int = 240
     """of the phantom"""
-    epochs: int = 8
+    epochs: int = 10
     """of the networks of slices"""
     seeds: int = 3
     """of the networks; the phantom stays the same"""
@@ -69,23 +68,24 @@ def main(options: ContextOptions) -> None:
             sizes = (SMALL.image_size,)
             prepare(PrepareOptions(folder / "data", folder, image_size=sizes, folds=options.folds))
         scores = {name: [] for name in ROWS}
-        for seed, name in tqdm([(seed, name) for seed in range(options.seeds) for name in ROWS], desc="runs"):
-            with quiet():
-                run = run_of(name, seed, options, machine)
-            scores[name].append(score_run(work, run))
+        with fold_trainer(options.folds) as train_folds:
+            for name, seed in tqdm([(name, seed) for name in ROWS for seed in range(options.seeds)], desc="runs"):
+                if name == "smoothing":
+                    run = smooth_single(seed, work)
+                else:
+                    config = config_of(name, seed, options.epochs)
+                    train_folds(config, machine)
+                    run = config.name
+                scores[name].append(score_run(work, run))
     settings = {"studies": options.studies, "epochs": options.epochs, "seeds": options.seeds, "folds": options.folds}
     report(options.output, settings, summarise(scores), ROWS)
 
 
-def run_of(name: str, seed: int, options: ContextOptions, machine: Machine) -> str:
-    """Train, or smooth, what a row is of in all folds; returns the name of its run."""
-    if name == "smoothing":
-        smooth_run(SmoothOptions(f"single_{seed}", machine.work))
-        return f"single_{seed}_smoothed"
-    config = config_of(name, seed, options.epochs)
-    for fold in range(options.folds):
-        train(TrainOptions(config, fold, machine=machine))
-    return config.name
+def smooth_single(seed: int, work: Work) -> str:
+    """Smooth the row `single`; returns the name of the run."""
+    with quiet():
+        smooth_run(SmoothOptions(f"single_{seed}", work.root))
+    return f"single_{seed}_smoothed"
 
 
 def config_of(name: str, seed: int, epochs: int) -> RunConfig:

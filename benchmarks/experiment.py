@@ -1,22 +1,30 @@
 """What the experiments share: a folder to work in, and a table of rows, each with the mean and spread of its seeds."""
 
 import json
+import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from comparison import quiet
 from run import commit, describe_machine
 
+from models.config import Machine, RunConfig, TrainOptions
 from models.inference.predictions import align
 from models.inference.runs import finished_folds, join_folds, read_fold
 from models.labels import LABELS
 from models.paths import Work, write_text
 from models.training.dataset import read_slices
 from models.training.loss import weighted_log_loss
+from models.training.run import train
 
+Trainer = Callable[[RunConfig, Machine], None]
 Rows = dict[str, dict[str, float]]  # of each name: mean, spread
 
 
@@ -28,6 +36,27 @@ def working_folder(folder: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as name:
         yield Path(name)
+
+
+@contextmanager
+def fold_trainer(folds: int) -> Iterator[Trainer]:
+    """Yield a function that trains all folds of a run at once, each in a process with its share of the cores.
+
+    Small networks make little use of several threads: two folds side by side take less time than one after the other.
+    """
+    threads = max((os.cpu_count() or 1) // folds, 1)
+    with ProcessPoolExecutor(folds, get_context("spawn"), torch.set_num_threads, (threads,)) as processes:
+
+        def train_folds(config: RunConfig, machine: Machine) -> None:
+            options = [TrainOptions(config, fold, machine=machine) for fold in range(folds)]
+            list(processes.map(train_quietly, options))
+
+        yield train_folds
+
+
+def train_quietly(options: TrainOptions) -> None:
+    with quiet():
+        train(options)
 
 
 def score_run(work: Work, run: str) -> float:
