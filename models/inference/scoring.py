@@ -38,9 +38,10 @@ def read_patients(work: Work) -> pd.DataFrame:
 
     Indexed by `image_id`, columns `patient_id` and `in_train`; without rows where there is no cache.
     """
-    tables = {split: read_slices(work, split) for split in ("train", "test") if work.metadata(split).is_file()}
     none = pd.DataFrame(columns=["image_id", "patient_id"])
-    slices = pd.concat([none, *tables.values()])[list(none)].drop_duplicates("image_id").set_index("image_id")
+    splits = [split for split in ("train", "test") if work.metadata(split).is_file()]
+    tables = {split: read_slices(work, split)[list(none)] for split in splits}
+    slices = pd.concat([none, *tables.values()]).drop_duplicates("image_id").set_index("image_id")
     return slices.assign(in_train=slices["patient_id"].isin(tables.get("train", none)["patient_id"]))
 
 

@@ -140,6 +140,7 @@ def test_the_way_that_a_file_is_written_changes_nothing(tmp_path, labels, rewrit
     path = tmp_path / "labels.csv"
     path.write_bytes(rewrite("\n".join(["ID,Label", *lines()]) + "\n").encode())
     pd.testing.assert_frame_equal(read_labels(path)[0], labels)
+    pd.testing.assert_frame_equal(read_submission(path).astype(np.float32), labels.set_index("image_id"))
     assert list(read_sample_submission(path)) == [row.split(",")[0] for row in lines()]
 
 
@@ -272,7 +273,8 @@ def test_a_file_that_is_no_table_is_named(tmp_path, read, content, words):
     with pytest.raises(InputError) as caught:
         read(path)
     message = str(caught.value)
-    assert all(word in message for word in [str(path), "it again", *words])
+    repair = "write it again" if read is read_submission else "download it again"
+    assert all(word in message for word in [str(path), repair, *words])
     assert message.isprintable()
 
 
