@@ -25,6 +25,8 @@ _STYLE = {
     "axes.edgecolor": _GREY,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
+    "figure.constrained_layout.h_pad": 0.09,  # inches
+    "figure.constrained_layout.w_pad": 0.09,
     "legend.frameon": False,
     "svg.fonttype": "path",
     "svg.hashsalt": "report",  # else the identifiers in the file are random
@@ -93,14 +95,14 @@ def _with_both_classes(target: np.ndarray) -> list[int]:
 @matplotlib.rc_context(_STYLE)
 def _draw_curves(curves: dict[int, tuple[np.ndarray, np.ndarray]], **texts: str) -> str:
     """Curves in the unit square, by the number of their label."""
-    figure = Figure(figsize=(4.4, 4.3), layout="constrained")
+    figure = Figure(figsize=(4.4, 4.6), layout="constrained")
     axes = figure.subplots()
     for number, (x, y) in curves.items():
         width = 2.4 if number == ANY else 1.5
         look = {"color": _COLOURS[number], "linestyle": _DASHES[number], "linewidth": width}
         axes.plot(*_thin(x, y), label=LABELS[number], **look)
     if curves:
-        axes.legend()
+        figure.legend(loc="outside lower center", ncols=3)  # beside the curves, wherever these are
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", **texts)
     return _svg(figure)
 
