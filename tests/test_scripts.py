@@ -111,6 +111,7 @@ def test_a_misspelt_flag_is_an_error(tmp_path):
         (["train_small.py", "--max-lr", "-1"], r"max_lr must be above 0, not -1.0"),
         (["score.py"], r"error: no cache/metadata_train.parquet"),
         (["smooth.py", "b2"], r"error: no finished fold in runs/b2; train one with: python models/train_b2.py"),
+        (["make_pseudolabels.py"], r"error: name one or more different runs, like b5"),
         (
             ["make_pseudolabels.py", "b5"],
             r"error: no fold has test predictions of b5; make them with: python models/infer_b5.py",
