@@ -247,12 +247,12 @@ class SequenceConfig(Recurrence, RunConfig):
 
 
 CONFIGS = {config.__name__: config for config in (TrainConfig, FinetuneConfig, StudyConfig, SequenceConfig)}
-OF_SINGLE_SLICES = (TrainConfig, FinetuneConfig)
+OF_SINGLE_SLICES = (TrainConfig, FinetuneConfig)  # others can start from their networks, or read their embeddings
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a run finds its slices, and what it runs on: of that the result does not depend but for the rounding."""
+    """Where a run finds its slices, and what it runs on; the latter changes nothing of its result but the rounding."""
 
     work: WorkFolder = field(default_factory=default_work)
     stage: Stage = None

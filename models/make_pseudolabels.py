@@ -54,6 +54,10 @@ def make_pseudolabels(options: PseudolabelOptions) -> None:
     Raises InputError if there is no such fold, a run may have trained on patients whom a fold validates on, or a file
     was made in another way.
     """
+    if not options.runs or len(set(options.runs)) < len(options.runs):
+        raise InputError("name one or more different runs, like b5")
+    if not 0 <= options.threshold < 1:
+        raise InputError(f"--threshold {options.threshold:g} must be at least 0 and below 1")
     work = Work(options.work, options.stage)
     folds, slices = predicted_folds(work, options.runs), read_slices(work, "test")
     for fold in folds:
@@ -81,7 +85,8 @@ def predicted_folds(work: Work, runs: tuple[str, ...]) -> list[int]:
     if not common:
         lacking = min(predicted, key=lambda run: len(predicted[run]))
         raise InputError(
-            f"no fold has test predictions of {' and '.join(runs)}; make them with: python models/infer_{lacking}.py"
+            f"no fold has test predictions of {' and '.join(runs)}; make them with: "
+            f"python models/infer_{lacking}.py{work.flag}"
         )
     for fold in sorted(set.union(*predicted.values()) - common):
         print(

@@ -56,6 +56,11 @@ class Work:
         return tuple(Work(self.root, stage) for stage in (None, 1, 2))
 
     @property
+    def flag(self) -> str:
+        """What makes a command that is named in a message one of this stage."""
+        return f" --stage {self.stage}" if self.stage else ""
+
+    @property
     def folds(self) -> Path:
         return self.tables / "folds.csv"
 

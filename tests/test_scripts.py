@@ -112,6 +112,7 @@ def test_a_misspelt_flag_is_an_error(tmp_path):
         (["score.py"], r"error: no cache/metadata_train.parquet"),
         (["report.py"], r"error: no cache/metadata_train.parquet"),
         (["smooth.py", "b2"], r"error: no finished fold in runs/b2; train one with: python models/train_b2.py"),
+        (["make_pseudolabels.py"], r"error: name one or more different runs, like b5"),
         (
             ["make_pseudolabels.py", "b5"],
             r"error: no fold has test predictions of b5; make them with: python models/infer_b5.py",

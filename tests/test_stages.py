@@ -104,7 +104,7 @@ SEQUENCE = replace(train_sequence.CONFIG, runs=("small",), views="none", epochs=
 def test_what_builds_on_a_run_of_another_stage_is_refused(work, config):
     """The folds of the stages differ: the run has trained on slices that this one would be validated on."""
     with pytest.raises(
-        InputError, match=r"small.fold0 was not validated on \S+ of .* stage_2.folds.csv has in its fold0"
+        InputError, match=r"small.fold0 was not validated on \S+ of .*stage_2.folds.csv has in its fold0"
     ):
         fit(work, config, stage=2)
     assert not list((work.cache / "embeddings").glob("*"))

@@ -47,8 +47,7 @@ def read_fold(work: Work, name: str, fold: int, split: Literal["valid", "test"])
         repair = f"python models/smooth.py {record.run}"
     else:
         repair = f"python models/{'train' if split == 'valid' else 'infer'}_{name}.py --fold {fold}"
-    of_stage = f" --stage {work.stage}" if work.stage else ""
-    return read_predictions(work.prediction(name, fold, split), repair + of_stage)
+    return read_predictions(work.prediction(name, fold, split), repair + work.flag)
 
 
 def join_folds(name: str, valid: list[pd.DataFrame]) -> pd.DataFrame:

@@ -35,8 +35,7 @@ def add_pseudolabels(slices: pd.DataFrame, work: Work, config: FinetuneConfig, f
     made for other folds or test slices, or hold a patient whom the fold validates on.
     """
     file = work.pseudolabels(config.pseudolabels, fold)
-    of_stage = f" --stage {work.stage}" if work.stage else ""
-    repair = f"python models/make_pseudolabels.py {config.start} --name {config.pseudolabels}{of_stage}"
+    repair = f"python models/make_pseudolabels.py {config.start} --name {config.pseudolabels}{work.flag}"
     table = read_parquet(file, repair)
     for source in (work.folds, work.metadata("test")):
         if table.attrs.get(source.name) != hash_file(source):

@@ -83,10 +83,9 @@ def train_fold(folder: Path, options: TrainOptions, processes: Processes, stop: 
     fold = start_fold(folder, options, processes)
     network = start_network(options, fold, processes)
     where = f"{processes.count} x {processes.device.type}" if processes.count > 1 else processes.device
-    trained_on = len(fold.train.dataset)
-    added = trained_on - len(fold.train_slices)
-    counts = f"{trained_on:,} slices to train on{f', {added:,} of them with pseudolabels' if added else ''}"
-    counts += f", {len(fold.valid_slices):,} to validate on"
+    added = len(fold.train.dataset) - len(fold.train_slices)
+    pseudolabelled = f" and {added:,} with pseudolabels" if added else ""
+    counts = f"{len(fold.train_slices):,} slices to train on{pseudolabelled}, {len(fold.valid_slices):,} to validate on"
     print(f"{folder}: {counts}, on {where}")
     history = fit(network, fold.train, fold.valid, options, processes, stop, fold.sources)
     probability = predict(network, fold.valid, processes, options.config.precision, "out-of-fold predictions")

@@ -114,7 +114,7 @@ def test_a_finetuned_fold_is_a_run_like_any_other_and_needs_nothing_else_for_inf
     finetune(own)
     printed = capsys.readouterr().out
     count = len(pd.read_parquet(pseudolabels(own)))
-    assert f"slices to train on, {count:,} of them with pseudolabels" in printed
+    assert f"slices to train on and {count:,} with pseudolabels" in printed
     assert "starting from" in printed
     record = json.loads((own.run(CONFIG.name, 0) / "config.json").read_text())
     assert record["results"]["sources"] == {"small": start, pseudolabels(own).name: labels}
