@@ -199,8 +199,13 @@ def test_rows_of_the_context_benchmark_differ_in_what_they_are_named_after_alone
     configs = {name: context.config_of(name, 1, 4) for name in context.ROWS if name != "smoothing"}
     assert {config.name for config in configs.values()} == {f"{name}_1" for name in configs}
     assert {config.seed for config in configs.values()} == {1}
-    slices = {name: replace(configs[name], name="", channels=()) for name in ("single", "context")}
-    slices |= {name: replace(configs[f"{name}_one_window"], name="", channels=()) for name in ("single", "triplet")}
+    slices = {
+        name: replace(configs[name], name="x", channels=configs["single"].channels) for name in ("single", "context")
+    }
+    slices |= {
+        name: replace(configs[f"{name}_one_window"], name="x", channels=configs["single"].channels)
+        for name in ("single", "triplet")
+    }
     assert len(set(slices.values())) == 1
     assert [str(channel) for channel in configs["triplet_one_window"].channels] == ["40/80@-5mm", "40/80", "40/80@5mm"]
     assert configs["single"].channels == configs["end_to_end"].channels == configs["context"].channels[:3]
