@@ -11,7 +11,7 @@ from models.inference.aligned import Aligned
 from models.inference.calibration import raise_any
 from models.labels import LABELS
 
-_STRENGTH = 0.01  # inverse of the ridge; the runs are alike, and weights of a hundred features must stay small
+_STRENGTH = 0.1  # inverse of the ridge; the runs are alike, and what sets them apart must not be overrated
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,11 @@ def fit_stacker(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Stacker:
 
 
 def features(runs: Aligned) -> np.ndarray:
-    """The logits of all labels and runs, of the slice, of the one below and of the one above, (slices, 18 x runs)."""
+    """Logits of all labels: each run's of the slice, the runs' mean of the slices below and above; (slices, columns)."""
     logits = np.concatenate(list(runs.values["logit"]), axis=1)  # (slices, 6 x runs)
+    mean = runs.values["logit"].mean(axis=2).T  # (slices, 6)
     below, above = runs.neighbours.T
-    return np.concatenate([logits, logits[below], logits[above]], axis=1)
+    return np.concatenate([logits, mean[below], mean[above]], axis=1)
 
 
 def positive(classifier: LogisticRegression | DummyClassifier, seen: np.ndarray) -> np.ndarray:
