@@ -21,7 +21,7 @@ from models.training.dataset import read_slices
 from models.training.resume import Checkpoint, read_checkpoint, write_checkpoint
 from models.training.run import train
 
-CONFIG = replace(train_small.CONFIG, epochs=1, batch_size=32)
+CONFIG = replace(train_small.CONFIG, image_size=32, epochs=1, batch_size=32)
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,11 @@ def work(add_stage_1, tmp_path_factory) -> Work:
     Two of the second's nine training studies were the test of the first.
     """
     root = tmp_path_factory.mktemp("stages")
-    write_phantom(root / "data", studies=9, test_studies=1, image_size=64, seed=0, jobs=1)
-    prepare(PrepareOptions(data=root / "data", work=root, image_size=(64,), folds=2, jobs=1, stage=2))
+    write_phantom(root / "data", studies=9, test_studies=1, image_size=32, seed=0, jobs=1)
+    prepare(PrepareOptions(data=root / "data", work=root, image_size=(32,), folds=2, jobs=1, stage=2))
     slices = read_slices(Work(root, 2), "train")
     add_stage_1(root / "data", set(slices.loc[slices["series_id"].isin(slices["series_id"].unique()[:2]), "image_id"]))
-    prepare(PrepareOptions(data=root / "data", work=root, image_size=(64,), folds=2, jobs=1, stage=1))
+    prepare(PrepareOptions(data=root / "data", work=root, image_size=(32,), folds=2, jobs=1, stage=1))
     fit(Work(root), CONFIG, stage=1)
     infer(InferOptions(CONFIG.name, tta="none", machine=machine(Work(root), 1)))
     return Work(root)
@@ -85,7 +85,7 @@ def test_a_checkpoint_of_another_stage_is_refused(tmp_path):
 
 
 def test_a_training_in_the_second_stage_sees_its_slices_and_writes_none(work):
-    store = work.slices(64)
+    store = work.slices(32)
     before = {path: path.stat().st_mtime_ns for path in store.iterdir()}
     fit(work, replace(CONFIG, name="small_stage_2"), stage=2)
     assert {path: path.stat().st_mtime_ns for path in store.iterdir()} == before

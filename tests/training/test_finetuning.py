@@ -31,7 +31,7 @@ from models.training.loss import WeightedLogLoss
 from models.training.networks import build_network
 from models.training.run import train
 
-BASE = replace(train_small.CONFIG, epochs=1, batch_size=32)
+BASE = replace(train_small.CONFIG, image_size=32, epochs=1, batch_size=32)
 CONFIG = FinetuneConfig(**vars(BASE) | {"name": "small_pseudo", "start": "small", "pseudolabels": "pseudo"})
 FILES = {"config.json", "model.safetensors", "history.csv", "history.png", "valid.parquet", "test.parquet"}
 
@@ -76,8 +76,8 @@ def test_a_term_counts_in_proportion_to_its_weight():
 def work(tmp_path_factory) -> Work:
     """A working folder with a trained fold, its test predictions and its pseudolabels."""
     work = Work(tmp_path_factory.mktemp("finetuning"))
-    write_phantom(work.root / "data", studies=8, test_studies=3, image_size=64, seed=0, jobs=1)
-    prepare(PrepareOptions(data=work.root / "data", work=work.root, image_size=(64,), folds=2, jobs=1))
+    write_phantom(work.root / "data", studies=8, test_studies=3, image_size=32, seed=0, jobs=1)
+    prepare(PrepareOptions(data=work.root / "data", work=work.root, image_size=(32,), folds=2, jobs=1))
     train(TrainOptions(BASE, machine=machine(work)))
     infer(InferOptions(BASE.name, tta="none", machine=machine(work)))
     make_pseudolabels(PseudolabelOptions((BASE.name,), work=work.root))
