@@ -49,9 +49,9 @@ ROWS = {
 
 @dataclass(frozen=True)
 class BlendingOptions:
-    studies: int = 120
+    studies: int = 100
     """to train and validate on"""
-    test_studies: int = 60
+    test_studies: int = 40
     """to make pseudolabels of"""
     epochs: int = 6
     """of the stand-ins; finetuning takes half as many"""

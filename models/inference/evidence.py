@@ -41,11 +41,12 @@ def nested(fit: Fit, runs: Aligned, target: np.ndarray, patients: pd.Series) -> 
 
     `target` is (slices, 6), `patients` names the patient of each slice. Raises InputError for a single patient.
     """
-    parts = min(PARTS, patients.nunique())
+    groups, names = pd.factorize(patients, sort=True)
+    parts = min(PARTS, len(names))
     if parts < 2:
         raise InputError("all predictions are of one patient; blends can be compared on two or more")
     probability = np.empty(target.shape)
-    for _, held_out in GroupKFold(parts, shuffle=True, random_state=0).split(target, groups=patients):
+    for _, held_out in GroupKFold(parts, shuffle=True, random_state=0).split(target, groups=groups):
         rows = np.ones(len(target), bool)
         rows[held_out] = False
         probability[held_out] = fit(runs, target, rows)(runs)[held_out]

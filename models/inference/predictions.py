@@ -46,11 +46,12 @@ def read_predictions(file: Path, repair: str) -> pd.DataFrame:
 
 
 def align(predictions: pd.DataFrame, image_ids: pd.Series, name: str) -> pd.DataFrame:
-    """Predictions in the order of `image_ids`. Raises InputError if slices lack."""
-    missing = image_ids[~image_ids.isin(predictions.index)].unique()
-    if len(missing):
-        raise InputError(f"{name} lacks {len(missing):,} of {image_ids.nunique():,} slices, first {missing[0]}")
-    return predictions.loc[image_ids]
+    """Predictions, each slice once, in the order of `image_ids`. Raises InputError if slices lack."""
+    rows = predictions.index.get_indexer(image_ids)
+    if (missing := rows < 0).any():
+        lacking = image_ids[missing].unique()
+        raise InputError(f"{name} lacks {len(lacking):,} of {image_ids.nunique():,} slices, first {lacking[0]}")
+    return predictions.iloc[rows]
 
 
 def mean_prediction(predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:

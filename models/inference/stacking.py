@@ -45,7 +45,7 @@ def fit_stacker(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Stacker:
 
 
 def features(runs: Aligned) -> np.ndarray:
-    """Logits of all labels: each run's of the slice, the runs' mean of the slices below and above; (slices, columns)."""
+    """Logits of all labels: each run's of a slice, the runs' mean of those below and above; (slices, 6 x runs + 12)."""
     logits = np.concatenate(list(runs.values["logit"]), axis=1)  # (slices, 6 x runs)
     mean = runs.values["logit"].mean(axis=2).T  # (slices, 6)
     below, above = runs.neighbours.T
