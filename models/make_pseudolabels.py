@@ -60,11 +60,11 @@ def make_pseudolabels(options: PseudolabelOptions) -> None:
         raise InputError(f"--threshold {options.threshold:g} must be at least 0 and below 1")
     work = Work(options.work, options.stage)
     folds, slices = predicted_folds(work, options.runs), read_slices(work, "test")
+    readable = slices[slices["chunk"] != UNREADABLE]
     for fold in folds:
         train_slices, valid_slices = split_fold(work, fold, skip_low_information=False)
         for run in options.runs:
             require_fold_safe(work, run, fold, valid_slices["image_id"])
-        readable = slices[slices["chunk"] != UNREADABLE]
         usable = readable[~readable["patient_id"].isin(patients_of_fold(work, fold))]
         table = make_fold(work, fold, usable["image_id"], options)
         print(
