@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from comparison import quiet
-from experiment import Trainer, fold_trainer, report, score_run, summarise, working_folder
+from experiment import Trainer, fold_trainer, read_out_of_fold, report, score_run, summarise, working_folder
 from tqdm.auto import tqdm
 
 from models import train_b0, train_b0_224, train_b2, train_b5, train_resnext101
@@ -22,7 +22,6 @@ from models.config import FinetuneConfig, Machine, TrainConfig
 from models.inference.aligned import align_runs
 from models.inference.evidence import nested, possible_ways
 from models.inference.predict import InferOptions, infer
-from models.inference.runs import load_runs
 from models.labels import LABELS
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
 from models.paths import Work
@@ -124,9 +123,8 @@ def infer_folds(config: TrainConfig, folds: int, machine: Machine) -> None:
 
 def blend_scores(work: Work) -> dict[str, float]:
     """The nested score of each way to blend the stand-ins."""
-    names = {preset.name for preset in PRESETS}
     slices = read_slices(work, "train")
-    runs = align_runs({run.name: run.out_of_fold for run in load_runs(work) if run.name in names}, slices)
+    runs = align_runs({preset.name: read_out_of_fold(work, preset.name) for preset in PRESETS}, slices)
     known = slices.set_index("image_id").loc[runs.image_ids]
     target = known[list(LABELS)].to_numpy()
     ways = possible_ways(runs).items()

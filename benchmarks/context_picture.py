@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from context import ROWS
+from experiment import read_out_of_fold
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from models.cli import command
-from models.inference.runs import finished_folds, join_folds, read_fold
 from models.labels import LABELS
 from models.paths import Work, WorkFolder, default_work, replacing
 from models.preprocessing.store import Series
@@ -41,16 +41,15 @@ class PictureOptions:
 
 def main(options: PictureOptions) -> None:
     work = Work(options.work)
-    predictions = {name: read_out_of_fold(work, name, options.seed) for name in RUNS}
+    predictions = {name: read_out_of_fold(work, run_name(name, options.seed)) for name in RUNS}
     study = typical_study(read_slices(work, "train"), predictions)
     with replacing(options.output) as temporary:
         draw(work, study, predictions).savefig(temporary, dpi=140)
     print(f"{options.output}: {len(study)} slices, {int(study['any'].sum())} with blood")
 
 
-def read_out_of_fold(work: Work, row: str, seed: int) -> pd.DataFrame:
-    run = f"single_{seed}_smoothed" if row == "smoothing" else f"{row}_{seed}"
-    return join_folds(run, [read_fold(work, run, fold, "valid") for fold in finished_folds(work, run)])
+def run_name(row: str, seed: int) -> str:
+    return f"single_{seed}_smoothed" if row == "smoothing" else f"{row}_{seed}"
 
 
 def typical_study(slices: pd.DataFrame, predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from comparison import quiet
 from run import commit, describe_machine
@@ -61,10 +62,15 @@ def train_quietly(options: TrainOptions) -> None:
 
 def score_run(work: Work, run: str) -> float:
     """Weighted log loss of a run's out-of-fold predictions, of all folds together."""
-    predictions = join_folds(run, [read_fold(work, run, fold, "valid") for fold in finished_folds(work, run)])
+    predictions = read_out_of_fold(work, run)
     labels = read_slices(work, "train").set_index("image_id")[list(LABELS)]
     target = align(labels, predictions.index.to_series(), "the table of labels")
     return weighted_log_loss(target.to_numpy(), predictions.to_numpy())
+
+
+def read_out_of_fold(work: Work, run: str) -> pd.DataFrame:
+    """Of all finished folds, indexed by `image_id`, columns LABELS."""
+    return join_folds(run, [read_fold(work, run, fold, "valid") for fold in finished_folds(work, run)])
 
 
 def summarise(scores: dict[str, list[float]]) -> Rows:
