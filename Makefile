@@ -37,7 +37,7 @@ real:           # how the small network, trained on the phantom alone, ranks rea
 	$(PYTHON) models/prepare.py --data $(REAL) --work demo/real --image-size 64
 	$(PYTHON) models/infer_small.py --fold 0 --weights demo/runs/small/fold0 --split train --work demo/real
 	$(PYTHON) models/infer_small.py --fold 1 --weights demo/runs/small/fold1 --split train --work demo/real
-	$(PYTHON) models/score.py demo/real/runs/small/fold0/train.parquet demo/real/runs/small/fold1/train.parquet --labels $(REAL)/stage_2_train.csv
+	$(PYTHON) models/score.py demo/real/runs/small/fold0/train.parquet demo/real/runs/small/fold1/train.parquet --labels $(REAL)/stage_2_train.csv --work demo/real
 
 # What the tests use beside that: the optional packages.
 .venv/extras: .venv/installed
