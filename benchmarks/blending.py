@@ -9,11 +9,21 @@ B5's stand-in is then finetuned, at a tenth of its rate, on soft pseudolabels th
 Each row is a weighted log loss: its mean over the seeds, and its spread, their standard deviation.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from comparison import quiet
-from experiment import Trainer, fold_trainer, read_out_of_fold, report, score_run, summarise, working_folder
+from experiment import (
+    ExperimentOptions,
+    Trainer,
+    fold_trainer,
+    prepare_phantom,
+    read_out_of_fold,
+    report,
+    score_run,
+    summarise,
+    working_folder,
+)
 from tqdm.auto import tqdm
 
 from models import train_b0, train_b0_224, train_b2, train_b5, train_resnext101
@@ -25,8 +35,6 @@ from models.inference.predict import InferOptions, infer
 from models.labels import LABELS
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
 from models.paths import Work
-from models.prepare import PrepareOptions, prepare
-from models.preprocessing.phantom.dicom import write_phantom
 from models.train_small import CONFIG as SMALL
 from models.training.dataset import read_slices
 from models.training.loss import weighted_log_loss
@@ -47,44 +55,24 @@ ROWS = {
 
 
 @dataclass(frozen=True)
-class BlendingOptions:
+class BlendingOptions(ExperimentOptions):
     studies: int = 100
-    """to train and validate on"""
-    test_studies: int = 40
-    """to make pseudolabels of"""
     epochs: int = 6
-    """of the stand-ins; finetuning takes half as many"""
-    seeds: int = 3
-    """of the networks; the phantom stays the same"""
-    folds: int = 2
-    """grouped by patient"""
-    work: Path | None = None
-    """folder for the phantom, the cache and the runs, which are kept; none: a temporary one"""
     output: Path = RESULTS
-    """the table as JSON"""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps"""
+    test_studies: int = 40
 
 
 def main(options: BlendingOptions) -> None:
     scores = {name: [] for name in ROWS}
     with working_folder(options.work) as folder:
-        with quiet():
-            prepare_phantom(folder, options)
+        prepare_phantom(folder, options)
         with fold_trainer(options.folds) as train_folds:
             for seed in tqdm(range(options.seeds), desc="seeds"):
                 with quiet():
                     work = run_seed(folder, seed, options, train_folds)
                 for name, value in (blend_scores(work) | pseudolabel_scores(work)).items():
                     scores[name].append(value)
-    settings = {name: value for name, value in asdict(options).items() if isinstance(value, int)}
-    report(options.output, settings, summarise(scores), ROWS)
-
-
-def prepare_phantom(folder: Path, options: BlendingOptions) -> None:
-    counts = {"studies": options.studies, "test_studies": options.test_studies}
-    write_phantom(folder / "data", **counts, image_size=SMALL.image_size, seed=0)
-    prepare(PrepareOptions(folder / "data", folder, image_size=(SMALL.image_size,), folds=options.folds))
+    report(options, summarise(scores), ROWS)
 
 
 def run_seed(folder: Path, seed: int, options: BlendingOptions, train_folds: Trainer) -> Work:

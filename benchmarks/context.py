@@ -12,15 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from comparison import quiet
-from experiment import fold_trainer, report, score_run, summarise, working_folder
+from experiment import ExperimentOptions, fold_trainer, prepare_phantom, report, score_run, summarise, working_folder
 from tqdm.auto import tqdm
 
 from models.cli import command
 from models.config import Channel, Machine, RunConfig, SequenceConfig, StudyConfig, TrainConfig
 from models.paths import Work
-from models.prepare import PrepareOptions, prepare
 from models.preprocessing import windows
-from models.preprocessing.phantom.dicom import write_phantom
 from models.smooth import SmoothOptions, smooth_run
 from models.train_sequence import CONFIG as SEQUENCE
 from models.train_small import CONFIG as SMALL
@@ -43,30 +41,16 @@ ROWS = {
 
 
 @dataclass(frozen=True)
-class ContextOptions:
+class ContextOptions(ExperimentOptions):
     studies: int = 160
-    """of the phantom"""
     epochs: int = 8
-    """of the networks of slices"""
-    seeds: int = 3
-    """of the networks; the phantom stays the same"""
-    folds: int = 2
-    """grouped by patient"""
-    work: Path | None = None
-    """folder for the phantom, the cache and the runs, which are kept; none: a temporary one"""
     output: Path = RESULTS
-    """the table as JSON"""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps"""
 
 
 def main(options: ContextOptions) -> None:
     with working_folder(options.work) as folder:
         work, machine = Work(folder), Machine(work=folder, device=options.device)
-        with quiet():
-            write_phantom(folder / "data", studies=options.studies, test_studies=1, image_size=SMALL.image_size, seed=0)
-            sizes = (SMALL.image_size,)
-            prepare(PrepareOptions(folder / "data", folder, image_size=sizes, folds=options.folds))
+        prepare_phantom(folder, options)
         scores = {name: [] for name in ROWS}
         with fold_trainer(options.folds) as train_folds:
             for name, seed in tqdm([(name, seed) for name in ROWS for seed in range(options.seeds)], desc="runs"):
@@ -77,8 +61,7 @@ def main(options: ContextOptions) -> None:
                     train_folds(config, machine)
                     run = config.name
                 scores[name].append(score_run(work, run))
-    settings = {"studies": options.studies, "epochs": options.epochs, "seeds": options.seeds, "folds": options.folds}
-    report(options.output, settings, summarise(scores), ROWS)
+    report(options, summarise(scores), ROWS)
 
 
 def smooth_single(seed: int, work: Work) -> str:

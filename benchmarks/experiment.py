@@ -1,4 +1,4 @@
-"""What the experiments share: a folder to work in, and a table of rows, each with the mean and spread of its seeds."""
+"""What the experiments share: options, a phantom, a folder to work in, and a table of the mean and spread of seeds."""
 
 import json
 import os
@@ -6,9 +6,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,12 +21,35 @@ from models.inference.predictions import align
 from models.inference.runs import finished_folds, join_folds, read_fold
 from models.labels import LABELS
 from models.paths import Work, write_text
+from models.prepare import PrepareOptions, prepare
+from models.preprocessing.phantom.dicom import write_phantom
+from models.train_small import CONFIG as SMALL
 from models.training.dataset import read_slices
 from models.training.loss import weighted_log_loss
 from models.training.run import train
 
 Trainer = Callable[[RunConfig, Machine], None]
 Rows = dict[str, dict[str, float]]  # of each name: mean, spread
+
+
+@dataclass(frozen=True)
+class ExperimentOptions:
+    studies: int
+    """of the phantom, to train and validate on"""
+    epochs: int
+    """of the networks of slices"""
+    output: Path
+    """the table as JSON"""
+    test_studies: int = 1
+    """of the phantom, without labels"""
+    seeds: int = 3
+    """of the networks; the phantom stays the same"""
+    folds: int = 2
+    """grouped by patient"""
+    work: Path | None = None
+    """folder for the phantom, the cache and the runs, which are kept; none: a temporary one"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
 
 
 @contextmanager
@@ -37,6 +60,14 @@ def working_folder(folder: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as name:
         yield Path(name)
+
+
+def prepare_phantom(folder: Path, options: ExperimentOptions) -> None:
+    """Draw the phantom at the size of the small network, and make its cache."""
+    with quiet():
+        counts = {"studies": options.studies, "test_studies": options.test_studies}
+        write_phantom(folder / "data", **counts, image_size=SMALL.image_size, seed=0)
+        prepare(PrepareOptions(folder / "data", folder, image_size=(SMALL.image_size,), folds=options.folds))
 
 
 @contextmanager
@@ -81,11 +112,12 @@ def summarise(scores: dict[str, list[float]]) -> Rows:
     }
 
 
-def report(output: Path, settings: dict[str, Any], rows: Rows, descriptions: dict[str, str]) -> None:
+def report(options: ExperimentOptions, rows: Rows, descriptions: dict[str, str]) -> None:
     """Print the table, and write it as JSON with its machine, commit and settings."""
+    settings = {name: value for name, value in asdict(options).items() if isinstance(value, int)}
     print(f"{'weighted log loss, out-of-fold':20}{'mean':>10}{'spread':>10}")
     for name, row in rows.items():
         print(f"{name:20}{row['mean']:10.4f}{row['spread']:10.4f}   {descriptions[name]}")
     results = {"machine": describe_machine(), "commit": commit(), "settings": settings, "rows": rows}
-    write_text(output, json.dumps(results, indent=1) + "\n")
-    print(f"{output}: commit {results['commit']}")
+    write_text(options.output, json.dumps(results, indent=1) + "\n")
+    print(f"{options.output}: commit {results['commit']}")

@@ -217,10 +217,12 @@ def test_an_experiment_tells_the_mean_and_the_spread_of_its_seeds(benchmark, tmp
     rows = experiment.summarise({"single": [0.3, 0.5, 0.4], "context": [0.2, 0.2, 0.2]})
     assert rows == {"single": {"mean": 0.4, "spread": 0.1}, "context": {"mean": 0.2, "spread": 0}}
     output = tmp_path / "x.json"
-    experiment.report(output, {"seeds": 3}, rows, {"single": "one slice", "context": "three slices"})
+    options = experiment.ExperimentOptions(studies=5, epochs=2, output=output)
+    experiment.report(options, rows, {"single": "one slice", "context": "three slices"})
     written = json.loads(output.read_text())
     assert set(written) == {"machine", "commit", "settings", "rows"}
     assert written["rows"] == rows
+    assert written["settings"] == {"studies": 5, "epochs": 2, "test_studies": 1, "seeds": 3, "folds": 2}
     assert "single                  0.4000    0.1000   one slice\n" in capsys.readouterr().out
 
 

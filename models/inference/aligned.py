@@ -1,6 +1,6 @@
 """Predictions of several runs, side by side: aligned by `image_id`, never by position."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,8 @@ from scipy.special import expit, logit
 from models.labels import LABELS
 from models.preprocessing.neighbours import neighbour_rows
 
-SPACES = ("probability", "logit")  # in which predictions are averaged
+Space = Literal["probability", "logit"]  # in which predictions are averaged
+SPACES = get_args(Space)
 SUREST = 1e-6  # in the space of logits no run is surer than this, else one could outvote all others
 
 
@@ -18,7 +19,7 @@ class Aligned(NamedTuple):
 
     names: tuple[str, ...]
     image_ids: pd.Index
-    values: dict[str, np.ndarray]  # by the space: float32 (6, slices, runs), nothing missing
+    values: dict[Space, np.ndarray]  # float32 (6, slices, runs), nothing missing
     neighbours: np.ndarray  # rows of the slices below and above, (slices, 2); at the ends of a series its own
 
 
@@ -49,5 +50,5 @@ def fill_missing(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def to_probability(values: np.ndarray, space: str) -> np.ndarray:
+def to_probability(values: np.ndarray, space: Space) -> np.ndarray:
     return expit(values) if space == "logit" else values

@@ -1,22 +1,19 @@
 """Several runs -> one blend: weights on the simplex for each label, typed in or fitted on out-of-fold predictions."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from models.errors import InputError
-from models.inference.aligned import SPACES, SUREST, Aligned, to_probability
+from models.inference.aligned import SPACES, SUREST, Aligned, Space, to_probability
 from models.inference.calibration import Calibration, fit_calibration, raise_any
 from models.labels import LABELS
 from models.training.loss import weighted_log_loss
 
 # blending.ipynb of the original: 0.4 for the mean of five B2 folds, 0.2 for the finetuned B5, and so on.
 ORIGINAL_WEIGHTS = {"b2": 0.4, "b5": 0.2, "b0": 0.2, "b0_224": 0.1, "resnext101": 0.1}
-
-Space = Literal["probability", "logit"]
 
 
 @dataclass(frozen=True)
