@@ -44,8 +44,9 @@ real:           # how the small network, trained on the phantom alone, ranks rea
 	$(PYTHON) -m pip install --disable-pip-version-check -e .[dask,jpeg] -c constraints.txt
 	touch $@
 
+# Two at a time, each with one core's threads: most of them compute, or wait, on one core.
 test: .venv/extras ## all tests
-	$(PYTHON) -m pytest
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist worksteal
 
 torture: .venv/extras ## the robustness tests at their full counts, half an hour
 	$(PYTHON) -m pytest -m torture --durations=0 -s
