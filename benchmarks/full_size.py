@@ -1,4 +1,4 @@
-"""The last steps at the full set's size: blending 12 runs, and scoring a submission.
+"""The last steps at the full set's size: pseudolabels, blending 12 runs, scoring a submission, a report.
 
     python benchmarks/full_size.py
     python benchmarks/full_size.py --labels data/stage_2_train.csv      # the challenge's labels
@@ -6,7 +6,8 @@
 
 Makes random predictions around the labels (random ones too, with the challenge's prevalences, if no file is named) of
 studies of 35 slices. Prints the seconds and the peak memory of reading the runs, fitting weights and calibration, their
-nested score, and writing submission.csv; of the same with the second level; and of models/score.py on the submission.
+nested score, and writing submission.csv; of the same with the second level; of models/score.py on the submission; of
+models/make_pseudolabels.py; and of models/report.py, without pictures.
 """
 
 import tempfile
@@ -30,8 +31,10 @@ from models.inference.runs import load_runs
 from models.inference.stacking import fit_stacker
 from models.inference.submission import write_submission
 from models.labels import LABELS
-from models.paths import Work, write_parquet
+from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
+from models.paths import Work, hash_file, write_csv, write_json, write_parquet
 from models.preprocessing.cleaning import read_labels
+from models.report import ReportOptions, report
 from models.score import ScoreOptions, score
 from models.train_small import CONFIG as SMALL
 from models.training.checkpoint import save_config, save_weights
@@ -58,7 +61,7 @@ def main(options: FullSizeOptions) -> None:
     print(f"{cpu_model()}, torch {torch.__version__}: {options.runs} runs, {options.slices:,} slices\n")
     with tempfile.TemporaryDirectory() as name:
         separately(make_runs, Path(name), options)
-        for step in (fit_and_write, fit_second_level, score_submission):
+        for step in (fit_and_write, fit_second_level, score_submission, pseudolabel, report_on_run):
             seconds, peak, result = separately(measure, step, Path(name))
             print(f"{step.__doc__:70}{seconds:8.1f} s{peak / 2**30:8.2f} GiB   {result}", flush=True)
 
@@ -80,7 +83,9 @@ def make_runs(folder: Path, options: FullSizeOptions) -> None:
     if options.labels:
         train = read_labels(options.labels)[0].head(options.slices).join(train.drop(columns=["image_id", *LABELS]))
     for split, table in (("train", train), ("test", test)):
-        write_parquet(work.metadata(split), table)
+        write_parquet(work.metadata(split), table.drop(columns="fold"))
+    write_csv(work.folds, train[["patient_id", "fold"]].drop_duplicates())
+    write_json(work.prepared, {"files": {work.folds.name: hash_file(work.folds)}})
     for number in range(options.runs):
         name, noise = f"run{number:02d}", random.uniform(0.5, 1.5)
         for fold in range(FOLDS):
@@ -92,9 +97,12 @@ def make_slices(split: str, count: int) -> pd.DataFrame:
     study = np.arange(count) // STUDY
     columns = {
         "image_id": [f"ID_{split}{row:07x}" for row in range(count)],
-        "series_id": [f"ID_{split}{number:06x}" for number in study],
-        "patient_id": [f"ID_{split}{number:06x}" for number in study],
+        **{f"{name}_id": [f"ID_{split}{number:06x}" for number in study] for name in ("series", "study", "patient")},
         "fold": study % FOLDS,
+        "chunk": np.arange(count) % STUDY,
+        "z": 5.0 * (np.arange(count) % STUDY),
+        "gap_below": 5.0,
+        **{"bits_stored": 16, "pixel_representation": 1, "rescale_intercept": -1024},
     }
     labels = (random.random((count, len(LABELS))) < PREVALENCES).astype(np.float32)
     return pd.DataFrame(columns | dict(zip(LABELS, labels.T, strict=True)))
@@ -147,6 +155,20 @@ def score_submission(folder: Path) -> str:
     with quiet():
         score(ScoreOptions((folder / "submission.csv",), labels=folder / "labels.csv", work=folder))
     return f"{len(labels):,} rows"
+
+
+def pseudolabel(folder: Path) -> str:
+    """models/make_pseudolabels.py, of three runs for each fold"""
+    with quiet():
+        make_pseudolabels(PseudolabelOptions(("run00", "run01", "run02"), work=folder))
+    return f"{len(list((folder / 'cache').glob('pseudolabels_*')))} files"
+
+
+def report_on_run(folder: Path) -> str:
+    """models/report.py on a run, without pictures"""
+    with quiet():
+        report(ReportOptions("run00", work=folder))
+    return f"{(folder / 'report_run00.html').stat().st_size / 1e6:.1f} MB"
 
 
 if __name__ == "__main__":
