@@ -48,16 +48,18 @@ def read_patients(work: Work) -> pd.DataFrame:
 def score_parts(target: np.ndarray, probability: np.ndarray, patients: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """`score_intervals` of all slices, of those of patients who are also in train, and of the others.
 
-    `patients` holds a row a slice, as `read_patients` gives them. The name of a part counts its slices and patients; a
-    part without slices is left out.
+    `patients` holds a row a slice, as `read_patients` gives them. The name of a part counts its slices and patients.
+    Where all patients are of one kind, there is this part alone.
     """
     names, in_train = patients["patient_id"].to_numpy(), patients["in_train"].to_numpy(bool)
-    parts = {"all": np.full(len(names), True), "patients also in train": in_train, "patients not in train": ~in_train}
+    kinds = {"patients also in train": in_train, "patients not in train": ~in_train}
+    parts = {kind: chosen for kind, chosen in kinds.items() if chosen.any()}
+    if len(parts) > 1:
+        parts = {"all": np.full(len(names), True), **parts}
     tables = {}
     for part, chosen in parts.items():
-        if chosen.any():
-            name = f"{part}: {chosen.sum():,} slices of {len(set(names[chosen])):,} patients"
-            tables[name] = score_intervals(target[chosen], probability[chosen], names[chosen])
+        name = f"{part}: {chosen.sum():,} slices of {len(set(names[chosen])):,} patients"
+        tables[name] = score_intervals(target[chosen], probability[chosen], names[chosen])
     return tables
 
 

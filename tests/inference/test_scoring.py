@@ -219,6 +219,7 @@ def test_the_parts_by_patient_are_scored_as_if_alone_and_make_up_the_whole(pair,
         pd.testing.assert_frame_equal(table, score_intervals(*(array[rows] for array in (*pair, patients))))
 
 
-def test_a_part_without_slices_has_no_table(pair, patients):
-    tables = score_parts(*pair, pd.DataFrame({"patient_id": patients, "in_train": False}))
-    assert [name.split(":")[0] for name in tables] == ["all", "patients not in train"]
+@pytest.mark.parametrize(("in_train", "part"), [(True, "patients also in train"), (False, "patients not in train")])
+def test_patients_of_one_kind_are_scored_once(pair, patients, in_train, part):
+    tables = score_parts(*pair, pd.DataFrame({"patient_id": patients, "in_train": in_train}))
+    assert [name.split(":")[0] for name in tables] == [part]
