@@ -1,6 +1,7 @@
 """The processes of one command: a single one, or those that torchrun has started, each with a device of its own."""
 
 import contextlib
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -117,6 +118,8 @@ def started_processes(device: str) -> Iterator[Processes]:
         if not state.is_main_process:
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         yield Processes(state.device, state.process_index, state.num_processes)
+    # A learner, which refers to itself, still holds the group, and gloo's threads would abort the end of Python.
+    gc.collect()
     distributed.destroy_process_group()
 
 

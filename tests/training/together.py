@@ -2,10 +2,12 @@
 
 Batch norm sees a process's share of a batch, and each process draws a dropout of its own: only without them is one
 process equal to two. Each process notes the samples that it trains on in samples_<rank>.csv of the working folder.
+It fails if threads that connect it with others are still there when it is done: they may abort the end of Python.
 """
 
 import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,3 +44,5 @@ if __name__ == "__main__":
     else:
         models.training.kinds.SliceDataset = NotedDataset
         models.training.run.main(TOGETHER)
+    time.sleep(0.5)  # a thread that has ended may still be listed
+    assert not [name for file in Path("/proc/self/task").glob("*/comm") if "gloo" in (name := file.read_text())]
