@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from models import train_b0_224, train_b0_recurrent, train_sequence, train_small
 from models.config import Machine, TrainOptions
@@ -93,7 +94,10 @@ def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     write_phantom(folder / "data", studies=120, test_studies=20, image_size=64, seed=0, jobs=2)
     prepare(PrepareOptions(data=folder / "data", work=folder, image_size=(64,), jobs=2))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # as there: another number rounds otherwise, and ends with another network
     train(TrainOptions(train_small.CONFIG, fold=0, machine=Machine(work=folder, device="cpu")))
+    torch.set_num_threads(threads)
     return Work(folder)
 
 
@@ -102,7 +106,7 @@ def test_the_small_network_learns_the_phantom(demo):
     predictions = read_predictions(demo.run("small", 0) / "valid.parquet", "")
     labels = read_slices(demo, "train").set_index("image_id")
     row = score_table(labels, {"small": predictions}).loc["small"]
-    assert row["weighted log loss"] < 0.7 * row["prior"]
+    assert row["weighted log loss"] < 0.65 * row["prior"]
     assert row["AUC any"] > 0.9
 
 
