@@ -102,7 +102,9 @@ def make_slices(split: str, count: int) -> pd.DataFrame:
         "chunk": np.arange(count) % STUDY,
         "z": 5.0 * (np.arange(count) % STUDY),
         "gap_below": 5.0,
-        **{"bits_stored": 16, "pixel_representation": 1, "rescale_intercept": -1024},
+        "bits_stored": 16,
+        "pixel_representation": 1,
+        "rescale_intercept": -1024,
     }
     labels = (random.random((count, len(LABELS))) < PREVALENCES).astype(np.float32)
     return pd.DataFrame(columns | dict(zip(LABELS, labels.T, strict=True)))

@@ -132,6 +132,8 @@ def judge(path: Path, read: Callable[[], None]) -> str:
         return "refused"
     except AssertionError:
         return "another value"
+    except KeyboardInterrupt:
+        raise
     except BaseException as error:  # SystemExit, too, is no refusal
         return f"{type(error).__name__}: {error}"
     return "the same"

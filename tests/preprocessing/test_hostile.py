@@ -188,6 +188,8 @@ def judge_project() -> Judge:
             if not isinstance(error.reason, Reason):
                 return _broken(f"rejected without a Reason: {error.reason!r}")
             return {"outcome": "rejected", "why": error.reason.name}
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:  # SystemExit and what a library's Rust code panics with are broken readers, too
             return _broken(f"raises {type(error).__name__}: {str(error)[:200]}")
         problems = [] if slices else ["accepted, but gives no slice"]
