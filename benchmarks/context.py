@@ -15,8 +15,8 @@ from comparison import quiet
 from experiment import ExperimentOptions, fold_trainer, prepare_phantom, report, score_run, summarise, working_folder
 from tqdm.auto import tqdm
 
-from models.cli import command
-from models.config import Channel, Machine, RunConfig, SequenceConfig, StudyConfig, TrainConfig
+from models.common.cli import command
+from models.common.config import Channel, Machine, RunConfig, SequenceConfig, StudyConfig, TrainConfig
 from models.paths import Work
 from models.preprocessing import windows
 from models.smooth import SmoothOptions, smooth_run

@@ -18,8 +18,8 @@ from experiment import read_out_of_fold
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from models.cli import command
-from models.labels import LABELS
+from models.common.cli import command
+from models.common.labels import LABELS
 from models.paths import Work, WorkFolder, default_work, replacing
 from models.preprocessing.store import Series
 from models.preprocessing.windows import BRAIN, apply_window

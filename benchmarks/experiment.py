@@ -16,10 +16,10 @@ import torch
 from comparison import quiet
 from run import commit, describe_machine
 
-from models.config import Machine, RunConfig, TrainOptions
+from models.common.config import Machine, RunConfig, TrainOptions
+from models.common.labels import LABELS
 from models.inference.predictions import align
 from models.inference.runs import finished_folds, join_folds, read_fold
-from models.labels import LABELS
 from models.paths import Work, write_text
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.phantom.dicom import write_phantom

@@ -23,14 +23,14 @@ from comparison import peak_memory, quiet, separately
 from run import cpu_model
 from scipy.special import expit
 
-from models.cli import command
+from models.common.cli import command
+from models.common.labels import LABELS
 from models.inference.aligned import align_runs
 from models.inference.blending import fit_calibrated
 from models.inference.evidence import Fit, nested
 from models.inference.runs import load_runs
 from models.inference.stacking import fit_stacker
 from models.inference.submission import write_submission
-from models.labels import LABELS
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
 from models.paths import Work, hash_file, write_csv, write_json, write_parquet
 from models.preprocessing.cleaning import read_labels

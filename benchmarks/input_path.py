@@ -27,8 +27,8 @@ import pydicom
 import torch
 from comparison import BenchmarkOptions, Row, quiet, row, scratch, seconds, take_turns
 
-from models.cli import command
-from models.config import Augment, Channel, TrainConfig, Window
+from models.common.cli import command
+from models.common.config import Augment, Channel, TrainConfig, Window
 from models.paths import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.raw import find_raw

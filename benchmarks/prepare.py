@@ -26,7 +26,7 @@ import torch
 from comparison import RATE, BenchmarkOptions, Row, quiet, row, scratch, seconds, take_turns
 from isal.isal_zlib import crc32
 
-from models.cli import command
+from models.common.cli import command
 from models.paths import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.dicom import read_slices

@@ -19,7 +19,7 @@ from typing import Any
 
 from comparison import Row, default_data, scratch, separately, table
 
-from models.cli import command
+from models.common.cli import command
 from models.paths import write_text
 
 FOLDER = Path(__file__).parent

@@ -19,9 +19,9 @@ import torch
 from comparison import peak_memory, separately
 from fastai.callback.core import Callback, CancelFitException
 
-from models.cli import command
-from models.errors import InputError
-from models.labels import LABELS
+from models.common.cli import command
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.paths import Work, default_work
 from models.train_sequence import CONFIG
 from models.training.callbacks import ChannelsLast

@@ -24,8 +24,8 @@ from fastai.callback.core import Callback, CancelFitException
 from fastai.data.core import DataLoaders
 from torch.utils.data import DataLoader
 
-from models.cli import command
-from models.config import TrainConfig
+from models.common.cli import command
+from models.common.config import TrainConfig
 from models.paths import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.series import UNREADABLE

@@ -14,8 +14,8 @@ from typing import Annotated
 import pandas as pd
 import tyro
 
-from models.cli import command
-from models.errors import InputError
+from models.common.cli import command
+from models.common.errors import InputError
 from models.paths import DataFolder, WorkFolder, default_data, default_work, read_parquet, write_csv
 from models.preprocessing.parallel import progress_map
 from models.preprocessing.pseudonyms import Pseudonyms, read_key

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from models.cli import command
+from models.common.cli import command
 from models.preprocessing.phantom.dicom import write_phantom
 from models.preprocessing.phantom.layouts import LAYOUTS
 from models.preprocessing.phantom.traps import TRAPS

@@ -19,13 +19,13 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from models.cli import command
-from models.errors import InputError
+from models.common.cli import command
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.inference.parts import require_origin
 from models.inference.predictions import align
 from models.inference.pseudolabels import Kind, make_labels, report
 from models.inference.runs import finished_folds, read_fold
-from models.labels import LABELS
 from models.paths import Stage, Work, WorkFolder, default_work, hash_file, read_parquet, write_parquet
 from models.preprocessing.folds import label_shares
 from models.preprocessing.series import UNREADABLE

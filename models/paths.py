@@ -16,7 +16,7 @@ import tyro
 from filelock import FileLock, Timeout
 from pyarrow import parquet
 
-from models.errors import InputError
+from models.common.errors import InputError
 
 
 def _from_environment(variable: str, default: str) -> Path:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from models.cli import command
-from models.errors import InputError
-from models.labels import LABELS
+from models.common.cli import command
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.paths import (
     DataFolder,
     Stage,

@@ -14,8 +14,8 @@ from typing import Annotated
 
 import tyro
 
-from models.cli import command
-from models.errors import InputError
+from models.common.cli import command
+from models.common.errors import InputError
 from models.inference.reporting.page import render
 from models.inference.reporting.subject import BLEND, read_subject
 from models.paths import Stage, Work, WorkFolder, default_work, write_text

@@ -17,12 +17,12 @@ from typing import Annotated
 import pandas as pd
 import tyro
 
-from models.cli import command
-from models.errors import InputError
+from models.common.cli import command
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.inference.predictions import mean_prediction, read_probabilities
 from models.inference.runs import load_runs
 from models.inference.scoring import in_common, read_patients, score_parts, score_table
-from models.labels import LABELS
 from models.paths import Stage, Work, WorkFolder, default_work
 from models.preprocessing.cleaning import read_labels
 from models.training.dataset import PREPARE, read_slices

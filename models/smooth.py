@@ -15,12 +15,12 @@ from typing import Annotated
 import pandas as pd
 import tyro
 
-from models.cli import command
-from models.errors import InputError
+from models.common.cli import command
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.inference.predictions import align
 from models.inference.runs import finished_folds, join_folds, read_fold
 from models.inference.smoothing import fit_width, smooth
-from models.labels import LABELS
 from models.paths import (
     Stage,
     Work,

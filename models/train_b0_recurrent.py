@@ -6,7 +6,7 @@ Needs cache/ from models/prepare.py --image-size 256.
 Writes runs/b0_recurrent/fold0/: config.json, model.safetensors, history.csv, history.png and valid.parquet.
 """
 
-from models.config import Channel, StudyConfig
+from models.common.config import Channel, StudyConfig
 from models.preprocessing import windows
 from models.training.run import main
 

@@ -6,7 +6,7 @@ Needs cache/, runs/b5/fold0/, and cache/pseudolabels_pseudo_fold0.parquet from m
 Writes runs/b5_pseudo/fold0/: config.json, model.safetensors, history.csv, history.png and valid.parquet.
 """
 
-from models.config import Channel, FinetuneConfig
+from models.common.config import Channel, FinetuneConfig
 from models.preprocessing import windows
 from models.training.run import main
 

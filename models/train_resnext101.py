@@ -6,7 +6,7 @@ Needs cache/ from models/prepare.py --image-size 512.
 Writes runs/resnext101/fold0/: config.json, model.safetensors, history.csv, history.png and valid.parquet.
 """
 
-from models.config import Channel, TrainConfig
+from models.common.config import Channel, TrainConfig
 from models.preprocessing import windows
 from models.training.run import main
 

@@ -6,7 +6,7 @@ Needs cache/, and runs/b2/fold0/ from models/train_b2.py. First stores the embed
 Writes runs/sequence/fold0/: config.json, model.safetensors, history.csv, history.png and valid.parquet.
 """
 
-from models.config import SequenceConfig
+from models.common.config import SequenceConfig
 from models.training.run import main
 
 CONFIG = SequenceConfig(

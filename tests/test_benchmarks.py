@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import InputError
+from models.common.errors import InputError
 
 REPOSITORY = Path(__file__).parent.parent
 FOLDER = REPOSITORY / "benchmarks"

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.errors import InputError
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.find_files import FindOptions, find_files
-from models.labels import LABELS
 from models.paths import Work, read_parquet, write_parquet
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.dicom import read_slices

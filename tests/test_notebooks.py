@@ -18,10 +18,10 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from scipy.special import expit
 
-from models.config import TrainConfig
+from models.common.config import TrainConfig
+from models.common.labels import LABELS
 from models.inference.evidence import WAYS
 from models.inference.predictions import read_predictions
-from models.labels import LABELS
 from models.paths import Work, write_parquet
 from models.preprocessing.cleaning import read_labels
 from models.preprocessing.elements import Reason

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.errors import InputError
+from models.common.errors import InputError
 from models.paths import (
     Work,
     default_data,

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from models import train_b0_224, train_b0_recurrent, train_sequence, train_small
-from models.config import Machine, TrainOptions
+from models.common.config import Machine, TrainOptions
+from models.common.labels import LABELS
 from models.inference.aligned import align_runs
 from models.inference.evidence import nested, possible_ways
 from models.inference.predict import InferOptions, infer
@@ -16,7 +17,6 @@ from models.inference.predictions import read_predictions
 from models.inference.runs import load_runs
 from models.inference.scoring import score_table
 from models.inference.submission import write_submission
-from models.labels import LABELS
 from models.paths import Work, write_parquet
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.cleaning import read_labels, read_sample_submission

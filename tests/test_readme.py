@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.config import TrainConfig
+from models.common.config import TrainConfig
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()

@@ -19,8 +19,8 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from models.config import Machine, TrainOptions
-from models.errors import InputError
+from models.common.config import Machine, TrainOptions
+from models.common.errors import InputError
 from models.inference.predict import InferOptions, infer
 from models.inference.predictions import read_predictions
 from models.paths import Work, hash_file, write_json

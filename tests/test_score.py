@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.errors import InputError
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.inference.scoring import read_patients, score_parts
-from models.labels import LABELS
 from models.paths import Work, write_parquet
 from models.score import ScoreOptions, score
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tyro
 
-from models.config import FinetuneConfig, SequenceConfig, StudyConfig, TrainConfig, TrainOptions
+from models.common.config import FinetuneConfig, SequenceConfig, StudyConfig, TrainConfig, TrainOptions
 from models.training.networks import ARCHITECTURES
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -21,7 +21,7 @@ KINDS = {  # all others: TrainConfig
     "train_b5_pseudo": FinetuneConfig,
 }
 INFER = sorted(MODELS.glob("infer_*.py"))
-NOUNS = {"__init__", "cli", "config", "errors", "labels", "paths"}
+NOUNS = {"__init__", "paths"}
 
 
 def names(paths):

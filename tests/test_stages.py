@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from models import train_sequence, train_small
-from models.config import FinetuneConfig, Machine, RunConfig, TrainOptions
-from models.errors import InputError
+from models.common.config import FinetuneConfig, Machine, RunConfig, TrainOptions
+from models.common.errors import InputError
 from models.inference.predict import InferOptions, infer
 from models.inference.runs import read_fold
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from models.labels import LABELS
+from models.common.labels import LABELS
 from models.preprocessing.neighbours import neighbour_rows
 
 Space = Literal["probability", "logit"]  # in which predictions are averaged

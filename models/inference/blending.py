@@ -6,10 +6,10 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from models.errors import InputError
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.inference.aligned import SPACES, SUREST, Aligned, Space, to_probability
 from models.inference.calibration import Calibration, fit_calibration, raise_any
-from models.labels import LABELS
 from models.training.loss import weighted_log_loss
 
 # blending.ipynb of the original: 0.4 for the mean of five B2 folds, 0.2 for the finetuned B5, and so on.

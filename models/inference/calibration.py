@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from models.labels import ANY
+from models.common.labels import ANY
 
 _PRIOR = 1.0  # slices' worth of belief that nothing has to change: without it a label with one class has no optimum
 

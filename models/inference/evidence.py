@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold
 
-from models.errors import InputError
+from models.common.errors import InputError
 from models.inference.aligned import Aligned
 from models.inference.blending import (
     ORIGINAL_WEIGHTS,

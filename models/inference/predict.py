@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from models.cli import command
-from models.config import Machine, RunConfig, SequenceConfig
-from models.errors import InputError
+from models.common.cli import command
+from models.common.config import Machine, RunConfig, SequenceConfig
+from models.common.errors import InputError
 from models.inference.parts import REPAIR, Parts, require_origin
 from models.inference.predictions import fill_unreadable
 from models.paths import only_process, read_parquet, require_writable, write_parquet

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from models.errors import InputError
-from models.labels import LABELS
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.paths import read_parquet
 from models.preprocessing.cleaning import read_submission
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import entr
 
-from models.labels import LABEL_WEIGHTS, LABELS
+from models.common.labels import LABEL_WEIGHTS, LABELS
 
 Kind = Literal["soft", "hard"]
 

@@ -5,9 +5,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from models.errors import InputError
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.inference.predictions import align, read_predictions
-from models.labels import LABELS
 from models.paths import Work
 from models.training.checkpoint import SmoothedRecord, read_record
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from models.labels import LABELS, METRIC_WEIGHTS
+from models.common.labels import LABELS, METRIC_WEIGHTS
 from models.paths import Work
 from models.training.dataset import read_slices
 from models.training.loss import prior, slice_losses

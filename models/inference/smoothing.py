@@ -5,9 +5,9 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
-from models.errors import InputError
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.inference.predictions import align
-from models.labels import LABELS
 from models.preprocessing.geometry import USUAL_GAP
 from models.training.loss import weighted_log_loss
 

@@ -6,10 +6,10 @@ import numpy as np
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 
-from models.errors import InputError
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.inference.aligned import Aligned
 from models.inference.calibration import raise_any
-from models.labels import LABELS
 
 _STRENGTH = 0.03  # inverse of the ridge; the runs are alike, and what sets them apart must not be overrated
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import compute, csv
 
-from models.errors import InputError
-from models.labels import LABELS
+from models.common.errors import InputError
+from models.common.labels import LABELS
 
 SHOWN = 3  # names in a message
 DOWNLOAD, REWRITE = "download it again", "write it again"  # what mends a file of Kaggle's, and a file of one's own

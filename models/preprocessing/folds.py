@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from models.errors import InputError
-from models.labels import LABELS
+from models.common.errors import InputError
+from models.common.labels import LABELS
 
 
 def make_folds(table: pd.DataFrame, folds: int, seed: int) -> pd.DataFrame:

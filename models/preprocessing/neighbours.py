@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from models.errors import InputError
+from models.common.errors import InputError
 from models.preprocessing.geometry import USUAL_GAP
 from models.preprocessing.series import UNREADABLE
 

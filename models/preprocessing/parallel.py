@@ -7,7 +7,7 @@ import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm.auto import tqdm
 
-from models.errors import InputError
+from models.common.errors import InputError
 
 _KILLED = (
     "a worker process was killed, most likely for lack of memory; what is finished is kept: run the same command again"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.errors import InputError
+from models.common.errors import InputError
 
 _FOLDER = re.compile(r"stage_(?P<stage>[12])_(?P<split>train|test)(_images)?")
 _TABLE = re.compile(r"stage_[12]_(train|sample_submission)\.csv")

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from models.errors import InputError
+from models.common.errors import InputError
 from models.paths import Work, replacing
 from models.preprocessing.folds import label_shares
 from models.preprocessing.pictures import contact_sheet

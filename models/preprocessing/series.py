@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from models.errors import InputError
+from models.common.errors import InputError
 from models.paths import Work
 from models.preprocessing.dicom import HEADER_COLUMNS, Slice, peek, read_file
 from models.preprocessing.elements import Reason, UnreadableSliceError

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from isal.isal_zlib import crc32  # zlib's, but faster (benchmarks/prepare.py: its share of reading)
 
-from models.errors import InputError
+from models.common.errors import InputError
 from models.paths import replacing
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
 

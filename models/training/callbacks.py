@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
 
-from models.labels import LABELS, METRIC_WEIGHTS
+from models.common.labels import LABELS, METRIC_WEIGHTS
 from models.training.evaluation import to_device
 from models.training.processes import Processes
 

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from models.config import CONFIGS, RunConfig, TrainConfig
-from models.errors import InputError
+from models.common.config import CONFIGS, RunConfig, TrainConfig
+from models.common.errors import InputError
 from models.paths import hash_file, replacing, write_text
 
 _PACKAGES = ("torch", "fastai", "albumentations", "efficientnet-pytorch", "pretrainedmodels", "numpy", "blosc2")

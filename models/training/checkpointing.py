@@ -5,8 +5,8 @@ import time
 import torch
 from fastai.callback.core import Callback
 
-from models.config import TrainOptions
-from models.errors import InputError
+from models.common.config import TrainOptions
+from models.common.errors import InputError
 from models.training.callbacks import LAST, History
 from models.training.processes import Processes
 from models.training.resume import Checkpoint, write_checkpoint

@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from models.config import Augment, Channel, StudyConfig, TrainConfig
-from models.errors import InputError
-from models.labels import LABEL_WEIGHTS, LABELS
+from models.common.config import Augment, Channel, StudyConfig, TrainConfig
+from models.common.errors import InputError
+from models.common.labels import LABEL_WEIGHTS, LABELS
 from models.paths import Work, damaged, hash_file, read_json, read_parquet
 from models.preprocessing.neighbours import neighbour_chunks
 from models.preprocessing.series import UNREADABLE

@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from models.config import Machine, SequenceConfig
-from models.labels import LABELS
+from models.common.config import Machine, SequenceConfig
+from models.common.labels import LABELS
 from models.paths import Work, require_writable
 from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series, compress_slice, write_series

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from models.labels import LABELS
+from models.common.labels import LABELS
 from models.training.loading import explained
 from models.training.processes import Processes
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from models.config import FinetuneConfig
-from models.errors import InputError
-from models.labels import LABEL_WEIGHTS
+from models.common.config import FinetuneConfig
+from models.common.errors import InputError
+from models.common.labels import LABEL_WEIGHTS
 from models.paths import Work, hash_file, read_parquet
 from models.preprocessing.windows import LOW_INFORMATION
 from models.training.checkpoint import field_differences

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from models.labels import LABELS
+from models.common.labels import LABELS
 from models.paths import replacing
 
 

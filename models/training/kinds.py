@@ -6,7 +6,7 @@ import pandas as pd
 from torch import nn
 from torch.utils.data import Dataset
 
-from models.config import Augment, FinetuneConfig, Machine, RunConfig, SequenceConfig, StudyConfig
+from models.common.config import Augment, FinetuneConfig, Machine, RunConfig, SequenceConfig, StudyConfig
 from models.paths import Work, hash_file
 from models.training.checkpoint import load_trained
 from models.training.dataset import SliceDataset, StudyDataset, split_fold

@@ -15,8 +15,8 @@ from fastai.torch_core import norm_bias_params
 from torch import nn
 from torch.utils.data import DataLoader
 
-from models.config import RunConfig, TrainOptions
-from models.errors import InputError
+from models.common.config import RunConfig, TrainOptions
+from models.common.errors import InputError
 from models.training.callbacks import (
     ChannelsLast,
     History,

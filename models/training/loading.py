@@ -16,7 +16,7 @@ import psutil
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from models.errors import InputError
+from models.common.errors import InputError
 from models.training.processes import Processes
 from models.training.studies import OrderedStudies, ShuffledStudies
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from models.labels import METRIC_WEIGHTS
+from models.common.labels import METRIC_WEIGHTS
 
 
 class WeightedLogLoss(nn.Module):

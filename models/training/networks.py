@@ -13,9 +13,9 @@ from pretrainedmodels.models.torchvision_models import update_state_dict
 from torch import nn
 from torch.nn.functional import relu
 
-from models.config import TrainConfig
-from models.errors import InputError
-from models.labels import LABELS
+from models.common.config import TrainConfig
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.training.checkpoint import read_weights
 from models.training.pretrained import adapt_first_convolution, imagenet_file, read_public_weights
 

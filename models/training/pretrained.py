@@ -6,7 +6,7 @@ from urllib.error import URLError
 
 import torch
 
-from models.errors import InputError
+from models.common.errors import InputError
 from models.paths import hash_file
 
 

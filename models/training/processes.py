@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import distributed, nn
 
-from models.errors import InputError
+from models.common.errors import InputError
 
 Result = TypeVar("Result")
 

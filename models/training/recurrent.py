@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 from torch.utils.checkpoint import checkpoint
 
-from models.config import Recurrence, SequenceConfig, StudyConfig
-from models.labels import LABELS
+from models.common.config import Recurrence, SequenceConfig, StudyConfig
+from models.common.labels import LABELS
 from models.preprocessing.geometry import USUAL_GAP
 from models.training.networks import HemorrhageNetwork, build_network
 from models.training.studies import split_studies

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from models.config import RunConfig
-from models.errors import InputError
+from models.common.config import RunConfig
+from models.common.errors import InputError
 from models.paths import damaged, hash_file, read_json, write_json
 from models.training.checkpoint import differences, read_weights, stage_difference, write_tensors
 

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from models.cli import command
-from models.config import RunConfig, TrainOptions
-from models.errors import InputError
-from models.labels import LABELS
+from models.common.cli import command
+from models.common.config import RunConfig, TrainOptions
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.paths import only_process, remove_temporaries, require_writable, write_csv, write_parquet
 from models.preprocessing.folds import label_shares
 from models.training.callbacks import History

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from models.labels import LABELS
+from models.common.labels import LABELS
 from models.training.loss import log_losses, prior, weighted_log_loss
 
 WEIGHTED = "weighted log loss"

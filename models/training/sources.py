@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from models.config import OF_SINGLE_SLICES
-from models.errors import InputError
+from models.common.config import OF_SINGLE_SLICES
+from models.common.errors import InputError
 from models.paths import Work, read_parquet
 from models.training.checkpoint import RunRecord, read_run
 

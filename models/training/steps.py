@@ -8,8 +8,8 @@ import torch
 from fastai.learner import Learner
 from torch import nn
 
-from models.config import RunConfig
-from models.errors import InputError
+from models.common.config import RunConfig
+from models.common.errors import InputError
 from models.training.evaluation import autocast
 from models.training.processes import Processes
 from models.training.studies import split_studies

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
-from models.errors import InputError
+from models.common.errors import InputError
+from models.common.labels import ANY, LABELS
 from models.inference.aligned import SPACES, align_runs
 from models.inference.blending import (
     ORIGINAL_WEIGHTS,
@@ -21,7 +22,6 @@ from models.inference.blending import (
     logit_loss,
     probability_loss,
 )
-from models.labels import ANY, LABELS
 from models.training.loss import log_losses, weighted_log_loss
 
 FITS = (fit_best_single, fit_equal, fit_weights, fit_calibrated)

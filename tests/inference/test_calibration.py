@@ -5,8 +5,8 @@ import pytest
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
+from models.common.labels import ANY
 from models.inference.calibration import fit_calibration, raise_any
-from models.labels import ANY
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(-1, 2, 5000)

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.errors import InputError
+from models.common.errors import InputError
+from models.common.labels import ANY, LABELS
 from models.inference.aligned import align_runs
 from models.inference.blending import fit_calibrated, fit_equal
 from models.inference.evidence import WAYS, nested, possible_ways
 from models.inference.stacking import fit_stacker
-from models.labels import ANY, LABELS
 from models.training.loss import weighted_log_loss
 
 PATIENTS, LENGTH = 40, 8

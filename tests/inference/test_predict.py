@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 import torch
 
-from models.config import Channel, Machine, TrainOptions
-from models.errors import InputError
+from models.common.config import Channel, Machine, TrainOptions
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.inference import predict as module
 from models.inference.parts import Parts
 from models.inference.predict import InferOptions, infer
-from models.labels import LABELS
 from models.paths import Work
 from models.preprocessing.windows import BRAIN, SOFT_TISSUE, SUBDURAL
 from models.train_small import CONFIG

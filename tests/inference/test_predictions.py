@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.errors import InputError
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.inference.predictions import align, fill_unreadable, read_predictions, read_probabilities
-from models.labels import LABELS
 from models.paths import write_parquet
 
 REPAIR = "python models/infer_example.py --fold 0"

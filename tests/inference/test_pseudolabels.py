@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.special import expit
 
-from models.errors import InputError
+from models.common.errors import InputError
+from models.common.labels import LABEL_WEIGHTS, LABELS
 from models.inference.pseudolabels import hard_labels, soft_labels
-from models.labels import LABEL_WEIGHTS, LABELS
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
 from models.paths import Work, hash_file, write_csv, write_json, write_parquet
 from models.preprocessing.folds import make_folds

@@ -15,13 +15,13 @@ from scipy.stats import binomtest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from models.errors import InputError
+from models.common.errors import InputError
+from models.common.labels import ANY, LABELS
 from models.inference.reporting import page
 from models.inference.reporting.mistakes import SHOWN, nearest_store, worst_mistakes
 from models.inference.reporting.subgroups import group_slices, score_subgroups
 from models.inference.reporting.subject import Scored, Subject, join_truth
 from models.inference.reporting.tables import NO_BLEED, calibrate, confuse_types, score_labels
-from models.labels import ANY, LABELS
 from models.paths import Work, write_parquet
 from models.preprocessing.series import UNREADABLE
 from models.report import ReportOptions, report

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from models.config import Channel, TrainConfig, Window
-from models.errors import InputError
+from models.common.config import Channel, TrainConfig, Window
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.inference.runs import load_runs
-from models.labels import LABELS
 from models.paths import Work, write_parquet
 from models.training.checkpoint import save_config, save_weights
 

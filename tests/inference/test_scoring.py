@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import log_loss, roc_auc_score
 
+from models.common.labels import ANY, LABELS, METRIC_WEIGHTS
 from models.inference.scoring import score_intervals, score_parts
-from models.labels import ANY, LABELS, METRIC_WEIGHTS
 from models.training.loss import WeightedLogLoss, log_losses, prior, weighted_log_loss
 from models.training.scoring import WEIGHTED, label_table, score, score_prior
 

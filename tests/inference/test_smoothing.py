@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
-from models.errors import InputError
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.inference.predictions import mean_prediction, read_predictions
 from models.inference.runs import load_runs
 from models.inference.smoothing import fit_width, smooth
-from models.labels import LABELS
 from models.paths import Work, write_parquet
 from models.preprocessing.geometry import USUAL_GAP
 from models.smooth import SmoothOptions, smooth_run

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.errors import InputError
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.inference.submission import describe_mismatches, write_submission
-from models.labels import LABELS
 
 SLICES = [f"ID_{number:02d}" for number in range(20)]
 

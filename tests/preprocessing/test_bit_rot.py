@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from torture import ENVIRONMENT, contents, drawn
 
-from models.errors import InputError
+from models.common.errors import InputError
 from models.paths import Work, read_parquet
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.store import Series

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import compute, csv
 
-from models.errors import InputError
-from models.labels import LABELS
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.preprocessing.cleaning import image_ids, read_labels, read_sample_submission, read_submission
 from models.preprocessing.metadata import add_missing, join_labels
 from models.preprocessing.problems import Problem, problem_rows

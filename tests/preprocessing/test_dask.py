@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torture import FOLDS, SIZES, compressed, large, require_same_cache, small
 
-from models.errors import InputError
+from models.common.errors import InputError
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.parallel import progress_map
 

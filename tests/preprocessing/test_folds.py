@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.errors import InputError
-from models.labels import LABELS, SUBTYPES
+from models.common.errors import InputError
+from models.common.labels import LABELS, SUBTYPES
 from models.preprocessing.folds import label_shares, make_folds, spread
 
 

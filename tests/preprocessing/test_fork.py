@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 from torture import SIZES, large, small, undisturbed
 
-from models.config import Channel, TrainConfig
+from models.common.config import Channel, TrainConfig
 from models.paths import Work
 from models.preprocessing.store import Series
 from models.preprocessing.windows import BRAIN, SUBDURAL

@@ -31,7 +31,7 @@ from torture import (
     undisturbed,
 )
 
-from models.errors import InputError
+from models.common.errors import InputError
 from models.paths import Work, read_parquet, write_csv, write_parquet, write_text
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.report import write_contact_sheet

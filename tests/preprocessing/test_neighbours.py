@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from models.errors import InputError
+from models.common.errors import InputError
 from models.preprocessing.geometry import USUAL_GAP
 from models.preprocessing.neighbours import nearest_places, neighbour_chunks
 from models.preprocessing.series import UNREADABLE

@@ -11,8 +11,8 @@ import pandas as pd
 import pydicom
 import pytest
 
-from models.errors import InputError
-from models.labels import ANY, LABELS, SUBTYPES
+from models.common.errors import InputError
+from models.common.labels import ANY, LABELS, SUBTYPES
 from models.preprocessing.phantom.anatomy import Points, draw_head, paint_vault, skull_depth
 from models.preprocessing.phantom.bleeds import draw_bleeds, mass_effect, paint_bleeds
 from models.preprocessing.phantom.brain import paint_brain

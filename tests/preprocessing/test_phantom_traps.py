@@ -16,7 +16,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import JPEGLosslessSV1
 from trap_checks import COMPRESSED, SEE, SIZE, SLICES, contents, items, record, slices
 
-from models.errors import InputError
+from models.common.errors import InputError
 from models.make_phantom import PhantomOptions
 from models.preprocessing.phantom import dicom
 from models.preprocessing.phantom.dicom import FAMILIES, write_phantom

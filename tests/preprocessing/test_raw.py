@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import InputError
+from models.common.errors import InputError
 from models.preprocessing.raw import find_raw
 
 NESTED = "rsna-intracranial-hemorrhage-detection"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
-from models.errors import InputError
+from models.common.errors import InputError
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
 from models.preprocessing.store import Series, compress_slice, fit_to_square, write_series
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.errors import InputError
-from models.labels import LABELS
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.paths import Work, read_parquet
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.elements import Reason

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.config import Channel, TrainConfig
+from models.common.config import Channel, TrainConfig
 from models.preprocessing.windows import BONE, BRAIN
 from models.training.augmentation import Augmentation, draw_parameters, transforms
 

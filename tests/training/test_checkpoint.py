@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from models.config import Channel, TrainConfig
-from models.errors import InputError
+from models.common.config import Channel, TrainConfig
+from models.common.errors import InputError
 from models.preprocessing.windows import BRAIN
 from models.training.checkpoint import differences, load_trained, read_run, save_config, save_weights
 from models.training.networks import build_network

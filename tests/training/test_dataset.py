@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.config import Channel, TrainConfig, Window
-from models.errors import InputError
-from models.labels import LABELS
+from models.common.config import Channel, TrainConfig, Window
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.paths import Work, write_parquet
 from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series, compress_slice, write_series

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from models import train_sequence, train_small
-from models.config import Machine, TrainOptions
-from models.errors import InputError
+from models.common.config import Machine, TrainOptions
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.inference import predict as predicting
 from models.inference.predict import InferOptions, infer
 from models.inference.predictions import read_predictions
-from models.labels import LABELS
 from models.paths import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.phantom.dicom import write_phantom

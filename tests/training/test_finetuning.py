@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from models import train_small
-from models.config import FinetuneConfig, Machine, TrainOptions
-from models.errors import InputError
+from models.common.config import FinetuneConfig, Machine, TrainOptions
+from models.common.errors import InputError
+from models.common.labels import LABEL_WEIGHTS, LABELS
 from models.inference.predict import InferOptions, infer
 from models.inference.runs import load_runs
-from models.labels import LABEL_WEIGHTS, LABELS
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
 from models.paths import Work, hash_file, write_parquet
 from models.prepare import PrepareOptions, prepare

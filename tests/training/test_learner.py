@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
-from models.config import Machine, TrainOptions
-from models.errors import InputError
+from models.common.config import Machine, TrainOptions
+from models.common.errors import InputError
+from models.common.labels import LABELS, METRIC_WEIGHTS
 from models.inference.predict import InferOptions, infer
 from models.inference.predictions import read_predictions
-from models.labels import LABELS, METRIC_WEIGHTS
 from models.train_small import CONFIG
 from models.training.callbacks import RecomputeBatchNorm
 from models.training.dataset import SliceDataset, split_fold

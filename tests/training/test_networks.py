@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.config import Channel, TrainConfig
-from models.errors import InputError
+from models.common.config import Channel, TrainConfig
+from models.common.errors import InputError
 from models.preprocessing.windows import BRAIN
 from models.training.networks import ARCHITECTURES, build_network, load_initial_weights
 from models.training.pretrained import adapt_first_convolution, imagenet_file, read_public_weights

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from models.config import SequenceConfig, StudyConfig
+from models.common.config import SequenceConfig, StudyConfig
 from models.train_b0_recurrent import CONFIG as STUDY
 from models.train_sequence import CONFIG
 from models.training import recurrent

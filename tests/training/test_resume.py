@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.config import Machine, TrainOptions
-from models.errors import InputError
+from models.common.config import Machine, TrainOptions
+from models.common.errors import InputError
 from models.paths import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.phantom.dicom import write_phantom

@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.config import Machine, TrainOptions
-from models.errors import InputError
+from models.common.config import Machine, TrainOptions
+from models.common.errors import InputError
 from models.paths import Work
 from models.train_small import CONFIG
 from models.training.callbacks import ChannelsLast

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from models.config import Channel, TrainConfig
+from models.common.config import Channel, TrainConfig
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
 from models.preprocessing.windows import BRAIN
 from models.training.augmentation import Augmentation, transforms

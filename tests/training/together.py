@@ -15,7 +15,7 @@ from torch import nn
 
 import models.training.kinds
 import models.training.run
-from models.config import Machine
+from models.common.config import Machine
 from models.inference.predict import InferOptions, infer
 from models.train_small import CONFIG
 from models.training.dataset import SliceDataset

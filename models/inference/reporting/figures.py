@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from models.labels import ANY, LABELS
+from models.common.labels import ANY, LABELS
 
 # Told apart by people who see no red or green (M. Okabe and K. Ito, 2008), and in print by their dashes.
 _COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#000000")

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from models.config import Window
+from models.common.config import Window
+from models.common.labels import ANY
 from models.inference.reporting.figures import data_uri
 from models.inference.reporting.subject import Scored
-from models.labels import ANY
 from models.paths import Work
 from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series, fit_to_square

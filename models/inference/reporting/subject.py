@@ -5,10 +5,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from models.errors import InputError
+from models.common.errors import InputError
+from models.common.labels import LABELS
 from models.inference.predictions import align, read_predictions
 from models.inference.runs import finished_folds, join_folds, read_fold
-from models.labels import LABELS
 from models.paths import Work, hash_file
 from models.training.checkpoint import RunRecord, SmoothedRecord, read_record
 

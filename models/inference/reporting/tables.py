@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
 
+from models.common.labels import ANY, LABELS, SUBTYPES
 from models.inference.reporting.subject import Scored
 from models.inference.scoring import score_intervals
-from models.labels import ANY, LABELS, SUBTYPES
 from models.training.scoring import auc
 
 NO_BLEED = "no hemorrhage"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.labels import SUBTYPES
+from models.common.labels import SUBTYPES
 from models.preprocessing.phantom.anatomy import Head
 from models.preprocessing.phantom.brain import Brain
 

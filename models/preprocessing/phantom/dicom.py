@@ -24,8 +24,8 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from models.errors import InputError
-from models.labels import ANY, LABELS, SUBTYPES
+from models.common.errors import InputError
+from models.common.labels import ANY, LABELS, SUBTYPES
 from models.paths import require_writable
 from models.preprocessing.parallel import progress_map
 from models.preprocessing.phantom.layouts import ANSWERS, LAYOUTS, Layout

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
-from models.errors import InputError
+from models.common.errors import InputError
 from models.preprocessing.phantom.layouts import Layout
 
 Items = Iterator[tuple[str, str]]  # what a trap yields for its record: split, and id of an image, series or patient

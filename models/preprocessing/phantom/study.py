@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from models.labels import ANY, LABELS, SUBTYPES
+from models.common.labels import ANY, LABELS, SUBTYPES
 from models.preprocessing.phantom.anatomy import (
     AIR,
     Head,
@@ -36,7 +36,7 @@ class PhantomStudy:
     """One series of axial slices from the base up, in the DICOM patient system (x left, y back, z up; mm)."""
 
     hounsfield: np.ndarray  # (slices, size, size) int16
-    labels: np.ndarray  # (slices, 6) uint8, in the order of models/labels.py
+    labels: np.ndarray  # (slices, 6) uint8, in the order of models/common/labels.py
     positions: np.ndarray  # (slices, 3) centre of the first pixel, mm
     orientation: np.ndarray  # (6,) direction of rows and columns; tilted in half of the studies
     pixel_spacing: float  # mm

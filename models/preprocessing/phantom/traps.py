@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from models.errors import InputError
+from models.common.errors import InputError
 from models.preprocessing.phantom import traps_formats as formats
 from models.preprocessing.phantom import traps_geometry as geometry
 from models.preprocessing.phantom import traps_pixels as pixels

@@ -16,7 +16,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from models.errors import InputError
+from models.common.errors import InputError
 from models.preprocessing.phantom.draft import Draft, Items, Slice, edited, image_of
 from models.preprocessing.phantom.jpeg import encode_jpeg_lossless
 

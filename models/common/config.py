@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 import numpy as np
 import tyro
 
-from models.errors import InputError
+from models.common.errors import InputError
 from models.paths import Stage, Work, WorkFolder, default_work
 
 Optimizer = Literal["radam", "adam"]

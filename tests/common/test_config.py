@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.cli import command
-from models.config import Channel, TrainConfig, Window
-from models.errors import InputError
-from models.labels import ANY, LABELS, METRIC_WEIGHTS
+from models.common.cli import command
+from models.common.config import Channel, TrainConfig, Window
+from models.common.errors import InputError
+from models.common.labels import ANY, LABELS, METRIC_WEIGHTS
 
 CONFIG = TrainConfig(
     name="example",

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import tyro
 
-from models.errors import InputError
+from models.common.errors import InputError
 
 Options = TypeVar("Options")
 
