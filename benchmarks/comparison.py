@@ -16,7 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from models import paths
+from models.common.folders import default_data as data_of_environment
 from models.preprocessing.phantom.dicom import write_phantom
 
 Name = TypeVar("Name", str, int)
@@ -25,7 +25,7 @@ RATE = "slices/s"  # the unit of which more is better
 
 
 def default_data() -> Path | None:
-    return paths.default_data() if "RSNA_DATA" in os.environ else None
+    return data_of_environment() if "RSNA_DATA" in os.environ else None
 
 
 @dataclass(frozen=True)

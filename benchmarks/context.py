@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from models.common.cli import command
 from models.common.config import Channel, Machine, RunConfig, SequenceConfig, StudyConfig, TrainConfig
-from models.paths import Work
+from models.common.folders import Work
 from models.preprocessing import windows
 from models.smooth import SmoothOptions, smooth_run
 from models.train_sequence import CONFIG as SEQUENCE

@@ -19,8 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from models.common.cli import command
+from models.common.files import replacing
+from models.common.folders import Work, WorkFolder, default_work
 from models.common.labels import LABELS
-from models.paths import Work, WorkFolder, default_work, replacing
 from models.preprocessing.store import Series
 from models.preprocessing.windows import BRAIN, apply_window
 from models.train_small import CONFIG as SMALL

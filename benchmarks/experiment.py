@@ -17,10 +17,11 @@ from comparison import quiet
 from run import commit, describe_machine
 
 from models.common.config import Machine, RunConfig, TrainOptions
+from models.common.files import write_text
+from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference.predictions import align
 from models.inference.runs import finished_folds, join_folds, read_fold
-from models.paths import Work, write_text
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.phantom.dicom import write_phantom
 from models.train_small import CONFIG as SMALL

@@ -24,6 +24,8 @@ from run import cpu_model
 from scipy.special import expit
 
 from models.common.cli import command
+from models.common.files import hash_file, write_csv, write_json, write_parquet
+from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference.aligned import align_runs
 from models.inference.blending import fit_calibrated
@@ -32,7 +34,6 @@ from models.inference.runs import load_runs
 from models.inference.stacking import fit_stacker
 from models.inference.submission import write_submission
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
-from models.paths import Work, hash_file, write_csv, write_json, write_parquet
 from models.preprocessing.cleaning import read_labels
 from models.report import ReportOptions, report
 from models.score import ScoreOptions, score

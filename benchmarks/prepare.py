@@ -27,7 +27,7 @@ from comparison import RATE, BenchmarkOptions, Row, quiet, row, scratch, seconds
 from isal.isal_zlib import crc32
 
 from models.common.cli import command
-from models.paths import Work
+from models.common.folders import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.dicom import read_slices
 from models.preprocessing.parallel import progress_map

@@ -20,7 +20,7 @@ from typing import Any
 from comparison import Row, default_data, scratch, separately, table
 
 from models.common.cli import command
-from models.paths import write_text
+from models.common.files import write_text
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.json"

@@ -21,8 +21,8 @@ from fastai.callback.core import Callback, CancelFitException
 
 from models.common.cli import command
 from models.common.errors import InputError
+from models.common.folders import Work, default_work
 from models.common.labels import LABELS
-from models.paths import Work, default_work
 from models.train_sequence import CONFIG
 from models.training.callbacks import ChannelsLast
 from models.training.embeddings import SequenceDataset

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from models.common.cli import command
 from models.common.config import TrainConfig
-from models.paths import Work
+from models.common.folders import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.series import UNREADABLE
 from models.training.callbacks import ChannelsLast

@@ -16,7 +16,8 @@ import tyro
 
 from models.common.cli import command
 from models.common.errors import InputError
-from models.paths import DataFolder, WorkFolder, default_data, default_work, read_parquet, write_csv
+from models.common.files import read_parquet, write_csv
+from models.common.folders import DataFolder, WorkFolder, default_data, default_work
 from models.preprocessing.parallel import progress_map
 from models.preprocessing.pseudonyms import Pseudonyms, read_key
 from models.preprocessing.raw import RawFolder, find_raw

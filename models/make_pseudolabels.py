@@ -21,12 +21,13 @@ import tyro
 
 from models.common.cli import command
 from models.common.errors import InputError
+from models.common.files import hash_file, read_parquet, write_parquet
+from models.common.folders import Stage, Work, WorkFolder, default_work
 from models.common.labels import LABELS
 from models.inference.parts import require_origin
 from models.inference.predictions import align
 from models.inference.pseudolabels import Kind, make_labels, report
 from models.inference.runs import finished_folds, read_fold
-from models.paths import Stage, Work, WorkFolder, default_work, hash_file, read_parquet, write_parquet
 from models.preprocessing.folds import label_shares
 from models.preprocessing.series import UNREADABLE
 from models.training.checkpoint import SmoothedRecord, read_record

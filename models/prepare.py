@@ -16,17 +16,9 @@ import pandas as pd
 
 from models.common.cli import command
 from models.common.errors import InputError
-from models.common.labels import LABELS
-from models.paths import (
-    DataFolder,
-    Stage,
-    Work,
-    WorkFolder,
+from models.common.files import (
     damaged,
-    default_data,
-    default_work,
     hash_file,
-    only_process,
     read_json,
     read_parquet,
     without_temporaries,
@@ -34,6 +26,9 @@ from models.paths import (
     write_json,
     write_parquet,
 )
+from models.common.folders import DataFolder, Stage, Work, WorkFolder, default_data, default_work
+from models.common.labels import LABELS
+from models.common.locks import only_process
 from models.preprocessing.cleaning import image_ids, read_labels, read_sample_submission
 from models.preprocessing.folds import make_folds
 from models.preprocessing.metadata import add_missing, join_labels, shared_patients, slice_table

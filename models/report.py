@@ -16,9 +16,10 @@ import tyro
 
 from models.common.cli import command
 from models.common.errors import InputError
+from models.common.files import write_text
+from models.common.folders import Stage, Work, WorkFolder, default_work
 from models.inference.reporting.page import render
 from models.inference.reporting.subject import BLEND, read_subject
-from models.paths import Stage, Work, WorkFolder, default_work, write_text
 from models.training.dataset import read_slices
 
 

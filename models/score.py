@@ -19,11 +19,11 @@ import tyro
 
 from models.common.cli import command
 from models.common.errors import InputError
+from models.common.folders import Stage, Work, WorkFolder, default_work
 from models.common.labels import LABELS
 from models.inference.predictions import mean_prediction, read_probabilities
 from models.inference.runs import load_runs
 from models.inference.scoring import in_common, read_patients, score_parts, score_table
-from models.paths import Stage, Work, WorkFolder, default_work
 from models.preprocessing.cleaning import read_labels
 from models.training.dataset import PREPARE, read_slices
 from models.training.scoring import label_table

@@ -17,20 +17,13 @@ import tyro
 
 from models.common.cli import command
 from models.common.errors import InputError
+from models.common.files import hash_file, without_temporaries, write_parquet
+from models.common.folders import Stage, Work, WorkFolder, default_work
 from models.common.labels import LABELS
+from models.common.locks import only_process
 from models.inference.predictions import align
 from models.inference.runs import finished_folds, join_folds, read_fold
 from models.inference.smoothing import fit_width, smooth
-from models.paths import (
-    Stage,
-    Work,
-    WorkFolder,
-    default_work,
-    hash_file,
-    only_process,
-    without_temporaries,
-    write_parquet,
-)
 from models.training.checkpoint import SmoothedRecord, read_record, save_smoothed
 from models.training.dataset import read_slices
 from models.training.loss import weighted_log_loss

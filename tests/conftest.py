@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
-from models.paths import Work
+from models.common.folders import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.cleaning import image_ids
 from models.preprocessing.phantom.dicom import write_phantom

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from models.common.errors import InputError
+from models.common.files import read_parquet, write_parquet
+from models.common.folders import Work
 from models.common.labels import LABELS
 from models.find_files import FindOptions, find_files
-from models.paths import Work, read_parquet, write_parquet
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.dicom import read_slices
 from models.preprocessing.phantom.dicom import write_phantom

@@ -19,10 +19,11 @@ from nbformat import NotebookNode
 from scipy.special import expit
 
 from models.common.config import TrainConfig
+from models.common.files import write_parquet
+from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference.evidence import WAYS
 from models.inference.predictions import read_predictions
-from models.paths import Work, write_parquet
 from models.preprocessing.cleaning import read_labels
 from models.preprocessing.elements import Reason
 from models.preprocessing.folds import label_shares

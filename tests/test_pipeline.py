@@ -9,6 +9,8 @@ import torch
 
 from models import train_b0_224, train_b0_recurrent, train_sequence, train_small
 from models.common.config import Machine, TrainOptions
+from models.common.files import write_parquet
+from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference.aligned import align_runs
 from models.inference.evidence import nested, possible_ways
@@ -17,7 +19,6 @@ from models.inference.predictions import read_predictions
 from models.inference.runs import load_runs
 from models.inference.scoring import score_table
 from models.inference.submission import write_submission
-from models.paths import Work, write_parquet
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.cleaning import read_labels, read_sample_submission
 from models.preprocessing.phantom.dicom import write_phantom

@@ -21,9 +21,10 @@ from pyarrow import parquet
 
 from models.common.config import Machine, TrainOptions
 from models.common.errors import InputError
+from models.common.files import hash_file, write_json
+from models.common.folders import Work
 from models.inference.predict import InferOptions, infer
 from models.inference.predictions import read_predictions
-from models.paths import Work, hash_file, write_json
 from models.preprocessing.store import Series
 from models.train_b0_224 import CONFIG as B0
 from models.train_small import CONFIG as SMALL

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from models.common.errors import InputError
+from models.common.files import write_parquet
+from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference.scoring import read_patients, score_parts
-from models.paths import Work, write_parquet
 from models.score import ScoreOptions, score
 
 NAMES = np.array([f"ID_{number:03d}" for number in range(300)])

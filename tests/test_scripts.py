@@ -21,7 +21,7 @@ KINDS = {  # all others: TrainConfig
     "train_b5_pseudo": FinetuneConfig,
 }
 INFER = sorted(MODELS.glob("infer_*.py"))
-NOUNS = {"__init__", "paths"}
+NOUNS = {"__init__"}
 
 
 def names(paths):

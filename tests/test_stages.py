@@ -10,10 +10,11 @@ import torch
 from models import train_sequence, train_small
 from models.common.config import FinetuneConfig, Machine, RunConfig, TrainOptions
 from models.common.errors import InputError
+from models.common.files import hash_file
+from models.common.folders import Work
 from models.inference.predict import InferOptions, infer
 from models.inference.runs import read_fold
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
-from models.paths import Work, hash_file
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.phantom.dicom import write_phantom
 from models.smooth import SmoothOptions, smooth_run

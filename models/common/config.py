@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from models.common.errors import InputError
-from models.paths import Stage, Work, WorkFolder, default_work
+from models.common.folders import Stage, Work, WorkFolder, default_work
 
 Optimizer = Literal["radam", "adam"]
 Augment = Literal["hard", "light", "none"]

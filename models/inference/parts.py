@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from models.common.errors import InputError
+from models.common.files import write_parquet
 from models.common.labels import LABELS
 from models.inference.predictions import read_predictions
-from models.paths import write_parquet
 from models.training.evaluation import prediction_table
 
 REPAIR = "the same command"

@@ -14,9 +14,10 @@ import pandas as pd
 from models.common.cli import command
 from models.common.config import Machine, RunConfig, SequenceConfig
 from models.common.errors import InputError
+from models.common.files import read_parquet, require_writable, write_parquet
+from models.common.locks import only_process
 from models.inference.parts import REPAIR, Parts, require_origin
 from models.inference.predictions import fill_unreadable
-from models.paths import only_process, read_parquet, require_writable, write_parquet
 from models.preprocessing.series import UNREADABLE
 from models.training.checkpoint import RunRecord, load_trained, read_run
 from models.training.d4 import GROUPS, mean_probability

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from models.common.errors import InputError
+from models.common.files import read_parquet
 from models.common.labels import LABELS
-from models.paths import read_parquet
 from models.preprocessing.cleaning import read_submission
 
 

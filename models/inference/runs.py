@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from models.common.errors import InputError
+from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference.predictions import align, read_predictions
-from models.paths import Work
 from models.training.checkpoint import SmoothedRecord, read_record
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from models.common.folders import Work
 from models.common.labels import LABELS, METRIC_WEIGHTS
-from models.paths import Work
 from models.training.dataset import read_slices
 from models.training.loss import prior, slice_losses
 from models.training.scoring import WEIGHTED, score, score_prior

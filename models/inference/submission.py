@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from models.common.errors import InputError
+from models.common.files import write_csv
 from models.common.labels import LABELS
 from models.inference.predictions import align
-from models.paths import write_csv
 
 
 def describe_mismatches(predictions: dict[str, pd.DataFrame], image_ids: pd.Index) -> list[str]:

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.paths import replacing
+from models.common.files import replacing
 
 _RSNA = re.compile(r"ID_[0-9a-f]{6,12}")
 _PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)

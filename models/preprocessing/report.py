@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from models.common.errors import InputError
-from models.paths import Work, replacing
+from models.common.files import replacing
+from models.common.folders import Work
 from models.preprocessing.folds import label_shares
 from models.preprocessing.pictures import contact_sheet
 from models.preprocessing.problems import count_problems

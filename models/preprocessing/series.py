@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from models.common.errors import InputError
-from models.paths import Work
+from models.common.folders import Work
 from models.preprocessing.dicom import HEADER_COLUMNS, Slice, peek, read_file
 from models.preprocessing.elements import Reason, UnreadableSliceError
 from models.preprocessing.geometry import order_series

@@ -19,7 +19,7 @@ import numpy as np
 from isal.isal_zlib import crc32  # zlib's, but faster (benchmarks/prepare.py: its share of reading)
 
 from models.common.errors import InputError
-from models.paths import replacing
+from models.common.files import replacing
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
 
 # With its own threads blosc2 hangs DataLoader workers that are forked after the parent has read a file.

@@ -13,7 +13,7 @@ from torch import nn
 
 from models.common.config import CONFIGS, RunConfig, TrainConfig
 from models.common.errors import InputError
-from models.paths import hash_file, replacing, write_text
+from models.common.files import hash_file, replacing, write_text
 
 _PACKAGES = ("torch", "fastai", "albumentations", "efficientnet-pytorch", "pretrainedmodels", "numpy", "blosc2")
 

@@ -11,8 +11,9 @@ from torch.utils.data import Dataset
 
 from models.common.config import Augment, Channel, StudyConfig, TrainConfig
 from models.common.errors import InputError
+from models.common.files import damaged, hash_file, read_json, read_parquet
+from models.common.folders import Work
 from models.common.labels import LABEL_WEIGHTS, LABELS
-from models.paths import Work, damaged, hash_file, read_json, read_parquet
 from models.preprocessing.neighbours import neighbour_chunks
 from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series

@@ -10,8 +10,9 @@ import torch
 from torch.utils.data import Dataset
 
 from models.common.config import Machine, SequenceConfig
+from models.common.files import require_writable
+from models.common.folders import Work
 from models.common.labels import LABELS
-from models.paths import Work, require_writable
 from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series, compress_slice, write_series
 from models.training.checkpoint import load_trained

@@ -7,8 +7,9 @@ import pandas as pd
 
 from models.common.config import FinetuneConfig
 from models.common.errors import InputError
+from models.common.files import hash_file, read_parquet
+from models.common.folders import Work
 from models.common.labels import LABEL_WEIGHTS
-from models.paths import Work, hash_file, read_parquet
 from models.preprocessing.windows import LOW_INFORMATION
 from models.training.checkpoint import field_differences
 from models.training.dataset import patients_of_fold, read_slices

@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from models.common.files import replacing
 from models.common.labels import LABELS
-from models.paths import replacing
 
 
 def write_history_picture(path: Path, history: pd.DataFrame, best_epoch: int, prior: float) -> None:

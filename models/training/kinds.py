@@ -7,7 +7,8 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from models.common.config import Augment, FinetuneConfig, Machine, RunConfig, SequenceConfig, StudyConfig
-from models.paths import Work, hash_file
+from models.common.files import hash_file
+from models.common.folders import Work
 from models.training.checkpoint import load_trained
 from models.training.dataset import SliceDataset, StudyDataset, split_fold
 from models.training.embeddings import SequenceDataset, extract, find_sources

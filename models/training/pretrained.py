@@ -7,7 +7,7 @@ from urllib.error import URLError
 import torch
 
 from models.common.errors import InputError
-from models.paths import hash_file
+from models.common.files import hash_file
 
 
 def imagenet_file(network: str, url: str) -> Path:

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 from models.common.cli import command
 from models.common.config import RunConfig, TrainOptions
 from models.common.errors import InputError
+from models.common.files import remove_temporaries, require_writable, write_csv, write_parquet
 from models.common.labels import LABELS
-from models.paths import only_process, remove_temporaries, require_writable, write_csv, write_parquet
+from models.common.locks import only_process
 from models.preprocessing.folds import label_shares
 from models.training.callbacks import History
 from models.training.checkpoint import differences, read_run, save_config, save_weights, stage_difference

@@ -7,7 +7,8 @@ import pandas as pd
 
 from models.common.config import OF_SINGLE_SLICES
 from models.common.errors import InputError
-from models.paths import Work, read_parquet
+from models.common.files import read_parquet
+from models.common.folders import Work
 from models.training.checkpoint import RunRecord, read_run
 
 

@@ -14,11 +14,11 @@ import torch
 
 from models.common.config import Channel, Machine, TrainOptions
 from models.common.errors import InputError
+from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference import predict as module
 from models.inference.parts import Parts
 from models.inference.predict import InferOptions, infer
-from models.paths import Work
 from models.preprocessing.windows import BRAIN, SOFT_TISSUE, SUBDURAL
 from models.train_small import CONFIG
 from models.training.checkpoint import save_config, save_weights

@@ -9,10 +9,11 @@ import torch
 from scipy.special import expit
 
 from models.common.errors import InputError
+from models.common.files import hash_file, write_csv, write_json, write_parquet
+from models.common.folders import Work
 from models.common.labels import LABEL_WEIGHTS, LABELS
 from models.inference.pseudolabels import hard_labels, soft_labels
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
-from models.paths import Work, hash_file, write_csv, write_json, write_parquet
 from models.preprocessing.folds import make_folds
 from models.preprocessing.series import UNREADABLE
 from models.smooth import SmoothOptions, smooth_run

@@ -16,13 +16,14 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from models.common.errors import InputError
+from models.common.files import write_parquet
+from models.common.folders import Work
 from models.common.labels import ANY, LABELS
 from models.inference.reporting import page
 from models.inference.reporting.mistakes import SHOWN, nearest_store, worst_mistakes
 from models.inference.reporting.subgroups import group_slices, score_subgroups
 from models.inference.reporting.subject import Scored, Subject, join_truth
 from models.inference.reporting.tables import NO_BLEED, calibrate, confuse_types, score_labels
-from models.paths import Work, write_parquet
 from models.preprocessing.series import UNREADABLE
 from models.report import ReportOptions, report
 from models.train_small import CONFIG

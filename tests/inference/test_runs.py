@@ -9,9 +9,10 @@ import torch
 
 from models.common.config import Channel, TrainConfig, Window
 from models.common.errors import InputError
+from models.common.files import write_parquet
+from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference.runs import load_runs
-from models.paths import Work, write_parquet
 from models.training.checkpoint import save_config, save_weights
 
 SLICES = [f"ID_{number:02d}" for number in range(20)]

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 
 from models.common.errors import InputError
+from models.common.files import write_parquet
+from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference.predictions import mean_prediction, read_predictions
 from models.inference.runs import load_runs
 from models.inference.smoothing import fit_width, smooth
-from models.paths import Work, write_parquet
 from models.preprocessing.geometry import USUAL_GAP
 from models.smooth import SmoothOptions, smooth_run
 from models.train_small import CONFIG

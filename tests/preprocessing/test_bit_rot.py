@@ -19,7 +19,8 @@ import pytest
 from torture import ENVIRONMENT, contents, drawn
 
 from models.common.errors import InputError
-from models.paths import Work, read_parquet
+from models.common.files import read_parquet
+from models.common.folders import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.store import Series
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from torture import SIZES, large, small, undisturbed
 
 from models.common.config import Channel, TrainConfig
-from models.paths import Work
+from models.common.folders import Work
 from models.preprocessing.store import Series
 from models.preprocessing.windows import BRAIN, SUBDURAL
 from models.training.dataset import SliceDataset, read_slices

@@ -28,7 +28,7 @@ from torture import (
 )
 
 import models.prepare
-from models.paths import Work
+from models.common.folders import Work
 from models.prepare import PrepareOptions, prepare
 
 # ---- kills at any moment ----

@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 
 from models.common.errors import InputError
+from models.common.files import read_parquet
+from models.common.folders import Work
 from models.common.labels import LABELS
-from models.paths import Work, only_process, read_parquet
+from models.common.locks import only_process
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing import dicom
 from models.preprocessing.cleaning import read_labels

@@ -19,7 +19,7 @@ import pytest
 from pyarrow import parquet
 from torture import FOLDS, contents, drawn, require_one_line, run_prepare
 
-from models.paths import Work
+from models.common.folders import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.phantom.draft import edited
 

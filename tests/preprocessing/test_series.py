@@ -5,7 +5,7 @@ import pandas as pd
 import pydicom
 import pytest
 
-from models.paths import Work
+from models.common.folders import Work
 from models.preprocessing.elements import Reason
 from models.preprocessing.problems import Problem
 from models.preprocessing.pseudonyms import Pseudonyms

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from models.common.errors import InputError
+from models.common.files import read_parquet
+from models.common.folders import Work
 from models.common.labels import LABELS
-from models.paths import Work, read_parquet
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.elements import Reason
 from models.preprocessing.phantom.dicom import write_phantom

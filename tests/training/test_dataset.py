@@ -4,8 +4,9 @@ import pytest
 
 from models.common.config import Channel, TrainConfig, Window
 from models.common.errors import InputError
+from models.common.files import write_parquet
+from models.common.folders import Work
 from models.common.labels import LABELS
-from models.paths import Work, write_parquet
 from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series, compress_slice, write_series
 from models.preprocessing.windows import BONE, BRAIN, LOW_INFORMATION, apply_window

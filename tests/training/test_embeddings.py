@@ -15,11 +15,11 @@ import torch
 from models import train_sequence, train_small
 from models.common.config import Machine, TrainOptions
 from models.common.errors import InputError
+from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference import predict as predicting
 from models.inference.predict import InferOptions, infer
 from models.inference.predictions import read_predictions
-from models.paths import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.phantom.dicom import write_phantom
 from models.preprocessing.series import UNREADABLE

@@ -14,11 +14,12 @@ import torch
 from models import train_small
 from models.common.config import FinetuneConfig, Machine, TrainOptions
 from models.common.errors import InputError
+from models.common.files import hash_file, write_parquet
+from models.common.folders import Work
 from models.common.labels import LABEL_WEIGHTS, LABELS
 from models.inference.predict import InferOptions, infer
 from models.inference.runs import load_runs
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
-from models.paths import Work, hash_file, write_parquet
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.folds import label_shares
 from models.preprocessing.phantom.dicom import write_phantom

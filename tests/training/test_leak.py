@@ -17,10 +17,11 @@ from sklearn.metrics import roc_auc_score
 
 from models import make_pseudolabels, train_sequence, train_small
 from models.common.config import FinetuneConfig, Machine, TrainOptions
+from models.common.files import hash_file, write_csv, write_json, write_parquet
+from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference.predict import InferOptions, infer
 from models.inference.predictions import read_predictions
-from models.paths import Work, hash_file, write_csv, write_json, write_parquet
 from models.preprocessing.folds import make_folds
 from models.preprocessing.store import compress_slice, write_series
 from models.training import finetuning

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
+from models.common.folders import Work
 from models.inference.predictions import read_predictions
-from models.paths import Work
 from models.training.checkpoint import read_weights
 from models.training.loading import OrderedBatches, ShuffledBatches
 

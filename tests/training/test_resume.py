@@ -17,7 +17,7 @@ import torch
 
 from models.common.config import Machine, TrainOptions
 from models.common.errors import InputError
-from models.paths import Work
+from models.common.folders import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.phantom.dicom import write_phantom
 from models.train_small import CONFIG

@@ -17,7 +17,7 @@ from torch import nn
 
 from models.common.config import Machine, TrainOptions
 from models.common.errors import InputError
-from models.paths import Work
+from models.common.folders import Work
 from models.train_small import CONFIG
 from models.training.callbacks import ChannelsLast
 from models.training.dataset import SliceDataset, split_fold

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from models.common.config import Window
+from models.common.folders import Work
 from models.common.labels import ANY
 from models.inference.reporting.figures import data_uri
 from models.inference.reporting.subject import Scored
-from models.paths import Work
 from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series, fit_to_square
 from models.preprocessing.windows import BONE, BRAIN, SUBDURAL, apply_window

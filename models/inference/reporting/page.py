@@ -16,13 +16,13 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from models.common.folders import Work
 from models.common.labels import ANY, LABELS
 from models.inference.reporting import figures
 from models.inference.reporting.mistakes import SHOWN, nearest_store, worst_mistakes
 from models.inference.reporting.subgroups import FEW, score_subgroups
 from models.inference.reporting.subject import Scored, Subject, join_truth
 from models.inference.reporting.tables import calibrate, confuse_types, score_labels
-from models.paths import Work
 from models.training.scoring import WEIGHTED
 
 _FOLDER = Path(__file__).parent

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from models.common.errors import InputError
+from models.common.files import hash_file
+from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference.predictions import align, read_predictions
 from models.inference.runs import finished_folds, join_folds, read_fold
-from models.paths import Work, hash_file
 from models.training.checkpoint import RunRecord, SmoothedRecord, read_record
 
 BLEND = "blend"

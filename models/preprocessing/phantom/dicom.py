@@ -25,8 +25,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from models.common.errors import InputError
+from models.common.files import require_writable
 from models.common.labels import ANY, LABELS, SUBTYPES
-from models.paths import require_writable
 from models.preprocessing.parallel import progress_map
 from models.preprocessing.phantom.layouts import ANSWERS, LAYOUTS, Layout
 from models.preprocessing.phantom.pixels import PADDING, outside_circle

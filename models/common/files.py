@@ -1,120 +1,17 @@
-"""Where files lie, and how they are written: whole or not at all."""
+"""How files are written, whole or not at all, and read back, so that a flipped bit is seen."""
 
 import hashlib
 import json
 import os
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import pandas as pd
-import tyro
-from filelock import FileLock, Timeout
 from pyarrow import parquet
 
 from models.common.errors import InputError
-
-
-def _from_environment(variable: str, default: str) -> Path:
-    return Path(os.environ.get(variable, default))
-
-
-@dataclass(frozen=True)
-class Work:
-    """The working folder: `cache/` holds what is derived from the raw data, `runs/` holds results.
-
-    Tables that were asked for by the stage of the challenge stand in `cache/stage_<n>/`; all share one slice store.
-    """
-
-    root: Path
-    stage: int | None = None
-
-    @property
-    def cache(self) -> Path:
-        return self.root / "cache"
-
-    @property
-    def runs(self) -> Path:
-        return self.root / "runs"
-
-    @property
-    def blend(self) -> Path:
-        """What blending.ipynb has made of the runs."""
-        return self.root / "blend"
-
-    @property
-    def tables(self) -> Path:
-        return self.cache / f"stage_{self.stage}" if self.stage else self.cache
-
-    @property
-    def stages(self) -> tuple["Work", ...]:
-        """The same folder as each stage of the challenge sees it, and as it is without one."""
-        return tuple(Work(self.root, stage) for stage in (None, 1, 2))
-
-    @property
-    def flag(self) -> str:
-        """What makes a command that is named in a message one of this stage."""
-        return f" --stage {self.stage}" if self.stage else ""
-
-    @property
-    def folds(self) -> Path:
-        return self.tables / "folds.csv"
-
-    @property
-    def problems(self) -> Path:
-        return self.tables / "problems.csv"
-
-    @property
-    def contact_sheet(self) -> Path:
-        return self.tables / "contact_sheet.png"
-
-    @property
-    def raw(self) -> Path:
-        """Which raw folder the cache is made from."""
-        return self.tables / "raw.json"
-
-    @property
-    def prepared(self) -> Path:
-        """The mark that the cache is complete: its settings, and the hashes of the files that have no checksum."""
-        return self.tables / "prepare.json"
-
-    def metadata(self, split: str) -> Path:
-        return self.tables / f"metadata_{split}.parquet"
-
-    def pseudolabels(self, name: str, fold: int) -> Path:
-        return self.tables / f"pseudolabels_{name}_fold{fold}.parquet"
-
-    def slices(self, image_size: int) -> Path:
-        return self.cache / f"slices_{image_size}"
-
-    def series(self, image_size: int, series_id: str) -> Path:
-        return self.slices(image_size) / f"{series_id}.b2nd"
-
-    def run(self, name: str, fold: int) -> Path:
-        return self.runs / name / f"fold{fold}"
-
-    def prediction(self, name: str, fold: int, split: str) -> Path:
-        """A prediction file of a fold. A stage has test slices of its own; what was validated is the fold's, always."""
-        of_stage = f"_stage_{self.stage}" if self.stage and split != "valid" else ""
-        return self.run(name, fold) / f"{split}{of_stage}.parquet"
-
-
-DataFolder = Annotated[Path, tyro.conf.arg(help="raw folder in Kaggle's layout; never written to (or set RSNA_DATA)")]
-WorkFolder = Annotated[Path, tyro.conf.arg(help="folder that holds cache/ and runs/ (or set RSNA_WORK)")]
-_STAGE = "stage of the challenge, its tables in cache/stage_<n>/; none: the one that is there, its tables in cache/"
-Stage = Annotated[Literal[1, 2] | None, tyro.conf.arg(help=_STAGE)]
-
-
-def default_data() -> Path:
-    return _from_environment("RSNA_DATA", "data")
-
-
-def default_work() -> Path:
-    return _from_environment("RSNA_WORK", ".")
 
 
 @contextmanager
@@ -165,39 +62,6 @@ def remove_temporaries(folder: Path) -> None:
     """Delete what `replacing` has left in a folder and those below it because its process was killed."""
     for temporary in folder.rglob(".*"):
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def only_process(lock: Path, name: str, holder: Path | None = None, item: Path | None = None) -> Iterator[None]:
-    """Hold a lock of the operating system, which is free again after a kill. Raises InputError if another has it.
-
-    `holder` is a file for the process id and the host of who has it, which the others then name; `item` is what the
-    lock is for, if not its folder.
-    """
-    require_writable(lock.parent)
-    # A moment of patience: who has just got the lock has yet to write down its name.
-    mutex = FileLock(lock, timeout=0 if holder is None else 0.5)
-    try:
-        mutex.acquire()
-    except Timeout:
-        who = f"another {name}{_read_holder(holder)}"
-        raise InputError(f"{who} works in {item or lock.parent}; wait for it, or choose another with --work") from None
-    try:
-        if holder is not None:
-            write_text(holder, json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
-        yield
-    finally:
-        if holder is not None:
-            holder.unlink(missing_ok=True)
-        mutex.release()
-
-
-def _read_holder(holder: Path | None) -> str:
-    try:
-        who = json.loads(holder.read_text(encoding="utf-8"))
-        return f" (process {who['process']} on {who['host']})"
-    except (AttributeError, OSError, ValueError, KeyError, TypeError):
-        return ""
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:

@@ -10,17 +10,7 @@ import pandas as pd
 import pytest
 
 from models.common.errors import InputError
-from models.paths import (
-    Work,
-    default_data,
-    default_work,
-    hash_file,
-    read_parquet,
-    replacing,
-    write_csv,
-    write_parquet,
-    write_text,
-)
+from models.common.files import hash_file, read_parquet, replacing, write_csv, write_parquet, write_text
 
 REPAIR = "python models/train_example.py --fold 0"
 TABLE = pd.DataFrame(
@@ -79,7 +69,7 @@ def test_a_process_that_dies_while_writing_leaves_the_old_file(tmp_path):
     write_text(path, "old")
     program = """
 import os, pathlib, sys
-from models.paths import replacing
+from models.common.files import replacing
 with replacing(pathlib.Path(sys.argv[1])) as temporary:
     temporary.write_text("half of the n")
     os._exit(7)
@@ -154,20 +144,3 @@ def test_the_hash_of_a_file_is_its_sha256(tmp_path, size):
     content = bytes(index % 251 for index in range(size))
     (tmp_path / "file").write_bytes(content)
     assert hash_file(tmp_path / "file") == hashlib.sha256(content).hexdigest()
-
-
-def test_folders_come_from_the_environment_else_from_the_current_folder(monkeypatch):
-    monkeypatch.setenv("RSNA_DATA", "/somewhere/data")
-    monkeypatch.setenv("RSNA_WORK", "/somewhere/work")
-    assert (default_data(), default_work()) == (Path("/somewhere/data"), Path("/somewhere/work"))
-    monkeypatch.delenv("RSNA_DATA")
-    monkeypatch.delenv("RSNA_WORK")
-    assert (default_data(), default_work()) == (Path("data"), Path())
-
-
-def test_all_that_is_derived_lies_below_the_working_folder(tmp_path):
-    work = Work(tmp_path)
-    derived = [work.folds, work.problems, work.metadata("train"), work.series(512, "ID_a")]
-    assert all(path.is_relative_to(tmp_path / "cache") for path in derived)
-    assert work.run("b2", 0).is_relative_to(tmp_path / "runs")
-    assert len({*derived, work.metadata("test"), work.series(224, "ID_a"), work.series(512, "ID_b")}) == 7

@@ -1,0 +1,102 @@
+"""Where files lie: the working folder and what is in it, and the flags that name the folders."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Work:
+    """The working folder: `cache/` holds what is derived from the raw data, `runs/` holds results.
+
+    Tables that were asked for by the stage of the challenge stand in `cache/stage_<n>/`; all share one slice store.
+    """
+
+    root: Path
+    stage: int | None = None
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def blend(self) -> Path:
+        """What blending.ipynb has made of the runs."""
+        return self.root / "blend"
+
+    @property
+    def tables(self) -> Path:
+        return self.cache / f"stage_{self.stage}" if self.stage else self.cache
+
+    @property
+    def stages(self) -> tuple["Work", ...]:
+        """The same folder as each stage of the challenge sees it, and as it is without one."""
+        return tuple(Work(self.root, stage) for stage in (None, 1, 2))
+
+    @property
+    def flag(self) -> str:
+        """What makes a command that is named in a message one of this stage."""
+        return f" --stage {self.stage}" if self.stage else ""
+
+    @property
+    def folds(self) -> Path:
+        return self.tables / "folds.csv"
+
+    @property
+    def problems(self) -> Path:
+        return self.tables / "problems.csv"
+
+    @property
+    def contact_sheet(self) -> Path:
+        return self.tables / "contact_sheet.png"
+
+    @property
+    def raw(self) -> Path:
+        """Which raw folder the cache is made from."""
+        return self.tables / "raw.json"
+
+    @property
+    def prepared(self) -> Path:
+        """The mark that the cache is complete: its settings, and the hashes of the files that have no checksum."""
+        return self.tables / "prepare.json"
+
+    def metadata(self, split: str) -> Path:
+        return self.tables / f"metadata_{split}.parquet"
+
+    def pseudolabels(self, name: str, fold: int) -> Path:
+        return self.tables / f"pseudolabels_{name}_fold{fold}.parquet"
+
+    def slices(self, image_size: int) -> Path:
+        return self.cache / f"slices_{image_size}"
+
+    def series(self, image_size: int, series_id: str) -> Path:
+        return self.slices(image_size) / f"{series_id}.b2nd"
+
+    def run(self, name: str, fold: int) -> Path:
+        return self.runs / name / f"fold{fold}"
+
+    def prediction(self, name: str, fold: int, split: str) -> Path:
+        """A prediction file of a fold. A stage has test slices of its own; what was validated is the fold's, always."""
+        of_stage = f"_stage_{self.stage}" if self.stage and split != "valid" else ""
+        return self.run(name, fold) / f"{split}{of_stage}.parquet"
+
+
+DataFolder = Annotated[Path, tyro.conf.arg(help="raw folder in Kaggle's layout; never written to (or set RSNA_DATA)")]
+WorkFolder = Annotated[Path, tyro.conf.arg(help="folder that holds cache/ and runs/ (or set RSNA_WORK)")]
+_STAGE = "stage of the challenge, its tables in cache/stage_<n>/; none: the one that is there, its tables in cache/"
+Stage = Annotated[Literal[1, 2] | None, tyro.conf.arg(help=_STAGE)]
+
+
+def default_data() -> Path:
+    return Path(os.environ.get("RSNA_DATA", "data"))
+
+
+def default_work() -> Path:
+    return Path(os.environ.get("RSNA_WORK", "."))
