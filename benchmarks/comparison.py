@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from models.common.folders import default_data as data_of_environment
-from models.preprocessing.phantom.dicom import write_phantom
+from models.phantom.dicom import write_phantom
 
 Name = TypeVar("Name", str, int)
 Row = dict[str, Any]  # name, ours, peer, unit, ratio

@@ -22,8 +22,8 @@ from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference.predictions import align
 from models.inference.runs import finished_folds, join_folds, read_fold
+from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
-from models.preprocessing.phantom.dicom import write_phantom
 from models.train_small import CONFIG as SMALL
 from models.training.dataset import read_slices
 from models.training.loss import weighted_log_loss

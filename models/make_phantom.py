@@ -15,9 +15,9 @@ from typing import Annotated, Literal
 import tyro
 
 from models.common.cli import command
-from models.preprocessing.phantom.dicom import write_phantom
-from models.preprocessing.phantom.layouts import LAYOUTS
-from models.preprocessing.phantom.traps import TRAPS
+from models.phantom.dicom import write_phantom
+from models.phantom.layouts import LAYOUTS
+from models.phantom.traps import TRAPS
 
 Trap = Literal[("all", *TRAPS)]
 LayoutName = Literal[tuple(LAYOUTS)]

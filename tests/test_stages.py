@@ -15,8 +15,8 @@ from models.common.folders import Work
 from models.inference.predict import InferOptions, infer
 from models.inference.runs import read_fold
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
+from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
-from models.preprocessing.phantom.dicom import write_phantom
 from models.smooth import SmoothOptions, smooth_run
 from models.training.dataset import read_slices
 from models.training.resume import Checkpoint, read_checkpoint, write_checkpoint

@@ -19,7 +19,7 @@ import pydicom
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.encaps import generate_frames
 
-from models.preprocessing.phantom.jpeg import encode_jpeg_lossless
+from models.phantom.jpeg import encode_jpeg_lossless
 
 Writer = Callable[[Path], Path]
 Content = bytes | Callable[[], bytes]  # what is large is made when it is asked for

@@ -17,9 +17,9 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import EnhancedCTImageStorage
 
-from models.preprocessing.phantom.dicom import identify, to_dicom
-from models.preprocessing.phantom.jpeg import encode_jpeg_lossless
-from models.preprocessing.phantom.study import draw_study
+from models.phantom.dicom import identify, to_dicom
+from models.phantom.jpeg import encode_jpeg_lossless
+from models.phantom.study import draw_study
 
 HEAD = 1024  # bytes; most of what can go wrong stands there
 STRETCH = 4096  # bytes at most that are copied or zeroed

@@ -18,11 +18,11 @@ from trap_checks import COMPRESSED, SEE, SIZE, SLICES, contents, items, record, 
 
 from models.common.errors import InputError
 from models.make_phantom import PhantomOptions
-from models.preprocessing.phantom import dicom
-from models.preprocessing.phantom.dicom import FAMILIES, write_phantom
-from models.preprocessing.phantom.jpeg import encode_jpeg_lossless
-from models.preprocessing.phantom.study import draw_study
-from models.preprocessing.phantom.traps import IN_TABLES, REFUSED, TRAPS
+from models.phantom import dicom
+from models.phantom.dicom import FAMILIES, write_phantom
+from models.phantom.jpeg import encode_jpeg_lossless
+from models.phantom.study import draw_study
+from models.phantom.traps import IN_TABLES, REFUSED, TRAPS
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,9 +10,9 @@ from models.common.errors import InputError
 from models.common.files import read_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
+from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.elements import Reason
-from models.preprocessing.phantom.dicom import write_phantom
 from models.preprocessing.problems import Problem
 from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from pydicom.uid import RLELossless
 
+from models.phantom.dicom import write_phantom
+from models.phantom.draft import edited
 from models.prepare import PrepareOptions, prepare
-from models.preprocessing.phantom.dicom import write_phantom
-from models.preprocessing.phantom.draft import edited
 
 REPOSITORY = Path(__file__).parent.parent.parent
 ENVIRONMENT = {

@@ -13,8 +13,8 @@ import pytest
 from pydicom.pixels import get_decoder
 from pydicom.uid import EnhancedCTImageStorage
 
-from models.preprocessing.phantom.layouts import LAYOUTS
-from models.preprocessing.phantom.pixels import outside_circle
+from models.phantom.layouts import LAYOUTS
+from models.phantom.pixels import outside_circle
 
 SIZE = 32
 SLICES = 6  # of a series

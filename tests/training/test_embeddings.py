@@ -20,8 +20,8 @@ from models.common.labels import LABELS
 from models.inference import predict as predicting
 from models.inference.predict import InferOptions, infer
 from models.inference.predictions import read_predictions
+from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
-from models.preprocessing.phantom.dicom import write_phantom
 from models.preprocessing.series import UNREADABLE
 from models.training import embeddings as module
 from models.training import run as running

@@ -18,8 +18,8 @@ import torch
 from models.common.config import Machine, TrainOptions
 from models.common.errors import InputError
 from models.common.folders import Work
+from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
-from models.preprocessing.phantom.dicom import write_phantom
 from models.train_small import CONFIG
 from models.training.resume import Checkpoint, read_checkpoint, write_checkpoint
 from models.training.run import train

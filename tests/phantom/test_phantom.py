@@ -13,11 +13,11 @@ import pytest
 
 from models.common.errors import InputError
 from models.common.labels import ANY, LABELS, SUBTYPES
-from models.preprocessing.phantom.anatomy import Points, draw_head, paint_vault, skull_depth
-from models.preprocessing.phantom.bleeds import draw_bleeds, mass_effect, paint_bleeds
-from models.preprocessing.phantom.brain import paint_brain
-from models.preprocessing.phantom.dicom import FAMILIES, identify, stored_values, to_dicom, write_phantom
-from models.preprocessing.phantom.study import SHARE_WITH_BLOOD, PhantomStudy, draw_study, stream
+from models.phantom.anatomy import Points, draw_head, paint_vault, skull_depth
+from models.phantom.bleeds import draw_bleeds, mass_effect, paint_bleeds
+from models.phantom.brain import paint_brain
+from models.phantom.dicom import FAMILIES, identify, stored_values, to_dicom, write_phantom
+from models.phantom.study import SHARE_WITH_BLOOD, PhantomStudy, draw_study, stream
 from models.preprocessing.pictures import WINDOWS, contact_sheet
 
 # The RSNA's identifiers are not valid UIDs, and pydicom says so for every one.
@@ -305,7 +305,7 @@ def test_other_content_is_refused(folder, tmp_path):
 
 
 def test_an_interrupted_phantom_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("models.preprocessing.phantom.dicom.contact_sheet", None)
+    monkeypatch.setattr("models.phantom.dicom.contact_sheet", None)
     with pytest.raises(TypeError):
         write_phantom(tmp_path / "data", studies=4, test_studies=1, image_size=24, jobs=1)
     assert not any(tmp_path.iterdir())

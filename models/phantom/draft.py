@@ -11,7 +11,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from models.common.errors import InputError
-from models.preprocessing.phantom.layouts import Layout
+from models.phantom.layouts import Layout
 
 Items = Iterator[tuple[str, str]]  # what a trap yields for its record: split, and id of an image, series or patient
 

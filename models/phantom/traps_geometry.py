@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from models.preprocessing.phantom.draft import Draft, Items, edited
-from models.preprocessing.phantom.pixels import store
+from models.phantom.draft import Draft, Items, edited
+from models.phantom.pixels import store
 
 TILT = np.radians(8)  # between the halves of a series
 GAP = 25.0  # mm, beside slices that are 5 mm apart

@@ -27,11 +27,11 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittle
 from models.common.errors import InputError
 from models.common.files import require_writable
 from models.common.labels import ANY, LABELS, SUBTYPES
+from models.phantom.layouts import ANSWERS, LAYOUTS, Layout
+from models.phantom.pixels import PADDING, outside_circle
+from models.phantom.study import PhantomStudy, draw_study
+from models.phantom.traps import choose_traps, plant
 from models.preprocessing.parallel import progress_map
-from models.preprocessing.phantom.layouts import ANSWERS, LAYOUTS, Layout
-from models.preprocessing.phantom.pixels import PADDING, outside_circle
-from models.preprocessing.phantom.study import PhantomStudy, draw_study
-from models.preprocessing.phantom.traps import choose_traps, plant
 from models.preprocessing.pictures import contact_sheet
 
 VERSION = 1  # of the drawing: raise it when a seed gives other pixels

@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-from models.preprocessing.phantom.draft import Draft, Items, edited
-from models.preprocessing.phantom.pixels import PADDING, hounsfield, outside_circle, store, store_hounsfield
+from models.phantom.draft import Draft, Items, edited
+from models.phantom.pixels import PADDING, hounsfield, outside_circle, store, store_hounsfield
 
 
 def wrapped(draft: Draft) -> Items:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.preprocessing.phantom.anatomy import Head, Points, capsule, texture
+from models.phantom.anatomy import Head, Points, capsule, texture
 
 # The left lateral ventricle and the midline ones: start and end of a tapered capsule and its radius at both ends, mm.
 LATERAL_VENTRICLE = (

@@ -14,12 +14,12 @@ from pathlib import Path
 import pandas as pd
 
 from models.common.errors import InputError
-from models.preprocessing.phantom import traps_formats as formats
-from models.preprocessing.phantom import traps_geometry as geometry
-from models.preprocessing.phantom import traps_pixels as pixels
-from models.preprocessing.phantom.draft import Draft, Items, edited, image_of
-from models.preprocessing.phantom.layouts import Layout
-from models.preprocessing.phantom.traps_private import private_text
+from models.phantom import traps_formats as formats
+from models.phantom import traps_geometry as geometry
+from models.phantom import traps_pixels as pixels
+from models.phantom.draft import Draft, Items, edited, image_of
+from models.phantom.layouts import Layout
+from models.phantom.traps_private import private_text
 
 
 def plant(folder: Path, layout: Layout, splits: Mapping[str, str], traps: Iterable[str], seed: int) -> None:

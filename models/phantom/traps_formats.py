@@ -17,8 +17,8 @@ from pydicom.uid import (
 )
 
 from models.common.errors import InputError
-from models.preprocessing.phantom.draft import Draft, Items, Slice, edited, image_of
-from models.preprocessing.phantom.jpeg import encode_jpeg_lossless
+from models.phantom.draft import Draft, Items, Slice, edited, image_of
+from models.phantom.jpeg import encode_jpeg_lossless
 
 
 def enhanced(draft: Draft) -> Items:

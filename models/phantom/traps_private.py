@@ -2,7 +2,7 @@
 
 from pydicom.dataset import Dataset
 
-from models.preprocessing.phantom.draft import Draft, Items, edited
+from models.phantom.draft import Draft, Items, edited
 
 CANARY = "CANARY^private_text"  # not a date, not a number: whoever shows it has shown what was private
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from models.common.labels import ANY, LABELS, SUBTYPES
-from models.preprocessing.phantom.anatomy import (
+from models.phantom.anatomy import (
     AIR,
     Head,
     Points,
@@ -22,8 +22,8 @@ from models.preprocessing.phantom.anatomy import (
     paint_vault,
     skull_depth,
 )
-from models.preprocessing.phantom.bleeds import Bleed, draw_bleeds, mass_effect, paint_bleeds
-from models.preprocessing.phantom.brain import paint_brain
+from models.phantom.bleeds import Bleed, draw_bleeds, mass_effect, paint_bleeds
+from models.phantom.brain import paint_brain
 
 LEAST_BLOOD = 40.0  # mm2 of one kind in a slice from which on its label is 1
 SHARE_WITH_BLOOD = 0.6  # of the studies; about three slices in ten then

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.common.labels import SUBTYPES
-from models.preprocessing.phantom.anatomy import Head
-from models.preprocessing.phantom.brain import Brain
+from models.phantom.anatomy import Head
+from models.phantom.brain import Brain
 
 # How often a study with blood has each kind: near the RSNA's mix, epidural raised so that it can be learnt.
 SHARE = {
