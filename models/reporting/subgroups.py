@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from models.common.labels import ANY
-from models.inference.reporting.subject import Scored
+from models.reporting.subject import Scored
 from models.training.loss import prior, weighted_log_loss
 from models.training.scoring import auc
 

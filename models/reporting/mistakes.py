@@ -9,11 +9,11 @@ import pandas as pd
 from models.common.config import Window
 from models.common.folders import Work
 from models.common.labels import ANY
-from models.inference.reporting.figures import data_uri
-from models.inference.reporting.subject import Scored
 from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series, fit_to_square
 from models.preprocessing.windows import BONE, BRAIN, SUBDURAL, apply_window
+from models.reporting.figures import data_uri
+from models.reporting.subject import Scored
 
 SHOWN = 6  # of each kind
 _SIZE = 256  # side of a picture, pixels

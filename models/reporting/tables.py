@@ -5,8 +5,8 @@ import pandas as pd
 from sklearn.metrics import average_precision_score
 
 from models.common.labels import ANY, LABELS, SUBTYPES
-from models.inference.reporting.subject import Scored
 from models.inference.scoring import score_intervals
+from models.reporting.subject import Scored
 from models.training.scoring import auc
 
 NO_BLEED = "no hemorrhage"

@@ -18,11 +18,11 @@ from markupsafe import Markup
 
 from models.common.folders import Work
 from models.common.labels import ANY, LABELS
-from models.inference.reporting import figures
-from models.inference.reporting.mistakes import SHOWN, nearest_store, worst_mistakes
-from models.inference.reporting.subgroups import FEW, score_subgroups
-from models.inference.reporting.subject import Scored, Subject, join_truth
-from models.inference.reporting.tables import calibrate, confuse_types, score_labels
+from models.reporting import figures
+from models.reporting.mistakes import SHOWN, nearest_store, worst_mistakes
+from models.reporting.subgroups import FEW, score_subgroups
+from models.reporting.subject import Scored, Subject, join_truth
+from models.reporting.tables import calibrate, confuse_types, score_labels
 from models.training.scoring import WEIGHTED
 
 _FOLDER = Path(__file__).parent

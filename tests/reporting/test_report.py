@@ -19,13 +19,13 @@ from models.common.errors import InputError
 from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.labels import ANY, LABELS
-from models.inference.reporting import page
-from models.inference.reporting.mistakes import SHOWN, nearest_store, worst_mistakes
-from models.inference.reporting.subgroups import group_slices, score_subgroups
-from models.inference.reporting.subject import Scored, Subject, join_truth
-from models.inference.reporting.tables import NO_BLEED, calibrate, confuse_types, score_labels
 from models.preprocessing.series import UNREADABLE
 from models.report import ReportOptions, report
+from models.reporting import page
+from models.reporting.mistakes import SHOWN, nearest_store, worst_mistakes
+from models.reporting.subgroups import group_slices, score_subgroups
+from models.reporting.subject import Scored, Subject, join_truth
+from models.reporting.tables import NO_BLEED, calibrate, confuse_types, score_labels
 from models.train_small import CONFIG
 from models.training.checkpoint import save_config, save_weights
 from models.training.dataset import read_slices
@@ -227,7 +227,7 @@ def test_the_same_input_gives_the_same_bytes(plain, tmp_path):
 def test_every_file_of_the_page_is_installed_with_the_package():
     packaged = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     beside = {file.name for file in Path(page.__file__).parent.iterdir() if file.suffix in (".html", ".css")}
-    assert set(packaged["models.inference.reporting"]) == beside
+    assert set(packaged["models.reporting"]) == beside
 
 
 @pytest.mark.parametrize(
