@@ -34,14 +34,14 @@ from models.inference.runs import load_runs
 from models.inference.stacking import fit_stacker
 from models.inference.submission import write_submission
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
-from models.preprocessing.cleaning import read_labels
+from models.preprocessing.challenge_csv import read_labels
 from models.report import ReportOptions, report
 from models.score import ScoreOptions, score
 from models.train_small import CONFIG as SMALL
-from models.training.checkpoint import save_config, save_weights
 from models.training.dataset import read_slices
 from models.training.evaluation import prediction_table
 from models.training.loss import weighted_log_loss
+from models.training.run_record import save_config, save_weights
 
 PREVALENCES = (0.004, 0.048, 0.035, 0.048, 0.063, 0.144)  # of the challenge
 FOLDS, STUDY = 5, 35  # slices of a study

@@ -30,8 +30,8 @@ from models.inference.pseudolabels import Kind, make_labels, report
 from models.inference.runs import finished_folds, read_fold
 from models.preprocessing.folds import label_shares
 from models.preprocessing.series import UNREADABLE
-from models.training.checkpoint import SmoothedRecord, read_record
 from models.training.dataset import patients_of_fold, read_slices, split_fold
+from models.training.run_record import SmoothedRecord, read_record
 from models.training.sources import require_unseen
 
 

@@ -29,7 +29,7 @@ from models.common.files import (
 from models.common.folders import DataFolder, Stage, Work, WorkFolder, default_data, default_work
 from models.common.labels import LABELS
 from models.common.locks import only_process
-from models.preprocessing.cleaning import image_ids, read_labels, read_sample_submission
+from models.preprocessing.challenge_csv import image_ids, read_labels, read_sample_submission
 from models.preprocessing.folds import make_folds
 from models.preprocessing.metadata import add_missing, join_labels, shared_patients, slice_table
 from models.preprocessing.parallel import progress_map

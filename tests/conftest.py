@@ -12,7 +12,7 @@ from hypothesis import settings
 from models.common.folders import Work
 from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
-from models.preprocessing.cleaning import image_ids
+from models.preprocessing.challenge_csv import image_ids
 
 settings.register_profile("busy machines too", deadline=None)
 settings.load_profile("busy machines too")

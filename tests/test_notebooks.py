@@ -24,17 +24,17 @@ from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference.evidence import WAYS
 from models.inference.predictions import read_predictions
-from models.preprocessing.cleaning import read_labels
+from models.preprocessing.challenge_csv import read_labels
 from models.preprocessing.elements import Reason
 from models.preprocessing.folds import label_shares
 from models.preprocessing.problems import NO_SLICE_OF_FILE, Problem
 from models.preprocessing.raw import find_raw
 from models.train_b0_224 import CONFIG as B0_224
 from models.train_small import CONFIG as SMALL
-from models.training.checkpoint import save_config, save_weights
 from models.training.dataset import read_slices, split_fold
 from models.training.evaluation import prediction_table
 from models.training.loss import weighted_log_loss
+from models.training.run_record import save_config, save_weights
 from models.training.scoring import WEIGHTED
 
 REPOSITORY = Path(__file__).parent.parent

@@ -21,7 +21,7 @@ from models.inference.scoring import score_table
 from models.inference.submission import write_submission
 from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
-from models.preprocessing.cleaning import read_labels, read_sample_submission
+from models.preprocessing.challenge_csv import read_labels, read_sample_submission
 from models.preprocessing.raw import find_raw
 from models.training.dataset import read_slices
 from models.training.run import train

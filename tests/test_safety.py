@@ -28,11 +28,11 @@ from models.inference.predictions import read_predictions
 from models.preprocessing.store import Series
 from models.train_b0_224 import CONFIG as B0
 from models.train_small import CONFIG as SMALL
-from models.training.checkpoint import load_trained, read_run, save_config
+from models.training.checkpoint_files import Checkpoint, read_checkpoint, write_checkpoint
 from models.training.dataset import read_slices
 from models.training.networks import ARCHITECTURES, build_network, load_initial_weights
-from models.training.resume import Checkpoint, read_checkpoint, write_checkpoint
 from models.training.run import train
+from models.training.run_record import load_trained, read_run, save_config
 
 REPOSITORY = Path(__file__).parent.parent
 SOURCES = sorted([*REPOSITORY.glob("*.py"), *REPOSITORY.glob("models/**/*.py"), *REPOSITORY.glob("benchmarks/**/*.py")])

@@ -19,7 +19,6 @@ from models.common.locks import only_process
 from models.inference.parts import REPAIR, Parts, require_origin
 from models.inference.predictions import fill_unreadable
 from models.preprocessing.series import UNREADABLE
-from models.training.checkpoint import RunRecord, load_trained, read_run
 from models.training.d4 import GROUPS, mean_probability
 from models.training.dataset import read_slices
 from models.training.evaluation import View, predict_batches, single_view
@@ -27,6 +26,7 @@ from models.training.kinds import build, make_dataset, make_inputs, source_weigh
 from models.training.loading import make_loader
 from models.training.processes import Processes, count_workers, started_processes
 from models.training.recurrent import both_ways
+from models.training.run_record import RunRecord, load_trained, read_run
 from models.training.stopping import Interrupted, Stop, same_command, stop_signals
 
 LISTED = 10  # names in a message; all of them stand in cache/problems.csv

@@ -8,7 +8,7 @@ import pandas as pd
 from models.common.errors import InputError
 from models.common.files import read_parquet
 from models.common.labels import LABELS
-from models.preprocessing.cleaning import read_submission
+from models.preprocessing.challenge_csv import read_submission
 
 
 def read_probabilities(file: Path) -> pd.DataFrame:

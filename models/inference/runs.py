@@ -9,7 +9,7 @@ from models.common.errors import InputError
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference.predictions import align, read_predictions
-from models.training.checkpoint import SmoothedRecord, read_record
+from models.training.run_record import SmoothedRecord, read_record
 
 
 class Run(NamedTuple):

@@ -11,7 +11,7 @@ from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference.predictions import align, read_predictions
 from models.inference.runs import finished_folds, join_folds, read_fold
-from models.training.checkpoint import RunRecord, SmoothedRecord, read_record
+from models.training.run_record import RunRecord, SmoothedRecord, read_record
 
 BLEND = "blend"
 

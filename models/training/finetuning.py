@@ -11,8 +11,8 @@ from models.common.files import hash_file, read_parquet
 from models.common.folders import Work
 from models.common.labels import LABEL_WEIGHTS
 from models.preprocessing.windows import LOW_INFORMATION
-from models.training.checkpoint import field_differences
 from models.training.dataset import patients_of_fold, read_slices
+from models.training.run_record import field_differences
 from models.training.sources import Source, find_source
 
 _SHAPE = ("network", "image_size", "crop_size", "channels")

@@ -9,13 +9,13 @@ from torch.utils.data import Dataset
 from models.common.config import Augment, FinetuneConfig, Machine, RunConfig, SequenceConfig, StudyConfig
 from models.common.files import hash_file
 from models.common.folders import Work
-from models.training.checkpoint import load_trained
 from models.training.dataset import SliceDataset, StudyDataset, split_fold
 from models.training.embeddings import SequenceDataset, extract, find_sources
 from models.training.finetuning import add_pseudolabels, find_start
 from models.training.networks import build_network, load_initial_weights
 from models.training.processes import Processes
 from models.training.recurrent import build_sequence_network, build_study_network
+from models.training.run_record import load_trained
 from models.training.sources import require_unseen
 
 

@@ -24,13 +24,13 @@ from models.training.callbacks import (
     RecomputeBatchNorm,
     ShareStatistics,
 )
-from models.training.checkpointing import Checkpoints
+from models.training.checkpoint_callback import Checkpoints
+from models.training.checkpoint_files import read_checkpoint
 from models.training.history import write_rate_picture
 from models.training.loading import explained
 from models.training.loss import WeightedLogLoss
 from models.training.networks import HemorrhageNetwork
 from models.training.processes import Processes
-from models.training.resume import read_checkpoint
 from models.training.steps import StepLearner
 from models.training.stopping import Stop
 from models.training.watching import watchers

@@ -19,7 +19,7 @@ from models.common.labels import LABELS
 from models.common.locks import only_process
 from models.preprocessing.folds import label_shares
 from models.training.callbacks import History
-from models.training.checkpoint import differences, read_run, save_config, save_weights, stage_difference
+from models.training.checkpoint_files import delete_checkpoints
 from models.training.dataset import read_slices, split_fold
 from models.training.evaluation import predict, prediction_table
 from models.training.history import write_history_picture
@@ -35,7 +35,7 @@ from models.training.kinds import (
 from models.training.learner import find_learning_rate, fit
 from models.training.loading import make_loader
 from models.training.processes import Processes, count_workers, started_processes
-from models.training.resume import delete_checkpoints
+from models.training.run_record import differences, read_run, save_config, save_weights, stage_difference
 from models.training.scoring import WEIGHTED, label_table
 from models.training.stopping import Interrupted, Stop, same_command, stop_signals
 

@@ -9,7 +9,7 @@ from models.common.config import OF_SINGLE_SLICES
 from models.common.errors import InputError
 from models.common.files import read_parquet
 from models.common.folders import Work
-from models.training.checkpoint import RunRecord, read_run
+from models.training.run_record import RunRecord, read_run
 
 
 class Source(NamedTuple):

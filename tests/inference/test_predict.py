@@ -21,11 +21,11 @@ from models.inference.parts import Parts
 from models.inference.predict import InferOptions, infer
 from models.preprocessing.windows import BRAIN, SOFT_TISSUE, SUBDURAL
 from models.train_small import CONFIG
-from models.training.checkpoint import save_config, save_weights
 from models.training.d4 import D4, mean_probability
 from models.training.dataset import SliceDataset, read_slices
 from models.training.networks import build_network
 from models.training.run import train
+from models.training.run_record import save_config, save_weights
 
 
 @pytest.fixture(scope="module")

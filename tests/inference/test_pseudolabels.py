@@ -18,8 +18,8 @@ from models.preprocessing.folds import make_folds
 from models.preprocessing.series import UNREADABLE
 from models.smooth import SmoothOptions, smooth_run
 from models.train_small import CONFIG
-from models.training.checkpoint import save_config, save_weights
 from models.training.dataset import split_fold
+from models.training.run_record import save_config, save_weights
 
 RUNS, FOLDS, SLICES = ("one", "two"), 3, 5
 SHARED = 4  # patients who are in train and in test

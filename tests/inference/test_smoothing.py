@@ -22,8 +22,8 @@ from models.inference.smoothing import fit_width, smooth
 from models.preprocessing.geometry import USUAL_GAP
 from models.smooth import SmoothOptions, smooth_run
 from models.train_small import CONFIG
-from models.training.checkpoint import read_run, save_config, save_weights
 from models.training.loss import weighted_log_loss
+from models.training.run_record import read_run, save_config, save_weights
 
 widths = st.floats(0.05, 60)
 # Places in tenths of mm, so that slices share some; NaN: a slice without a place.

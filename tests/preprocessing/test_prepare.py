@@ -20,7 +20,7 @@ from models.common.locks import only_process
 from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing import dicom
-from models.preprocessing.cleaning import read_labels
+from models.preprocessing.challenge_csv import read_labels
 from models.preprocessing.dicom import read_slices
 from models.preprocessing.elements import Reason
 from models.preprocessing.problems import Problem

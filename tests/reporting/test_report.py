@@ -27,8 +27,8 @@ from models.reporting.subgroups import group_slices, score_subgroups
 from models.reporting.subject import Scored, Subject, join_truth
 from models.reporting.tables import NO_BLEED, calibrate, confuse_types, score_labels
 from models.train_small import CONFIG
-from models.training.checkpoint import save_config, save_weights
 from models.training.dataset import read_slices
+from models.training.run_record import save_config, save_weights
 
 REPOSITORY = Path(__file__).parent.parent.parent
 FLAGS = (

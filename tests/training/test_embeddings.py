@@ -25,12 +25,12 @@ from models.prepare import PrepareOptions, prepare
 from models.preprocessing.series import UNREADABLE
 from models.training import embeddings as module
 from models.training import run as running
-from models.training.checkpoint import load_trained, read_run
 from models.training.dataset import SliceDataset, read_slices, split_fold
 from models.training.embeddings import SequenceDataset, extract, find_sources, read_study
 from models.training.networks import HemorrhageNetwork, build_network
 from models.training.processes import Processes
 from models.training.run import train
+from models.training.run_record import load_trained, read_run
 
 ALONE = Processes(torch.device("cpu"))
 BASE = replace(train_small.CONFIG, name="base", epochs=1)

@@ -13,8 +13,8 @@ import torch
 
 from models.common.folders import Work
 from models.inference.predictions import read_predictions
-from models.training.checkpoint import read_weights
 from models.training.loading import OrderedBatches, ShuffledBatches
+from models.training.run_record import read_weights
 
 SCRIPT = Path(__file__).with_name("together.py")
 REPOSITORY = SCRIPT.parent.parent.parent

@@ -21,7 +21,7 @@ from models.common.folders import Work
 from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
 from models.train_small import CONFIG
-from models.training.resume import Checkpoint, read_checkpoint, write_checkpoint
+from models.training.checkpoint_files import Checkpoint, read_checkpoint, write_checkpoint
 from models.training.run import train
 
 REPOSITORY = Path(__file__).parent.parent.parent

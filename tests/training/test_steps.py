@@ -20,12 +20,12 @@ from models.common.errors import InputError
 from models.common.folders import Work
 from models.train_small import CONFIG
 from models.training.callbacks import ChannelsLast
+from models.training.checkpoint_files import Checkpoint, read_checkpoint, write_checkpoint
 from models.training.dataset import SliceDataset, split_fold
 from models.training.learner import decay_groups, make_learner
 from models.training.loading import explained, make_loader
 from models.training.networks import HemorrhageNetwork, build_network
 from models.training.processes import Processes
-from models.training.resume import Checkpoint, read_checkpoint, write_checkpoint
 from models.training.run import train
 
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from pyarrow import compute, csv
 
 from models.common.errors import InputError
 from models.common.labels import LABELS
-from models.preprocessing.cleaning import image_ids, read_labels, read_sample_submission, read_submission
+from models.preprocessing.challenge_csv import image_ids, read_labels, read_sample_submission, read_submission
 from models.preprocessing.metadata import add_missing, join_labels
 from models.preprocessing.problems import Problem, problem_rows
 from models.preprocessing.series import UNREADABLE
@@ -32,7 +32,7 @@ TWICE = ["ID_489ae4179", "ID_854fba667", "ID_921490062", "ID_a64d5deed"]
 MEASURED = """
 import json, re, sys, time
 from pathlib import Path
-from models.preprocessing.cleaning import read_labels
+from models.preprocessing.challenge_csv import read_labels
 started = time.perf_counter()
 table, repeated = read_labels(Path(sys.argv[1]))
 seconds = time.perf_counter() - started

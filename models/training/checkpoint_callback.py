@@ -8,8 +8,8 @@ from fastai.callback.core import Callback
 from models.common.config import TrainOptions
 from models.common.errors import InputError
 from models.training.callbacks import LAST, History
+from models.training.checkpoint_files import Checkpoint, write_checkpoint
 from models.training.processes import Processes
-from models.training.resume import Checkpoint, write_checkpoint
 from models.training.stopping import Interrupted, Stop
 
 

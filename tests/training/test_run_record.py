@@ -6,8 +6,8 @@ import torch
 from models.common.config import Channel, TrainConfig
 from models.common.errors import InputError
 from models.preprocessing.windows import BRAIN
-from models.training.checkpoint import differences, load_trained, read_run, save_config, save_weights
 from models.training.networks import build_network
+from models.training.run_record import differences, load_trained, read_run, save_config, save_weights
 
 CONFIG = TrainConfig(
     name="test",
