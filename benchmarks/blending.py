@@ -35,9 +35,9 @@ from models.inference.aligned import align_runs
 from models.inference.evidence import nested, possible_ways
 from models.inference.predict import InferOptions, infer
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
+from models.preprocessing.tables import read_slices
 from models.train_small import CONFIG as SMALL
-from models.training.dataset import read_slices
-from models.training.loss import weighted_log_loss
+from models.training.metric import weighted_log_loss
 
 RESULTS = Path(__file__).parent / "blending.json"
 PRESETS = tuple(script.CONFIG for script in (train_b0, train_b0_224, train_b2, train_b5, train_resnext101))

@@ -23,10 +23,10 @@ from models.common.files import replacing
 from models.common.folders import Work, WorkFolder, default_work
 from models.common.labels import LABELS
 from models.preprocessing.store import Series
+from models.preprocessing.tables import read_slices
 from models.preprocessing.windows import BRAIN, apply_window
 from models.train_small import CONFIG as SMALL
-from models.training.dataset import read_slices
-from models.training.loss import log_losses
+from models.training.metric import log_losses
 
 SHOWN = 10  # slices as pictures
 RUNS = {"single": ("C0", "o:"), "smoothing": ("C1", "s--"), "recurrent": ("C2", "D-")}  # colour, marker and line

@@ -24,9 +24,9 @@ from models.inference.predictions import align
 from models.inference.runs import finished_folds, join_folds, read_fold
 from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
+from models.preprocessing.tables import read_slices
 from models.train_small import CONFIG as SMALL
-from models.training.dataset import read_slices
-from models.training.loss import weighted_log_loss
+from models.training.metric import weighted_log_loss
 from models.training.run import train
 
 Trainer = Callable[[RunConfig, Machine], None]

@@ -27,6 +27,7 @@ from models.common.cli import command
 from models.common.files import hash_file, write_csv, write_json, write_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
+from models.common.prediction_files import prediction_table
 from models.inference.aligned import align_runs
 from models.inference.blending import fit_calibrated
 from models.inference.evidence import Fit, nested
@@ -35,13 +36,13 @@ from models.inference.stacking import fit_stacker
 from models.inference.submission import write_submission
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
 from models.preprocessing.challenge_csv import read_labels
+from models.preprocessing.tables import read_slices
 from models.report import ReportOptions, report
 from models.score import ScoreOptions, score
 from models.train_small import CONFIG as SMALL
-from models.training.dataset import read_slices
-from models.training.evaluation import prediction_table
-from models.training.loss import weighted_log_loss
-from models.training.run_record import save_config, save_weights
+from models.training.metric import weighted_log_loss
+from models.training.run_record import save_config
+from models.training.weights import save_weights
 
 PREVALENCES = (0.004, 0.048, 0.035, 0.048, 0.063, 0.144)  # of the challenge
 FOLDS, STUDY = 5, 35  # slices of a study

@@ -32,9 +32,9 @@ from models.common.config import Augment, Channel, TrainConfig, Window
 from models.common.folders import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.raw import find_raw
-from models.preprocessing.series import UNREADABLE
+from models.preprocessing.tables import UNREADABLE, read_slices
 from models.training.augmentation import transforms
-from models.training.dataset import SliceDataset, read_slices
+from models.training.dataset import SliceDataset
 
 SIZES = (512, 224)
 ROUNDS = 7

@@ -28,9 +28,9 @@ from models.common.cli import command
 from models.common.config import TrainConfig
 from models.common.folders import Work
 from models.prepare import PrepareOptions, prepare
-from models.preprocessing.series import UNREADABLE
+from models.preprocessing.tables import UNREADABLE, read_slices
 from models.training.callbacks import ChannelsLast
-from models.training.dataset import SliceDataset, read_slices
+from models.training.dataset import SliceDataset
 from models.training.evaluation import to_device
 from models.training.learner import make_learner
 from models.training.loading import make_loader

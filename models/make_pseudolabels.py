@@ -29,8 +29,7 @@ from models.inference.predictions import align
 from models.inference.pseudolabels import Kind, make_labels, report
 from models.inference.runs import finished_folds, read_fold
 from models.preprocessing.folds import label_shares
-from models.preprocessing.series import UNREADABLE
-from models.training.dataset import patients_of_fold, read_slices, split_fold
+from models.preprocessing.tables import UNREADABLE, patients_of_fold, read_slices, split_fold
 from models.training.run_record import SmoothedRecord, read_record
 from models.training.sources import require_unseen
 

@@ -38,8 +38,8 @@ from models.preprocessing.pseudonyms import Pseudonyms, read_key
 from models.preprocessing.raw import RawFolder, find_raw
 from models.preprocessing.report import print_summary, require_disk, write_contact_sheet
 from models.preprocessing.series import SeriesTask, group_by_series, in_batches, peek_batch, prepare_series
+from models.preprocessing.tables import PREPARE
 
-PREPARE = "python models/prepare.py"  # the repair for everything in the cache
 FORMAT = 3  # of the cache: raise it when the same files give another cache
 
 

@@ -18,9 +18,9 @@ from models.common.cli import command
 from models.common.errors import InputError
 from models.common.files import write_text
 from models.common.folders import Stage, Work, WorkFolder, default_work
+from models.preprocessing.tables import read_slices
 from models.reporting.page import render
 from models.reporting.subject import BLEND, read_subject
-from models.training.dataset import read_slices
 
 
 @dataclass(frozen=True)

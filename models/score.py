@@ -25,7 +25,7 @@ from models.inference.predictions import mean_prediction, read_probabilities
 from models.inference.runs import load_runs
 from models.inference.scoring import in_common, read_patients, score_parts, score_table
 from models.preprocessing.challenge_csv import read_labels
-from models.training.dataset import PREPARE, read_slices
+from models.preprocessing.tables import PREPARE, read_slices
 from models.training.scoring import label_table
 
 

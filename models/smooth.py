@@ -24,8 +24,8 @@ from models.common.locks import only_process
 from models.inference.predictions import align
 from models.inference.runs import finished_folds, join_folds, read_fold
 from models.inference.smoothing import fit_width, smooth
-from models.training.dataset import read_slices
-from models.training.loss import weighted_log_loss
+from models.preprocessing.tables import read_slices
+from models.training.metric import weighted_log_loss
 from models.training.run_record import SmoothedRecord, read_record, save_smoothed
 from models.training.scoring import WEIGHTED
 

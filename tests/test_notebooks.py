@@ -22,20 +22,20 @@ from models.common.config import TrainConfig
 from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
+from models.common.prediction_files import prediction_table, read_predictions
 from models.inference.evidence import WAYS
-from models.inference.predictions import read_predictions
 from models.preprocessing.challenge_csv import read_labels
 from models.preprocessing.elements import Reason
 from models.preprocessing.folds import label_shares
 from models.preprocessing.problems import NO_SLICE_OF_FILE, Problem
 from models.preprocessing.raw import find_raw
+from models.preprocessing.tables import read_slices, split_fold
 from models.train_b0_224 import CONFIG as B0_224
 from models.train_small import CONFIG as SMALL
-from models.training.dataset import read_slices, split_fold
-from models.training.evaluation import prediction_table
-from models.training.loss import weighted_log_loss
-from models.training.run_record import save_config, save_weights
+from models.training.metric import weighted_log_loss
+from models.training.run_record import save_config
 from models.training.scoring import WEIGHTED
+from models.training.weights import save_weights
 
 REPOSITORY = Path(__file__).parent.parent
 METADATA, BLENDING = "creating-a-metadata-dataframe-fastai.ipynb", "blending.ipynb"

@@ -12,10 +12,10 @@ from models.common.config import Machine, TrainOptions
 from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
+from models.common.prediction_files import read_predictions
 from models.inference.aligned import align_runs
 from models.inference.evidence import nested, possible_ways
 from models.inference.predict import InferOptions, infer
-from models.inference.predictions import read_predictions
 from models.inference.runs import load_runs
 from models.inference.scoring import score_table
 from models.inference.submission import write_submission
@@ -23,7 +23,7 @@ from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.challenge_csv import read_labels, read_sample_submission
 from models.preprocessing.raw import find_raw
-from models.training.dataset import read_slices
+from models.preprocessing.tables import read_slices
 from models.training.run import train
 
 

@@ -23,16 +23,17 @@ from models.common.config import Machine, TrainOptions
 from models.common.errors import InputError
 from models.common.files import hash_file, write_json
 from models.common.folders import Work
+from models.common.prediction_files import read_predictions
 from models.inference.predict import InferOptions, infer
-from models.inference.predictions import read_predictions
 from models.preprocessing.store import Series
+from models.preprocessing.tables import read_slices
 from models.train_b0_224 import CONFIG as B0
 from models.train_small import CONFIG as SMALL
 from models.training.checkpoint_files import Checkpoint, read_checkpoint, write_checkpoint
-from models.training.dataset import read_slices
 from models.training.networks import ARCHITECTURES, build_network, load_initial_weights
 from models.training.run import train
-from models.training.run_record import load_trained, read_run, save_config
+from models.training.run_record import read_run, save_config
+from models.training.weights import load_trained
 
 REPOSITORY = Path(__file__).parent.parent
 SOURCES = sorted([*REPOSITORY.glob("*.py"), *REPOSITORY.glob("models/**/*.py"), *REPOSITORY.glob("benchmarks/**/*.py")])

@@ -17,9 +17,9 @@ from models.inference.runs import read_fold
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
 from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
+from models.preprocessing.tables import read_slices
 from models.smooth import SmoothOptions, smooth_run
 from models.training.checkpoint_files import Checkpoint, read_checkpoint, write_checkpoint
-from models.training.dataset import read_slices
 from models.training.run import train
 
 CONFIG = replace(train_small.CONFIG, image_size=32, epochs=1, batch_size=32)

@@ -10,7 +10,7 @@ from models.common.errors import InputError
 from models.common.labels import LABELS
 from models.inference.aligned import SPACES, SUREST, Aligned, Space, to_probability
 from models.inference.calibration import Calibration, fit_calibration, raise_any
-from models.training.loss import weighted_log_loss
+from models.training.metric import weighted_log_loss
 
 # blending.ipynb of the original: 0.4 for the mean of five B2 folds, 0.2 for the finetuned B5, and so on.
 ORIGINAL_WEIGHTS = {"b2": 0.4, "b5": 0.2, "b0": 0.2, "b0_224": 0.1, "resnext101": 0.1}

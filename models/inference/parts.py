@@ -9,8 +9,7 @@ import pandas as pd
 from models.common.errors import InputError
 from models.common.files import write_parquet
 from models.common.labels import LABELS
-from models.inference.predictions import read_predictions
-from models.training.evaluation import prediction_table
+from models.common.prediction_files import prediction_table, read_predictions
 
 REPAIR = "the same command"
 

@@ -18,16 +18,16 @@ from models.common.files import read_parquet, require_writable, write_parquet
 from models.common.locks import only_process
 from models.inference.parts import REPAIR, Parts, require_origin
 from models.inference.predictions import fill_unreadable
-from models.preprocessing.series import UNREADABLE
+from models.preprocessing.tables import UNREADABLE, read_slices
 from models.training.d4 import GROUPS, mean_probability
-from models.training.dataset import read_slices
 from models.training.evaluation import View, predict_batches, single_view
 from models.training.kinds import build, make_dataset, make_inputs, source_weights
 from models.training.loading import make_loader
 from models.training.processes import Processes, count_workers, started_processes
 from models.training.recurrent import both_ways
-from models.training.run_record import RunRecord, load_trained, read_run
+from models.training.run_record import RunRecord, read_run
 from models.training.stopping import Interrupted, Stop, same_command, stop_signals
+from models.training.weights import load_trained
 
 LISTED = 10  # names in a message; all of them stand in cache/problems.csv
 

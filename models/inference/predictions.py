@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 
 from models.common.errors import InputError
-from models.common.files import read_parquet
-from models.common.labels import LABELS
+from models.common.prediction_files import read_predictions
 from models.preprocessing.challenge_csv import read_submission
 
 
@@ -21,28 +20,6 @@ def read_probabilities(file: Path) -> pd.DataFrame:
     if file.suffix == ".csv":
         return read_submission(file)
     raise InputError(f"{file} is neither a prediction file (.parquet) nor a submission (.csv); unpack or rename it")
-
-
-def read_predictions(file: Path, repair: str) -> pd.DataFrame:
-    """Read a prediction file, indexed by `image_id`, columns LABELS.
-
-    Raises InputError if it is missing or damaged, lacks a column, holds a slice twice, or a value outside [0, 1].
-    `repair` is the command that makes it anew.
-    """
-    table = read_parquet(file, repair)
-    if list(table.columns) != ["image_id", *LABELS]:
-        raise InputError(
-            f"{file} has the columns {list(table.columns)}, not image_id and the six labels; make it with: {repair}"
-        )
-    if (repeated := table["image_id"].duplicated()).any():
-        raise InputError(f"{file} holds {table.loc[repeated, 'image_id'].iloc[0]} twice; make it anew with: {repair}")
-    predictions = table.set_index("image_id")
-    values = predictions.to_numpy()
-    if (wrong := ~((values >= 0) & (values <= 1)).all(axis=1)).any():  # NaN is wrong too
-        raise InputError(
-            f"{file} gives {predictions.index[wrong][0]} a value that is no probability; make it anew with: {repair}"
-        )
-    return predictions
 
 
 def align(predictions: pd.DataFrame, image_ids: pd.Series, name: str) -> pd.DataFrame:

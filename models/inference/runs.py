@@ -8,7 +8,8 @@ import pandas as pd
 from models.common.errors import InputError
 from models.common.folders import Work
 from models.common.labels import LABELS
-from models.inference.predictions import align, read_predictions
+from models.common.prediction_files import read_predictions
+from models.inference.predictions import align
 from models.training.run_record import SmoothedRecord, read_record
 
 

@@ -5,8 +5,8 @@ import pandas as pd
 
 from models.common.folders import Work
 from models.common.labels import LABELS, METRIC_WEIGHTS
-from models.training.dataset import read_slices
-from models.training.loss import prior, slice_losses
+from models.preprocessing.tables import read_slices
+from models.training.metric import prior, slice_losses
 from models.training.scoring import WEIGHTED, score, score_prior
 
 

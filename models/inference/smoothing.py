@@ -9,7 +9,7 @@ from models.common.errors import InputError
 from models.common.labels import LABELS
 from models.inference.predictions import align
 from models.preprocessing.geometry import USUAL_GAP
-from models.training.loss import weighted_log_loss
+from models.training.metric import weighted_log_loss
 
 WIDTHS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # mm, tried first; the last averages over half a head
 _TOLERANCE = 0.01  # mm

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 import pandas as pd
 
 from models.preprocessing.problems import Problem, problem_rows
-from models.preprocessing.series import UNREADABLE, Prepared
+from models.preprocessing.series import Prepared
+from models.preprocessing.tables import UNREADABLE
 
 ProblemRows = list[tuple[str, str, str]]
 

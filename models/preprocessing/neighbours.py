@@ -7,7 +7,7 @@ import pandas as pd
 
 from models.common.errors import InputError
 from models.preprocessing.geometry import USUAL_GAP
-from models.preprocessing.series import UNREADABLE
+from models.preprocessing.tables import UNREADABLE
 
 
 def neighbour_chunks(slices: pd.DataFrame, whole: pd.DataFrame, offsets: Sequence[float]) -> np.ndarray:

@@ -13,8 +13,9 @@ from models.common.folders import Work
 from models.preprocessing.folds import label_shares
 from models.preprocessing.pictures import contact_sheet
 from models.preprocessing.problems import count_problems
-from models.preprocessing.series import UNREADABLE, SeriesTask
+from models.preprocessing.series import SeriesTask
 from models.preprocessing.store import Series
+from models.preprocessing.tables import UNREADABLE
 
 PORTRAITS = 6  # series on the contact sheet
 

@@ -21,9 +21,9 @@ from models.preprocessing.problems import NO_SLICE_OF_FILE, NOT_USED, Problem, p
 from models.preprocessing.pseudonyms import Pseudonyms
 from models.preprocessing.raw import RawFolder
 from models.preprocessing.store import Series, compress_slice, fit_to_square, write_series
+from models.preprocessing.tables import UNREADABLE
 from models.preprocessing.windows import fraction_in_window
 
-UNREADABLE = -1  # the `chunk` of a slice that is not in the store
 _BATCH = 256  # files that are peeked into at a time
 _NOT_SLICES = (Reason.NOT_CT, Reason.LOCALIZER)  # no row is due for what never was a slice
 _TRANSIENT = ["frame", "instance_number", "slice_location", "readable", "constant"]

@@ -9,8 +9,8 @@ import pandas as pd
 from models.common.config import Window
 from models.common.folders import Work
 from models.common.labels import ANY
-from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series, fit_to_square
+from models.preprocessing.tables import UNREADABLE
 from models.preprocessing.windows import BONE, BRAIN, SUBDURAL, apply_window
 from models.reporting.figures import data_uri
 from models.reporting.subject import Scored

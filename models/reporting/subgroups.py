@@ -5,7 +5,7 @@ import pandas as pd
 
 from models.common.labels import ANY
 from models.reporting.subject import Scored
-from models.training.loss import prior, weighted_log_loss
+from models.training.metric import prior, weighted_log_loss
 from models.training.scoring import auc
 
 FEW = 20  # patients: with fewer of them a group's score says little

@@ -9,7 +9,8 @@ from models.common.errors import InputError
 from models.common.files import hash_file
 from models.common.folders import Work
 from models.common.labels import LABELS
-from models.inference.predictions import align, read_predictions
+from models.common.prediction_files import read_predictions
+from models.inference.predictions import align
 from models.inference.runs import finished_folds, join_folds, read_fold
 from models.training.run_record import RunRecord, SmoothedRecord, read_record
 

@@ -13,7 +13,8 @@ import torch
 from models.common.config import RunConfig
 from models.common.errors import InputError
 from models.common.files import damaged, hash_file, read_json, write_json
-from models.training.run_record import differences, read_weights, stage_difference, write_tensors
+from models.training.run_record import differences, stage_difference
+from models.training.weights import read_weights, write_tensors
 
 KEPT = 2
 

@@ -13,17 +13,17 @@ from models.common.config import Machine, SequenceConfig
 from models.common.files import require_writable
 from models.common.folders import Work
 from models.common.labels import LABELS
-from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series, compress_slice, write_series
+from models.preprocessing.tables import UNREADABLE
 from models.training.d4 import GROUPS, Symmetry
 from models.training.dataset import SliceDataset
 from models.training.evaluation import predict_batches
 from models.training.loading import make_loader
 from models.training.networks import HemorrhageNetwork, build_network
 from models.training.processes import Processes, count_workers
-from models.training.run_record import load_trained
 from models.training.sources import Source, find_source
 from models.training.studies import places, study_lengths
+from models.training.weights import load_trained
 
 AT_ONCE = 32  # slices of a study that go through a network together
 _LARGEST = float(np.finfo(np.float16).max)

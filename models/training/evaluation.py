@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -61,10 +60,3 @@ def to_device(part: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A part of a batch on the device; images in the memory format of the network."""
     images = part.ndim == 4
     return part.to(device, non_blocking=True, memory_format=torch.channels_last if images else torch.preserve_format)
-
-
-def prediction_table(image_ids: pd.Series, probability: np.ndarray) -> pd.DataFrame:
-    """A prediction file's table: `image_id` and six float32 columns in the order of LABELS."""
-    table = pd.DataFrame(probability.astype(np.float32), columns=list(LABELS))
-    table.insert(0, "image_id", image_ids.to_numpy())
-    return table

@@ -10,8 +10,8 @@ from models.common.errors import InputError
 from models.common.files import hash_file, read_parquet
 from models.common.folders import Work
 from models.common.labels import LABEL_WEIGHTS
+from models.preprocessing.tables import patients_of_fold, read_slices
 from models.preprocessing.windows import LOW_INFORMATION
-from models.training.dataset import patients_of_fold, read_slices
 from models.training.run_record import field_differences
 from models.training.sources import Source, find_source
 

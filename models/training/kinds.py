@@ -9,14 +9,15 @@ from torch.utils.data import Dataset
 from models.common.config import Augment, FinetuneConfig, Machine, RunConfig, SequenceConfig, StudyConfig
 from models.common.files import hash_file
 from models.common.folders import Work
-from models.training.dataset import SliceDataset, StudyDataset, split_fold
+from models.preprocessing.tables import split_fold
+from models.training.dataset import SliceDataset, StudyDataset
 from models.training.embeddings import SequenceDataset, extract, find_sources
 from models.training.finetuning import add_pseudolabels, find_start
 from models.training.networks import build_network, load_initial_weights
 from models.training.processes import Processes
 from models.training.recurrent import build_sequence_network, build_study_network
-from models.training.run_record import load_trained
 from models.training.sources import require_unseen
+from models.training.weights import load_trained
 
 
 def make_inputs(config: RunConfig, slices: pd.DataFrame, folder: Path, machine: Machine, processes: Processes) -> None:

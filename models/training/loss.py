@@ -1,6 +1,5 @@
-"""The challenge's metric, as a training loss in torch and as a score in numpy: the same number."""
+"""The challenge's metric as a training loss in torch: the same number as models/training/metric.py in numpy."""
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -30,27 +29,3 @@ class WeightedLogLoss(nn.Module):
         target, weight = target.float().unbind(dim=1) if target.ndim == 3 else (target.float(), None)
         losses = binary_cross_entropy_with_logits(logits.float(), target, weight, reduction="none")  # (slices, 6)
         return losses.mean(dim=0) @ self.weights
-
-
-def log_losses(target: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """Log loss of each label, (6,), of targets and probabilities (slices, 6)."""
-    return slice_losses(target, probability).mean(axis=0)
-
-
-def slice_losses(target: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """What each label of each slice costs, (slices, 6), of targets and probabilities of that shape.
-
-    Probabilities are kept 1e-15 away from 0 and 1, as the competition did it.
-    """
-    p = np.clip(np.asarray(probability, dtype=np.float64), 1e-15, 1 - 1e-15)
-    return -np.where(np.asarray(target) == 1, np.log(p), np.log1p(-p))
-
-
-def prior(target: np.ndarray) -> np.ndarray:
-    """The best constant prediction for targets (slices, 6): each label's prevalence for every slice, (slices, 6)."""
-    return np.tile(target.mean(axis=0), (len(target), 1))
-
-
-def weighted_log_loss(target: np.ndarray, probability: np.ndarray) -> float:
-    """The competition's score of targets and probabilities (slices, 6); lower is better, 0.693 for 0.5 throughout."""
-    return float(np.average(log_losses(target, probability), weights=METRIC_WEIGHTS))

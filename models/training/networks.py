@@ -17,7 +17,7 @@ from models.common.config import TrainConfig
 from models.common.errors import InputError
 from models.common.labels import LABELS
 from models.training.pretrained import adapt_first_convolution, imagenet_file, read_public_weights
-from models.training.run_record import read_weights
+from models.training.weights import read_weights
 
 # Grey levels of a window in all channels alike: the mean over colours of ImageNet's statistics.
 MEAN, STD = 0.449, 0.226

@@ -17,11 +17,12 @@ from models.common.errors import InputError
 from models.common.files import remove_temporaries, require_writable, write_csv, write_parquet
 from models.common.labels import LABELS
 from models.common.locks import only_process
+from models.common.prediction_files import prediction_table
 from models.preprocessing.folds import label_shares
+from models.preprocessing.tables import read_slices, split_fold
 from models.training.callbacks import History
 from models.training.checkpoint_files import delete_checkpoints
-from models.training.dataset import read_slices, split_fold
-from models.training.evaluation import predict, prediction_table
+from models.training.evaluation import predict
 from models.training.history import write_history_picture
 from models.training.kinds import (
     add_training_slices,
@@ -35,9 +36,10 @@ from models.training.kinds import (
 from models.training.learner import find_learning_rate, fit
 from models.training.loading import make_loader
 from models.training.processes import Processes, count_workers, started_processes
-from models.training.run_record import differences, read_run, save_config, save_weights, stage_difference
+from models.training.run_record import differences, read_run, save_config, stage_difference
 from models.training.scoring import WEIGHTED, label_table
 from models.training.stopping import Interrupted, Stop, same_command, stop_signals
+from models.training.weights import save_weights
 
 
 def main(config: RunConfig) -> None:

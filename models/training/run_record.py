@@ -1,4 +1,4 @@
-"""A finished run on disk: safetensors for the weights, JSON for everything else; opening one never runs code."""
+"""A finished run on disk: config.json, the record of what was trained and how; reading it needs no torch."""
 
 import json
 from collections.abc import Iterable
@@ -6,33 +6,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
-
 from models.common.config import CONFIGS, RunConfig, TrainConfig
 from models.common.errors import InputError
-from models.common.files import hash_file, replacing, write_text
+from models.common.files import hash_file, write_text
 
 _PACKAGES = ("torch", "fastai", "albumentations", "efficientnet-pytorch", "pretrainedmodels", "numpy", "blosc2")
 
 
-def save_weights(folder: Path, network: nn.Module) -> None:
-    write_tensors(folder / "model.safetensors", network.state_dict())
-
-
-def write_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write a .safetensors file, flushed to the disk. Raises InputError if it cannot be written."""
-    with replacing(file) as temporary:
-        try:
-            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary)
-        except SafetensorError as error:  # what it makes of a full disk
-            raise OSError(str(error)) from error
-
-
 def save_config(folder: Path, config: RunConfig, fold: int, results: dict, stage: int | None = None) -> None:
     """Write config.json, from which inference builds the network: last of a run's files, so that it marks the whole."""
+    from torch import get_num_threads  # takes seconds, which whoever reads a record does not have
+
     description = {
         "kind": type(config).__name__,
         "config": config.to_json(),
@@ -41,7 +25,7 @@ def save_config(folder: Path, config: RunConfig, fold: int, results: dict, stage
         "weights_sha256": hash_file(folder / "model.safetensors"),
         "results": results,
         "versions": {package: version(package) for package in _PACKAGES},
-        "torch_threads": torch.get_num_threads(),  # the last bits of a CPU run depend on it
+        "torch_threads": get_num_threads(),  # the last bits of a CPU run depend on it
     }
     write_text(folder / "config.json", json.dumps(description, indent=2))
 
@@ -95,25 +79,6 @@ def read_run(folder: Path) -> RunRecord | None:
     if isinstance(record, SmoothedRecord):
         raise InputError(f"{folder} holds smoothed predictions of {record.run} and no network; choose another --name")
     return record
-
-
-def load_trained(folder: Path, record: RunRecord, network: nn.Module) -> None:
-    """Load the weights of a finished run. Raises InputError if they are not the ones that its record names."""
-    file = folder / "model.safetensors"
-    if not file.is_file() or hash_file(file) != record.weights_sha256:
-        raise InputError(f"{file} is missing, or its sha256 is not the one in config.json; train that fold anew")
-    try:
-        network.load_state_dict(read_weights(file))
-    except RuntimeError as error:
-        raise InputError(f"{file} is of another version of this project; train that fold anew") from error
-
-
-def read_weights(file: Path) -> dict[str, torch.Tensor]:
-    """Tensors of a .safetensors file. Raises InputError if it is not one."""
-    try:
-        return load_file(file)
-    except SafetensorError as error:
-        raise InputError(f"{file} is not a whole safetensors file ({error}); name another one") from error
 
 
 def differences(config: RunConfig, other: RunConfig) -> list[str]:

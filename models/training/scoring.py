@@ -2,10 +2,9 @@
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
 from models.common.labels import LABELS
-from models.training.loss import log_losses, prior, weighted_log_loss
+from models.training.metric import log_losses, prior, weighted_log_loss
 
 WEIGHTED = "weighted log loss"
 
@@ -23,6 +22,8 @@ def score(target: np.ndarray, probability: np.ndarray) -> pd.Series:
 
 def auc(target: np.ndarray, probability: np.ndarray) -> float:
     """Area under the ROC curve of one label, NaN if only one class is there."""
+    from sklearn.metrics import roc_auc_score  # half a second, which a misspelt flag does not need
+
     return float(roc_auc_score(target, probability)) if 0 < target.mean() < 1 else float("nan")
 
 

@@ -22,7 +22,7 @@ from models.inference.blending import (
     logit_loss,
     probability_loss,
 )
-from models.training.loss import log_losses, weighted_log_loss
+from models.training.metric import log_losses, weighted_log_loss
 
 FITS = (fit_best_single, fit_equal, fit_weights, fit_calibrated)
 STUDIES, LENGTH = 30, 10

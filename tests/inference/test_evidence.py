@@ -10,7 +10,7 @@ from models.inference.aligned import align_runs
 from models.inference.blending import fit_calibrated, fit_equal
 from models.inference.evidence import WAYS, nested, possible_ways
 from models.inference.stacking import fit_stacker
-from models.training.loss import weighted_log_loss
+from models.training.metric import weighted_log_loss
 
 PATIENTS, LENGTH = 40, 8
 RANDOM = np.random.default_rng(0)

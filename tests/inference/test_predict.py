@@ -19,13 +19,15 @@ from models.common.labels import LABELS
 from models.inference import predict as module
 from models.inference.parts import Parts
 from models.inference.predict import InferOptions, infer
+from models.preprocessing.tables import read_slices
 from models.preprocessing.windows import BRAIN, SOFT_TISSUE, SUBDURAL
 from models.train_small import CONFIG
 from models.training.d4 import D4, mean_probability
-from models.training.dataset import SliceDataset, read_slices
+from models.training.dataset import SliceDataset
 from models.training.networks import build_network
 from models.training.run import train
-from models.training.run_record import save_config, save_weights
+from models.training.run_record import save_config
+from models.training.weights import save_weights
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import pytest
 from models.common.errors import InputError
 from models.common.files import write_parquet
 from models.common.labels import LABELS
-from models.inference.predictions import align, fill_unreadable, read_predictions, read_probabilities
+from models.common.prediction_files import read_predictions
+from models.inference.predictions import align, fill_unreadable, read_probabilities
 
 REPAIR = "python models/infer_example.py --fold 0"
 PRIOR = pd.Series([0.01, 0.02, 0.03, 0.04, 0.05, 0.06], index=list(LABELS))

@@ -15,11 +15,11 @@ from models.common.labels import LABEL_WEIGHTS, LABELS
 from models.inference.pseudolabels import hard_labels, soft_labels
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
 from models.preprocessing.folds import make_folds
-from models.preprocessing.series import UNREADABLE
+from models.preprocessing.tables import UNREADABLE, split_fold
 from models.smooth import SmoothOptions, smooth_run
 from models.train_small import CONFIG
-from models.training.dataset import split_fold
-from models.training.run_record import save_config, save_weights
+from models.training.run_record import save_config
+from models.training.weights import save_weights
 
 RUNS, FOLDS, SLICES = ("one", "two"), 3, 5
 SHARED = 4  # patients who are in train and in test

@@ -13,7 +13,8 @@ from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference.runs import load_runs
-from models.training.run_record import save_config, save_weights
+from models.training.run_record import save_config
+from models.training.weights import save_weights
 
 SLICES = [f"ID_{number:02d}" for number in range(20)]
 CONFIG = TrainConfig(

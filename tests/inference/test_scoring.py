@@ -11,7 +11,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from models.common.labels import ANY, LABELS, METRIC_WEIGHTS
 from models.inference.scoring import score_intervals, score_parts
-from models.training.loss import WeightedLogLoss, log_losses, prior, weighted_log_loss
+from models.training.loss import WeightedLogLoss
+from models.training.metric import log_losses, prior, weighted_log_loss
 from models.training.scoring import WEIGHTED, label_table, score, score_prior
 
 probabilities = st.floats(1e-6, 1 - 1e-6)

@@ -16,14 +16,16 @@ from models.common.errors import InputError
 from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
-from models.inference.predictions import mean_prediction, read_predictions
+from models.common.prediction_files import read_predictions
+from models.inference.predictions import mean_prediction
 from models.inference.runs import load_runs
 from models.inference.smoothing import fit_width, smooth
 from models.preprocessing.geometry import USUAL_GAP
 from models.smooth import SmoothOptions, smooth_run
 from models.train_small import CONFIG
-from models.training.loss import weighted_log_loss
-from models.training.run_record import read_run, save_config, save_weights
+from models.training.metric import weighted_log_loss
+from models.training.run_record import read_run, save_config
+from models.training.weights import save_weights
 
 widths = st.floats(0.05, 60)
 # Places in tenths of mm, so that slices share some; NaN: a slice without a place.

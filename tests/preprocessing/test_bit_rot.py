@@ -67,7 +67,7 @@ def metadata(work: Path) -> tuple[Path, Callable[[], None]]:
 
 
 def folds(work: Path) -> tuple[Path, Callable[[], None]]:
-    from models.training.dataset import split_fold  # takes seconds
+    from models.preprocessing.tables import split_fold
 
     expected = split_fold(Work(work), 0, skip_low_information=False)
 

@@ -18,7 +18,7 @@ from models.common.labels import LABELS
 from models.preprocessing.challenge_csv import image_ids, read_labels, read_sample_submission, read_submission
 from models.preprocessing.metadata import add_missing, join_labels
 from models.preprocessing.problems import Problem, problem_rows
-from models.preprocessing.series import UNREADABLE
+from models.preprocessing.tables import UNREADABLE
 
 TRUTH = {"ID_b": (0, 0, 0, 0, 0, 0), "ID_a": (1, 0, 0, 0, 0, 1), "ID_c": (0, 1, 0, 1, 1, 1)}
 

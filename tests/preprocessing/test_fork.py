@@ -12,8 +12,9 @@ from torture import SIZES, large, small, undisturbed
 from models.common.config import Channel, TrainConfig
 from models.common.folders import Work
 from models.preprocessing.store import Series
+from models.preprocessing.tables import read_slices
 from models.preprocessing.windows import BRAIN, SUBDURAL
-from models.training.dataset import SliceDataset, read_slices
+from models.training.dataset import SliceDataset
 from models.training.loading import make_loader
 
 SECONDS = 120  # for a batch on a busy machine, its worker's start included; a hang takes for ever

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from models.common.errors import InputError
 from models.preprocessing.geometry import USUAL_GAP
 from models.preprocessing.neighbours import nearest_places, neighbour_chunks
-from models.preprocessing.series import UNREADABLE
+from models.preprocessing.tables import UNREADABLE
 
 micrometres = st.integers(-30_000, 30_000).map(lambda count: count / 1000)
 heights = st.lists(micrometres, min_size=1, max_size=40).map(sorted).map(np.array)

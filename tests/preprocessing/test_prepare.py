@@ -24,8 +24,8 @@ from models.preprocessing.challenge_csv import read_labels
 from models.preprocessing.dicom import read_slices
 from models.preprocessing.elements import Reason
 from models.preprocessing.problems import Problem
-from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series, fit_to_square
+from models.preprocessing.tables import UNREADABLE
 
 SIZE = 48
 

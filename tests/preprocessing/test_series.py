@@ -10,8 +10,9 @@ from models.preprocessing.elements import Reason
 from models.preprocessing.problems import Problem
 from models.preprocessing.pseudonyms import Pseudonyms
 from models.preprocessing.raw import RawFolder, find_raw
-from models.preprocessing.series import UNREADABLE, Prepared, group_by_series, peek_batch, prepare_series
+from models.preprocessing.series import Prepared, group_by_series, peek_batch, prepare_series
 from models.preprocessing.store import Series
+from models.preprocessing.tables import UNREADABLE
 
 IMAGE = np.arange(900, 964, dtype=np.int16).reshape(8, 8)
 SAME = {  # our column -> fastai's

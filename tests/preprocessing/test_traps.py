@@ -14,8 +14,8 @@ from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.elements import Reason
 from models.preprocessing.problems import Problem
-from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series
+from models.preprocessing.tables import UNREADABLE
 
 SIZE = 32
 STUDIES, TEST_STUDIES = 30, 8  # enough for every trap to have a series of its own

@@ -19,7 +19,7 @@ from models.common.errors import InputError
 from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.labels import ANY, LABELS
-from models.preprocessing.series import UNREADABLE
+from models.preprocessing.tables import UNREADABLE, read_slices
 from models.report import ReportOptions, report
 from models.reporting import page
 from models.reporting.mistakes import SHOWN, nearest_store, worst_mistakes
@@ -27,8 +27,8 @@ from models.reporting.subgroups import group_slices, score_subgroups
 from models.reporting.subject import Scored, Subject, join_truth
 from models.reporting.tables import NO_BLEED, calibrate, confuse_types, score_labels
 from models.train_small import CONFIG
-from models.training.dataset import read_slices
-from models.training.run_record import save_config, save_weights
+from models.training.run_record import save_config
+from models.training.weights import save_weights
 
 REPOSITORY = Path(__file__).parent.parent.parent
 FLAGS = (

@@ -7,11 +7,11 @@ from models.common.errors import InputError
 from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
-from models.preprocessing.series import UNREADABLE
 from models.preprocessing.store import Series, compress_slice, write_series
+from models.preprocessing.tables import UNREADABLE, read_slices, split_fold
 from models.preprocessing.windows import BONE, BRAIN, LOW_INFORMATION, apply_window
 from models.training import dataset as module
-from models.training.dataset import SliceDataset, open_series, read_slices, split_fold
+from models.training.dataset import SliceDataset, open_series
 from models.training.loading import make_loader
 from models.training.warping import warp
 

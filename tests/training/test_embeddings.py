@@ -17,20 +17,21 @@ from models.common.config import Machine, TrainOptions
 from models.common.errors import InputError
 from models.common.folders import Work
 from models.common.labels import LABELS
+from models.common.prediction_files import read_predictions
 from models.inference import predict as predicting
 from models.inference.predict import InferOptions, infer
-from models.inference.predictions import read_predictions
 from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
-from models.preprocessing.series import UNREADABLE
+from models.preprocessing.tables import UNREADABLE, read_slices, split_fold
 from models.training import embeddings as module
 from models.training import run as running
-from models.training.dataset import SliceDataset, read_slices, split_fold
+from models.training.dataset import SliceDataset
 from models.training.embeddings import SequenceDataset, extract, find_sources, read_study
 from models.training.networks import HemorrhageNetwork, build_network
 from models.training.processes import Processes
 from models.training.run import train
-from models.training.run_record import load_trained, read_run
+from models.training.run_record import read_run
+from models.training.weights import load_trained
 
 ALONE = Processes(torch.device("cpu"))
 BASE = replace(train_small.CONFIG, name="base", epochs=1)

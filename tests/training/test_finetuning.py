@@ -23,14 +23,15 @@ from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
 from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.folds import label_shares
+from models.preprocessing.tables import patients_of_fold, read_slices, split_fold
 from models.training import run as running
-from models.training.dataset import SliceDataset, patients_of_fold, read_slices, split_fold
+from models.training.dataset import SliceDataset
 from models.training.finetuning import add_pseudolabels
 from models.training.kinds import load_start
 from models.training.loss import WeightedLogLoss
 from models.training.networks import build_network
 from models.training.run import train
-from models.training.run_record import read_weights
+from models.training.weights import read_weights
 
 BASE = replace(train_small.CONFIG, image_size=32, epochs=1, batch_size=32)
 CONFIG = FinetuneConfig(**vars(BASE) | {"name": "small_pseudo", "start": "small", "pseudolabels": "pseudo"})

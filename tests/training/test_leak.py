@@ -20,13 +20,12 @@ from models.common.config import FinetuneConfig, Machine, TrainOptions
 from models.common.files import hash_file, write_csv, write_json, write_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
+from models.common.prediction_files import prediction_table, read_predictions
 from models.inference.predict import InferOptions, infer
-from models.inference.predictions import read_predictions
 from models.preprocessing.folds import make_folds
 from models.preprocessing.store import compress_slice, write_series
+from models.preprocessing.tables import read_folds, read_slices
 from models.training import finetuning
-from models.training.dataset import read_folds, read_slices
-from models.training.evaluation import prediction_table
 from models.training.run import train
 
 PATIENTS, SLICES, SIZE = 100, 16, 32

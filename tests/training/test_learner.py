@@ -9,11 +9,12 @@ import torch
 from models.common.config import Machine, TrainOptions
 from models.common.errors import InputError
 from models.common.labels import LABELS, METRIC_WEIGHTS
+from models.common.prediction_files import read_predictions
 from models.inference.predict import InferOptions, infer
-from models.inference.predictions import read_predictions
+from models.preprocessing.tables import split_fold
 from models.train_small import CONFIG
 from models.training.callbacks import RecomputeBatchNorm
-from models.training.dataset import SliceDataset, split_fold
+from models.training.dataset import SliceDataset
 from models.training.evaluation import predict
 from models.training.learner import make_learner
 from models.training.loading import make_loader

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from models.common.folders import Work
-from models.inference.predictions import read_predictions
+from models.common.prediction_files import read_predictions
 from models.training.loading import OrderedBatches, ShuffledBatches
-from models.training.run_record import read_weights
+from models.training.weights import read_weights
 
 SCRIPT = Path(__file__).with_name("together.py")
 REPOSITORY = SCRIPT.parent.parent.parent

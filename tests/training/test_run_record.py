@@ -7,7 +7,8 @@ from models.common.config import Channel, TrainConfig
 from models.common.errors import InputError
 from models.preprocessing.windows import BRAIN
 from models.training.networks import build_network
-from models.training.run_record import differences, load_trained, read_run, save_config, save_weights
+from models.training.run_record import differences, read_run, save_config
+from models.training.weights import load_trained, save_weights
 
 CONFIG = TrainConfig(
     name="test",

@@ -18,10 +18,11 @@ from torch import nn
 from models.common.config import Machine, TrainOptions
 from models.common.errors import InputError
 from models.common.folders import Work
+from models.preprocessing.tables import split_fold
 from models.train_small import CONFIG
 from models.training.callbacks import ChannelsLast
 from models.training.checkpoint_files import Checkpoint, read_checkpoint, write_checkpoint
-from models.training.dataset import SliceDataset, split_fold
+from models.training.dataset import SliceDataset
 from models.training.learner import decay_groups, make_learner
 from models.training.loading import explained, make_loader
 from models.training.networks import HemorrhageNetwork, build_network

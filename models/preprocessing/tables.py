@@ -1,0 +1,49 @@
+"""The tables of the cache as other stages read them: a row a slice, and the fold of every patient."""
+
+import pandas as pd
+
+from models.common.errors import InputError
+from models.common.files import damaged, hash_file, read_json, read_parquet
+from models.common.folders import Work
+from models.common.labels import LABELS
+from models.preprocessing.windows import LOW_INFORMATION
+
+PREPARE = "python models/prepare.py"  # the repair for everything in the cache
+UNREADABLE = -1  # the `chunk` of a slice that is not in the store
+
+
+def read_slices(work: Work, split: str) -> pd.DataFrame:
+    """The metadata of "train" or "test": one row a slice, in anatomical order within its series."""
+    return read_parquet(work.metadata(split), PREPARE)
+
+
+def split_fold(work: Work, fold: int, skip_low_information: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training and validation slices of a fold: the readable ones that have labels.
+
+    Low-information slices are left out of training when asked, never out of validation. Raises InputError for a fold
+    that does not exist.
+    """
+    slices = read_slices(work, "train").dropna(subset=list(LABELS))
+    folds = read_folds(work)
+    if fold not in set(folds["fold"]):
+        raise InputError(f"no fold {fold}: {work.folds} holds folds {folds['fold'].min()} to {folds['fold'].max()}")
+    slices = slices[slices["chunk"] != UNREADABLE].merge(folds, on="patient_id", validate="many_to_one")
+    train = slices[slices["fold"] != fold]
+    if skip_low_information:
+        train = train[train["img_pct_window"] >= LOW_INFORMATION]
+    return train.reset_index(drop=True), slices[slices["fold"] == fold].reset_index(drop=True)
+
+
+def read_folds(work: Work) -> pd.DataFrame:
+    """The fold of every patient. Raises InputError if the file is missing or has changed since it was written."""
+    if not work.prepared.is_file() or not work.folds.is_file():
+        raise InputError(f"no {work.folds}; make it with: {PREPARE}")
+    if read_json(work.prepared, PREPARE)["files"].get(work.folds.name) != hash_file(work.folds):
+        raise damaged(work.folds, PREPARE)
+    return pd.read_csv(work.folds)
+
+
+def patients_of_fold(work: Work, fold: int) -> pd.Series:
+    """Whom a fold validates on. Raises InputError as `read_folds` does."""
+    folds = read_folds(work)
+    return folds.loc[folds["fold"] == fold, "patient_id"]

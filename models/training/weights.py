@@ -1,0 +1,44 @@
+"""The weights of a run on disk: safetensors, whose opening never runs code, checked against the run's record."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from models.common.errors import InputError
+from models.common.files import hash_file, replacing
+from models.training.run_record import RunRecord
+
+
+def save_weights(folder: Path, network: nn.Module) -> None:
+    write_tensors(folder / "model.safetensors", network.state_dict())
+
+
+def write_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a .safetensors file, flushed to the disk. Raises InputError if it cannot be written."""
+    with replacing(file) as temporary:
+        try:
+            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary)
+        except SafetensorError as error:  # what it makes of a full disk
+            raise OSError(str(error)) from error
+
+
+def load_trained(folder: Path, record: RunRecord, network: nn.Module) -> None:
+    """Load the weights of a finished run. Raises InputError if they are not the ones that its record names."""
+    file = folder / "model.safetensors"
+    if not file.is_file() or hash_file(file) != record.weights_sha256:
+        raise InputError(f"{file} is missing, or its sha256 is not the one in config.json; train that fold anew")
+    try:
+        network.load_state_dict(read_weights(file))
+    except RuntimeError as error:
+        raise InputError(f"{file} is of another version of this project; train that fold anew") from error
+
+
+def read_weights(file: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a .safetensors file. Raises InputError if it is not one."""
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise InputError(f"{file} is not a whole safetensors file ({error}); name another one") from error
