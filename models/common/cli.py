@@ -7,6 +7,7 @@ from typing import TypeVar
 import tyro
 
 from models.common.errors import InputError
+from models.common.process import start_process
 
 Options = TypeVar("Options")
 
@@ -17,6 +18,7 @@ def command(function: Callable[[Options], None], options: type[Options] | Option
     `options` is the dataclass, or an instance whose values become the defaults. Unknown flags end the process with
     exit code 2 (tyro); an `InputError` is printed as one line and ends it with exit code 1.
     """
+    start_process()
     kind, defaults = (options, None) if isinstance(options, type) else (type(options), options)
     description = sys.modules["__main__"].__doc__
     arguments = {} if defaults is None else {"default": defaults}

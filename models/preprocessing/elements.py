@@ -5,12 +5,10 @@ asked for, names, dates and free text of a patient among them, are skipped where
 """
 
 import io
-import logging
 import math
 import os
 import stat
 import struct
-import warnings
 import zlib
 from enum import Enum
 from pathlib import Path
@@ -24,12 +22,6 @@ from pydicom.filereader import read_dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-# The RSNA's UIDs (ID_...) are not valid UIDs: pydicom would warn several times for every file.
-pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-# What is wrong with a file is said by its Reason, not by pydicom's log and warnings.
-logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-warnings.filterwarnings("ignore", module="pydicom")
 
 MAX_BYTES = 400 << 20  # of a file, also once inflated: some 800 slices of 512 x 512
 MAX_READS = 200_000  # two for an element; a multi-frame file of 800 slices makes about 100,000

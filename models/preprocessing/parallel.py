@@ -1,6 +1,7 @@
 """One function over many items, on all cores or on a cluster, with a bar that shows the time left."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import joblib
@@ -8,6 +9,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm.auto import tqdm
 
 from models.common.errors import InputError
+from models.common.process import start_process
 
 _KILLED = (
     "a worker process was killed, most likely for lack of memory; what is finished is kept: run the same command again"
@@ -34,7 +36,15 @@ def progress_map(
 
 
 def _on_cores(function: Callable[[Item], Result], items: list[Item], jobs: int) -> Iterator[Result]:
-    return joblib.Parallel(n_jobs=jobs, return_as="generator")(joblib.delayed(function)(item) for item in items)
+    return joblib.Parallel(n_jobs=jobs, return_as="generator")(
+        joblib.delayed(_started)(function, item) for item in items
+    )
+
+
+def _started(function: Callable[[Item], Result], item: Item) -> Result:
+    """Call a function in a worker, which may be a new process."""
+    start_process()
+    return function(item)
 
 
 def _on_cluster(function: Callable[[Item], Result], items: list[Item], address: str) -> Iterator[Result]:
@@ -48,7 +58,7 @@ def _on_cluster(function: Callable[[Item], Result], items: list[Item], address: 
         raise InputError(f"no Dask scheduler answers at {address}; start one, or leave --dask out") from error
     with client:
         try:
-            for future in client.map(function, items, pure=False):
+            for future in client.map(partial(_started, function), items, pure=False):
                 yield future.result()
                 future.release()
         except KilledWorker as error:

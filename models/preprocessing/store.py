@@ -10,7 +10,6 @@ neighbours is one open file.
 
 import json
 import math
-import os
 from pathlib import Path
 
 import blosc2
@@ -24,8 +23,6 @@ from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
 
 # With its own threads blosc2 hangs DataLoader workers that are forked after the parent has read a file.
 blosc2.set_nthreads(1)
-# It would still start four for the index of a file, anew for every chunk that is written.
-os.environ["BLOSC_NTHREADS"] = "1"
 
 _COMPRESSION = {
     "codec": blosc2.Codec.LZ4,  # much faster than zstd, to encode and to decode, for some more bytes

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from models.common.errors import InputError
+from models.common.process import start_process
 from models.training.processes import Processes
 from models.training.studies import OrderedStudies, ShuffledStudies
 
@@ -166,6 +167,7 @@ def free_memory() -> str:
 
 
 def _start_worker(_: int) -> None:
+    start_process()
     cv2.setNumThreads(0)  # a loader process is one thread; OpenCV's pool would fight over the cores
     # A terminal and Slurm signal the whole group. The main process decides when to stop, and needs its loaders until
     # it has saved; it sends them SIGTERM itself when it ends.

@@ -1,0 +1,20 @@
+"""What a process of this project sets for itself when it starts. Importing a module changes nothing of this kind."""
+
+import logging
+import os
+import warnings
+
+
+def start_process() -> None:
+    """Set the logging, the warnings and the environment of this process, and so of those that it starts.
+
+    Called where a process begins: by the command line, by the workers of joblib, Dask and a DataLoader, by a notebook's
+    first cell and by the tests. Calling it again changes nothing.
+    """
+    # blosc2 would start four threads for the index of a file, anew for every chunk that is written.
+    os.environ["BLOSC_NTHREADS"] = "1"
+    # What is wrong with a file is said by its Reason (preprocessing/elements.py), not by pydicom's log and warnings.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="pydicom")
+    # What dependencies say to each other and a user cannot act on.
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
