@@ -13,8 +13,8 @@ def start_process() -> None:
     """
     # blosc2 would start four threads for the index of a file, anew for every chunk that is written.
     os.environ["BLOSC_NTHREADS"] = "1"
-    # What is wrong with a file is said by its Reason (preprocessing/elements.py), not by pydicom's log and warnings.
+    # What is wrong with a file is said by its Reason (preprocessing/elements.py), not by pydicom's log,
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module="pydicom")
+    warnings.filterwarnings("ignore", module="pydicom")  # nor by its warnings
     # What dependencies say to each other and a user cannot act on.
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")

@@ -91,6 +91,8 @@ def open_bounded(path: Path) -> BoundedReader:
     return file
 
 
+# The RSNA's UIDs (ID_...) are not valid UIDs: pydicom would warn several times for every file.
+@pydicom.config.disable_value_validation()
 def parse(file: BoundedReader, tags: list[BaseTag], stop_when=None) -> tuple[pydicom.Dataset, UID]:
     """The asked elements of a file, and its transfer syntax. Raises UnreadableSliceError."""
     try:
@@ -141,6 +143,7 @@ def _inflate(file: BoundedReader) -> BoundedReader:
     return BoundedReader(io.BytesIO(inflated))
 
 
+@pydicom.config.disable_value_validation()
 def values_of(dataset: pydicom.Dataset) -> dict[str, Any]:
     """Keyword -> value of a data set's elements; the error in place of a value that cannot be parsed."""
     values = {}

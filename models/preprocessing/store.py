@@ -21,9 +21,6 @@ from models.common.errors import InputError
 from models.common.files import replacing
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
 
-# With its own threads blosc2 hangs DataLoader workers that are forked after the parent has read a file.
-blosc2.set_nthreads(1)
-
 _COMPRESSION = {
     "codec": blosc2.Codec.LZ4,  # much faster than zstd, to encode and to decode, for some more bytes
     "clevel": 1,
@@ -100,6 +97,8 @@ class Series:
         """Open a file of the store. Raises InputError if it is not there or damaged; `repair` makes it anew."""
         self.path = path
         self.repair = repair or f"python models/prepare.py --image-size {path.parent.name.rpartition('_')[2]}"
+        # With its own threads blosc2 hangs DataLoader workers that are forked after the parent has read a file.
+        blosc2.set_nthreads(1)
         try:
             self._array = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
             self._crc32 = list(self._array.schunk.vlmeta["crc32"])
