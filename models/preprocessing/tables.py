@@ -17,6 +17,12 @@ def read_slices(work: Work, split: str) -> pd.DataFrame:
     return read_parquet(work.metadata(split), PREPARE)
 
 
+def require_slices(work: Work, split: str) -> None:
+    """Raise InputError if there is no metadata of "train" or "test": before seconds of imports, not after."""
+    if not work.metadata(split).is_file():
+        raise InputError(f"no {work.metadata(split)}; make it with: {PREPARE}")
+
+
 def split_fold(work: Work, fold: int, skip_low_information: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Training and validation slices of a fold: the readable ones that have labels.
 

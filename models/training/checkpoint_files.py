@@ -6,15 +6,15 @@ its sha256: a process that is killed in between leaves no checkpoint that looks 
 
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from models.common.config import RunConfig
 from models.common.errors import InputError
 from models.common.files import damaged, hash_file, read_json, write_json
 from models.training.run_record import differences, stage_difference
-from models.training.weights import read_weights, write_tensors
+
+if TYPE_CHECKING:  # whoever only deletes checkpoints needs no torch, which takes seconds
+    import torch
 
 KEPT = 2
 
@@ -22,12 +22,14 @@ KEPT = 2
 class Checkpoint(NamedTuple):
     """Everything that a run needs to go on as if it had not been away."""
 
-    tensors: dict[str, torch.Tensor]
+    tensors: dict[str, "torch.Tensor"]
     state: dict[str, Any]
 
 
 def write_checkpoint(folder: Path, config: RunConfig, checkpoint: Checkpoint) -> None:
     """Write the next checkpoint of a run and delete all but the last two. Raises InputError if the disk is full."""
+    from models.training.weights import write_tensors
+
     number = max(_numbers(folder), default=0) + 1
     path = _tensors(folder, number)
     write_tensors(path, checkpoint.tensors)
@@ -63,7 +65,9 @@ def delete_checkpoints(folder: Path) -> None:
         _delete(folder, number)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, "torch.Tensor"]]:
+    from models.training.weights import read_weights
+
     repair = "the same command"
     description = read_json(path.with_suffix(".json"), repair)
     if not path.is_file() or hash_file(path) != description["tensors_sha256"]:

@@ -1,88 +1,175 @@
-"""What differs between the kinds of runs: networks of slices, of studies, over embeddings, and finetuned ones."""
+"""The kinds of runs: networks of slices, finetuned ones, networks of studies, and layers over embeddings.
 
+Each is one object that says what its run builds on, which slices it sees and as what, and which network it is.
+"""
+
+from functools import partial
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import pandas as pd
 from torch import nn
 from torch.utils.data import Dataset
 
-from models.common.config import Augment, FinetuneConfig, Machine, RunConfig, SequenceConfig, StudyConfig
+from models.common.config import Augment, FinetuneConfig, Machine, RunConfig, SequenceConfig, StudyConfig, TrainConfig
 from models.common.files import hash_file
 from models.common.folders import Work
 from models.preprocessing.tables import split_fold
+from models.training.d4 import GROUPS, mean_probability
 from models.training.dataset import SliceDataset, StudyDataset
 from models.training.embeddings import SequenceDataset, extract, find_sources
+from models.training.evaluation import View, single_view
 from models.training.finetuning import add_pseudolabels, find_start
-from models.training.networks import build_network, load_initial_weights
+from models.training.networks import HemorrhageNetwork, build_network, load_initial_weights
 from models.training.processes import Processes
-from models.training.recurrent import build_sequence_network, build_study_network
-from models.training.sources import require_unseen
+from models.training.recurrent import both_ways, build_sequence_network, build_study_network
+from models.training.sources import Source, require_unseen
 from models.training.weights import load_trained
 
-
-def make_inputs(config: RunConfig, slices: pd.DataFrame, folder: Path, machine: Machine, processes: Processes) -> None:
-    """Make what a run in `folder` needs of all slices of a split beside the cache: embeddings, where it reads them."""
-    if isinstance(config, SequenceConfig):
-        extract(slices, processes.on_main(lambda: find_sources(config, folder)), config.views, machine, processes)
+Config = TypeVar("Config", bound=RunConfig)
 
 
-def require_fold_safe(config: RunConfig, folder: Path, work: Work, fold: int) -> None:
-    """Raise InputError if a run that the one in `folder` builds on may have trained on the slices of its validation."""
-    if isinstance(config, SequenceConfig):
-        sources = find_sources(config, folder)
-    elif isinstance(config, FinetuneConfig):
-        sources = [find_start(config, folder)]
-    else:
-        return
-    _, valid_slices = split_fold(work, fold, skip_low_information=False)
-    for source in sources:
-        require_unseen(source.folder, valid_slices["image_id"], work.folds)
+class Kind(Generic[Config]):
+    """What all kinds do alike, and what most of them do: a run that builds on the cache alone."""
 
+    augment: Augment = "none"
+    skip_low_information = False
 
-def source_weights(config: RunConfig, folder: Path) -> dict[str, str]:
-    """The sha256 of the weights that give a run in `folder` its inputs, by the name of the run."""
-    if not isinstance(config, SequenceConfig):
+    def __init__(self, config: Config, folder: Path) -> None:
+        """Of the run in `folder`, runs/<name>/fold<k>; what it builds on lies beside it."""
+        self.config, self.folder = config, folder
+
+    # ---- what it builds on ----
+
+    def builds_on(self) -> list[Source]:
+        """The trained folds whose weights go into it. Raises InputError if one is not trained, or of no use here."""
+        return []
+
+    def input_weights(self) -> dict[str, str]:
+        """The sha256 of the weights that give it its inputs, which it needs for ever, by the name of their run."""
         return {}
-    return {source.name: source.record.weights_sha256 for source in find_sources(config, folder)}
+
+    def sources(self, work: Work, fold: int) -> dict[str, str]:
+        """The sha256 of all that it is trained with beside the cache, by name."""
+        return self.input_weights()
+
+    def require_fold_safe(self, work: Work, fold: int) -> None:
+        """Raise InputError if a run that it builds on may have trained on the slices of its validation."""
+        if builds_on := self.builds_on():
+            _, valid_slices = split_fold(work, fold, skip_low_information=False)
+            for source in builds_on:
+                require_unseen(source.folder, valid_slices["image_id"], work.folds)
+
+    def make_inputs(self, slices: pd.DataFrame, machine: Machine, processes: Processes) -> None:
+        """Make what it needs of all slices of a split beside the cache."""
+
+    # ---- slices and network ----
+
+    def training_slices(self, slices: pd.DataFrame, work: Work, fold: int) -> pd.DataFrame:
+        """The slices that a fold trains on, of those that have labels."""
+        return slices
+
+    def dataset(self, slices: pd.DataFrame, work: Work, augment: Augment) -> Dataset:
+        """The inputs and labels of slices, readable rows of the metadata."""
+        raise NotImplementedError
+
+    def network(self, dataset: Dataset) -> nn.Module:
+        """The network for the inputs of a dataset, with random weights."""
+        raise NotImplementedError
+
+    def load_start(self, network: nn.Module) -> None:
+        """Give a new network the weights that it starts from. Raises InputError if they cannot be had."""
+
+    def view(self, tta: str) -> View:
+        """How test slices are looked at: "none", "flip" or "d4", as they are or under each symmetry of a group."""
+        return partial(mean_probability, group=GROUPS[tta])
 
 
-def training_sources(config: RunConfig, folder: Path, work: Work, fold: int) -> dict[str, str]:
-    """The sha256 of all that a run in `folder` is trained with beside the cache: weights, and a file of pseudolabels.
+class OfSlices(Kind[TrainConfig]):
+    """A network that looks at single slices."""
 
-    A finetuned network needs neither any more once it is trained, layers over embeddings need the weights always.
-    """
-    if not isinstance(config, FinetuneConfig):
-        return source_weights(config, folder)
-    file = work.pseudolabels(config.pseudolabels, fold)
-    return {config.start: find_start(config, folder).record.weights_sha256, file.name: hash_file(file)}
+    def __init__(self, config: TrainConfig, folder: Path) -> None:
+        super().__init__(config, folder)
+        self.augment, self.skip_low_information = config.augment, config.skip_low_information
 
+    def dataset(self, slices: pd.DataFrame, work: Work, augment: Augment) -> SliceDataset:
+        return SliceDataset(slices, work, self.config, augment)
 
-def add_training_slices(slices: pd.DataFrame, work: Work, config: RunConfig, fold: int) -> pd.DataFrame:
-    """The slices that a fold trains on: those that have labels and, where it is finetuned, those with pseudolabels."""
-    return add_pseudolabels(slices, work, config, fold) if isinstance(config, FinetuneConfig) else slices
+    def network(self, dataset: Dataset) -> HemorrhageNetwork:
+        return build_network(self.config)
 
-
-def make_dataset(slices: pd.DataFrame, work: Work, config: RunConfig, augment: Augment, folder: Path) -> Dataset:
-    """The inputs and labels of slices, for the run in `folder`."""
-    if isinstance(config, SequenceConfig):
-        return SequenceDataset(slices, work, config, find_sources(config, folder))
-    kind = StudyDataset if isinstance(config, StudyConfig) else SliceDataset
-    return kind(slices, work, config, augment)
+    def load_start(self, network: nn.Module) -> None:
+        load_initial_weights(network, self.config)
 
 
-def build(config: RunConfig, dataset: Dataset) -> nn.Module:
-    """The network of a configuration for the inputs of a dataset, with random weights."""
-    if isinstance(config, SequenceConfig):
-        return build_sequence_network(config, dataset.width)
-    return build_study_network(config) if isinstance(config, StudyConfig) else build_network(config)
+class Finetuned(OfSlices):
+    """One that goes on from a run's weights of the same fold, with pseudolabelled test slices among the others."""
 
+    config: FinetuneConfig
 
-def load_start(network: nn.Module, config: RunConfig, folder: Path) -> None:
-    """Give a new network, of the run in `folder`, the weights that its configuration starts from."""
-    if isinstance(config, FinetuneConfig):
-        start = find_start(config, folder)
+    def builds_on(self) -> list[Source]:
+        return [find_start(self.config, self.folder)]
+
+    def sources(self, work: Work, fold: int) -> dict[str, str]:
+        """Needed until it is trained, no longer."""
+        file = work.pseudolabels(self.config.pseudolabels, fold)
+        return {source.name: source.record.weights_sha256 for source in self.builds_on()} | {file.name: hash_file(file)}
+
+    def training_slices(self, slices: pd.DataFrame, work: Work, fold: int) -> pd.DataFrame:
+        return add_pseudolabels(slices, work, self.config, fold)
+
+    def load_start(self, network: nn.Module) -> None:
+        (start,) = self.builds_on()
         load_trained(start.folder, start.record, network)
         loss = start.record.results["weighted_log_loss"]
-        print(f"{folder}: starting from {start.folder}, weighted log loss {loss:.4f}")
-    elif not isinstance(config, SequenceConfig):  # which starts from random ones
-        load_initial_weights(network.slices if isinstance(config, StudyConfig) else network, config)
+        print(f"{self.folder}: starting from {start.folder}, weighted log loss {loss:.4f}")
+
+
+class OfStudies(OfSlices):
+    """A network of slices and recurrent layers over the slices of a study, trained together."""
+
+    config: StudyConfig
+
+    def dataset(self, slices: pd.DataFrame, work: Work, augment: Augment) -> StudyDataset:
+        return StudyDataset(slices, work, self.config, augment)
+
+    def network(self, dataset: Dataset) -> nn.Module:
+        return build_study_network(self.config)
+
+    def load_start(self, network: nn.Module) -> None:
+        load_initial_weights(network.slices, self.config)
+
+
+class OfEmbeddings(Kind[SequenceConfig]):
+    """Recurrent layers over what trained networks see in the slices of a study; they start from random weights."""
+
+    def builds_on(self) -> list[Source]:
+        return find_sources(self.config, self.folder)
+
+    def input_weights(self) -> dict[str, str]:
+        return {source.name: source.record.weights_sha256 for source in self.builds_on()}
+
+    def make_inputs(self, slices: pd.DataFrame, machine: Machine, processes: Processes) -> None:
+        extract(slices, processes.on_main(self.builds_on), self.config.views, machine, processes)
+
+    def dataset(self, slices: pd.DataFrame, work: Work, augment: Augment) -> SequenceDataset:
+        return SequenceDataset(slices, work, self.config, self.builds_on())
+
+    def network(self, dataset: SequenceDataset) -> nn.Module:
+        return build_sequence_network(self.config, dataset.width)
+
+    def view(self, tta: str) -> View:
+        return single_view if tta == "none" else both_ways
+
+
+KINDS = {
+    TrainConfig: OfSlices,
+    FinetuneConfig: Finetuned,
+    StudyConfig: OfStudies,
+    SequenceConfig: OfEmbeddings,
+}
+
+
+def kind_of(config: RunConfig, folder: Path) -> Kind:
+    """The kind of the run in `folder`, by the class of its configuration."""
+    return KINDS[type(config)](config, folder)

@@ -12,6 +12,7 @@ import torch
 from torch import distributed, nn
 
 from models.common.errors import InputError
+from models.training.stopping import is_one_of_several
 
 Result = TypeVar("Result")
 
@@ -108,7 +109,7 @@ def started_processes(device: str) -> Iterator[Processes]:
 
     What the others print is left out: all say the same.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not is_one_of_several():
         yield Processes(choose_device(device))
         return
     from accelerate import PartialState  # a second, for those who need it

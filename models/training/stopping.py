@@ -58,6 +58,11 @@ def stop_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
+def is_one_of_several() -> bool:
+    """Whether torchrun has started this process with others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def same_command() -> str:
     """The command line of this process, to be typed again."""
     count = os.environ.get("LOCAL_WORLD_SIZE")  # set by torchrun

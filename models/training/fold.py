@@ -1,0 +1,149 @@
+"""One fold: its slices -> runs/<name>/fold<k>/, or a suggested learning rate."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from models.common.config import TrainOptions
+from models.common.errors import InputError
+from models.common.files import write_csv, write_parquet
+from models.common.labels import LABELS
+from models.common.prediction_files import prediction_table
+from models.preprocessing.folds import label_shares
+from models.preprocessing.tables import read_slices, split_fold
+from models.training.callbacks import History
+from models.training.checkpoint_files import delete_checkpoints
+from models.training.evaluation import predict
+from models.training.history import write_history_picture
+from models.training.kinds import Kind, kind_of
+from models.training.learner import find_learning_rate, fit
+from models.training.loading import make_loader
+from models.training.processes import Processes, count_workers, started_processes
+from models.training.run import is_finished, only_training
+from models.training.run_record import save_config
+from models.training.scoring import WEIGHTED, label_table
+from models.training.stopping import Interrupted, Stop, same_command, stop_signals
+from models.training.weights import save_weights
+
+
+def carry_out(options: TrainOptions) -> None:
+    """Train a fold, or try learning rates; raises InputError as `models.training.run.train`."""
+    folder = options.folder
+    kind = kind_of(options.config, folder)
+    with started_processes(options.machine.device) as processes, stop_signals() as stop, ExitStack() as held:
+        try:
+            if options.find_lr:
+                suggest_rate(kind, options, processes)
+                return
+            if processes.on_main(lambda: is_finished(options)):
+                return
+            processes.on_main(lambda: held.enter_context(only_training(folder)))
+            if processes.on_main(lambda: is_finished(options)):  # by now
+                return
+            train_fold(kind, options, processes, stop)
+        except Interrupted as interrupted:
+            print(f"{folder}: stopped by {interrupted}, all steps are saved; go on with: {same_command()}")
+            raise SystemExit(128 + interrupted.number) from None
+
+
+def train_fold(kind: Kind, options: TrainOptions, processes: Processes, stop: Stop) -> None:
+    """Train the fold of a run and write its files."""
+    fold = start_fold(kind, options, processes)
+    network = start_network(kind, fold, processes)
+    where = f"{processes.count} x {processes.device.type}" if processes.count > 1 else processes.device
+    added = len(fold.train.dataset) - len(fold.train_slices)
+    pseudolabelled = f" and {added:,} with pseudolabels" if added else ""
+    counts = f"{len(fold.train_slices):,} slices to train on{pseudolabelled}, {len(fold.valid_slices):,} to validate on"
+    print(f"{kind.folder}: {counts}, on {where}")
+    history = fit(network, fold.train, fold.valid, options, processes, stop, fold.sources)
+    probability = predict(network, fold.valid, processes, options.config.precision, "out-of-fold predictions")
+    processes.on_main(lambda: write_results(kind.folder, options, fold, network, history, probability))
+
+
+def suggest_rate(kind: Kind, options: TrainOptions, processes: Processes) -> None:
+    """Try learning rates on the slices of the fold; a run that lies in its folder is neither read nor changed."""
+    fold = start_fold(kind, options, processes)
+    find_learning_rate(start_network(kind, fold, processes), fold.train, options, processes)
+
+
+class Fold(NamedTuple):
+    """The slices of a fold, and their batches."""
+
+    train_slices: pd.DataFrame  # those that have labels; with pseudolabels there are more in `train`
+    valid_slices: pd.DataFrame
+    train: DataLoader
+    valid: DataLoader
+    sources: dict[str, str]  # the sha256 of what it builds on: weights by the names of their runs, and a file
+
+
+def start_fold(kind: Kind, options: TrainOptions, processes: Processes) -> Fold:
+    """Raises InputError if the cache lacks the fold or the image size, or a batch is larger than the fold."""
+    work = options.machine.working_folder
+    slices = processes.main_first(lambda: read_slices(work, "train"))
+    processes.on_main(lambda: kind.require_fold_safe(work, options.fold))
+    kind.make_inputs(slices, options.machine, processes)
+    return processes.main_first(lambda: load_fold(kind, options, processes))
+
+
+def load_fold(kind: Kind, options: TrainOptions, processes: Processes) -> Fold:
+    """The slices of a fold and their loaders; raises InputError as `start_fold`."""
+    config, work = options.config, options.machine.working_folder
+    train_slices, valid_slices = split_fold(work, options.fold, kind.skip_low_information)
+    workers = count_workers(options.machine.workers, processes.device)
+    shown = kind.training_slices(train_slices, work, options.fold)
+    train_set = kind.dataset(shown, work, kind.augment)
+    valid_set = kind.dataset(valid_slices, work, "none")
+    train = make_loader(train_set, config.batch_size, workers, config.seed, shown["image_id"], processes)
+    if len(train) == 0 or valid_slices.empty:
+        raise InputError(
+            f"fold {options.fold} has {len(shown)} slices to train on and {len(valid_slices)} to validate on; "
+            f"add studies, or lower --batch-size {config.batch_size}"
+        )
+    if config.batch_size < processes.count:
+        raise InputError(f"--batch-size {config.batch_size} cannot be divided among {processes.count} processes")
+    valid = make_loader(valid_set, config.batch_size, workers, None, valid_slices["image_id"], processes)
+    return Fold(train_slices, valid_slices, train, valid, kind.sources(work, options.fold))
+
+
+def start_network(kind: Kind, fold: Fold, processes: Processes) -> nn.Module:
+    """The network with the weights that it starts from, the same in each process, and random numbers of its own."""
+    torch.manual_seed(kind.config.seed)
+    network = kind.network(fold.train.dataset.dataset)
+    # The other processes get them when the training starts.
+    processes.on_main(lambda: kind.load_start(network))
+    if not processes.is_main:
+        torch.manual_seed(kind.config.seed + processes.rank)  # for a dropout of its own
+    return network
+
+
+def write_results(
+    folder: Path, options: TrainOptions, fold: Fold, network: nn.Module, history: History, probability: np.ndarray
+) -> None:
+    """Write the files of a finished run, config.json last, delete its checkpoints and print its scores.
+
+    `probability` is of the slices of the validation, (slices, 6).
+    """
+    table = label_table(fold.valid_slices[list(LABELS)].to_numpy(), probability)
+    epochs = pd.DataFrame(history.rows)
+    own, baseline = table.loc[WEIGHTED, ["log loss", "prior's"]]
+    save_weights(folder, network)
+    write_csv(folder / "history.csv", epochs)
+    write_history_picture(folder / "history.png", epochs, history.best_epoch, baseline)
+    write_parquet(folder / "valid.parquet", prediction_table(fold.valid_slices["image_id"], probability))
+    shares = label_shares(fold.train_slices).to_dict()
+    results = {"weighted_log_loss": float(own), "best_epoch": history.best_epoch, "prevalence": shares}
+    if fold.sources:
+        results["sources"] = fold.sources
+    save_config(folder, options.config, options.fold, results, options.machine.stage)
+    delete_checkpoints(folder)
+    print(table.to_string(float_format="{:.4f}".format, na_rep=""))
+    print(
+        f"{folder}: weighted log loss {own:.4f} (the prior's is {baseline:.4f}), "
+        f"epoch {history.best_epoch} of {options.config.epochs}"
+    )
