@@ -28,12 +28,13 @@ from tqdm.auto import tqdm
 
 from models import train_b0, train_b0_224, train_b2, train_b5, train_resnext101
 from models.common.cli import command
-from models.common.config import FinetuneConfig, Machine, TrainConfig
+from models.common.config import FinetuneConfig, TrainConfig
 from models.common.folders import Work
 from models.common.labels import LABELS
+from models.common.options import InferOptions, Machine
 from models.inference.aligned import align_runs
 from models.inference.evidence import nested, possible_ways
-from models.inference.predict import InferOptions, infer
+from models.inference.predict import infer
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
 from models.preprocessing.tables import read_slices
 from models.train_small import CONFIG as SMALL

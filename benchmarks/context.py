@@ -15,9 +15,11 @@ from comparison import quiet
 from experiment import ExperimentOptions, fold_trainer, prepare_phantom, report, score_run, summarise, working_folder
 from tqdm.auto import tqdm
 
+from models.common.channels import Channel
 from models.common.cli import command
-from models.common.config import Channel, Machine, RunConfig, SequenceConfig, StudyConfig, TrainConfig
+from models.common.config import RunConfig, SequenceConfig, StudyConfig, TrainConfig
 from models.common.folders import Work
+from models.common.options import Machine
 from models.preprocessing import windows
 from models.smooth import SmoothOptions, smooth_run
 from models.train_sequence import CONFIG as SEQUENCE

@@ -16,10 +16,11 @@ import torch
 from comparison import quiet
 from run import commit, describe_machine
 
-from models.common.config import Machine, RunConfig, TrainOptions
+from models.common.config import RunConfig
 from models.common.files import write_text
 from models.common.folders import Work
 from models.common.labels import LABELS
+from models.common.options import Machine, TrainOptions
 from models.inference.predictions import align
 from models.inference.runs import finished_folds, join_folds, read_fold
 from models.phantom.dicom import write_phantom

@@ -27,8 +27,9 @@ import pydicom
 import torch
 from comparison import BenchmarkOptions, Row, quiet, row, scratch, seconds, take_turns
 
+from models.common.channels import Channel, Window
 from models.common.cli import command
-from models.common.config import Augment, Channel, TrainConfig, Window
+from models.common.config import Augment, TrainConfig
 from models.common.folders import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.raw import find_raw

@@ -19,7 +19,6 @@ from models.common.errors import InputError
 from models.common.files import write_text
 from models.common.folders import Stage, Work, WorkFolder, default_work
 from models.preprocessing.tables import read_slices
-from models.reporting.page import render
 from models.reporting.subject import BLEND, read_subject
 
 
@@ -39,7 +38,10 @@ def report(options: ReportOptions) -> None:
         raise InputError(f"{options.name} is not the name of a run; name a folder of runs/ without its path")
     work = Work(options.work, options.stage)
     metadata = read_slices(work, "train")
-    page = render(read_subject(work, options.name), metadata, work)
+    subject = read_subject(work, options.name)
+    from models.reporting.page import render  # with matplotlib and scikit-learn, a second of imports
+
+    page = render(subject, metadata, work)
     output = options.output or work.root / f"report_{options.name}.html"
     write_text(output, page)
     print(f"{output}: {len(page.encode()) / 1e6:.1f} MB")

@@ -6,7 +6,8 @@ Needs cache/ from models/prepare.py --image-size 224.
 Writes runs/b0_224/fold0/: config.json, model.safetensors, history.csv, history.png and valid.parquet.
 """
 
-from models.common.config import Channel, TrainConfig
+from models.common.channels import Channel
+from models.common.config import TrainConfig
 from models.preprocessing import windows
 from models.training.run import main
 
@@ -14,11 +15,7 @@ CONFIG = TrainConfig(
     name="b0_224",
     network="efficientnet-b0",
     image_size=224,
-    channels=(
-        Channel(0, windows.FLUID),
-        Channel(0, windows.TISSUE),
-        Channel(0, windows.CLOT),
-    ),  # fluid, brain, blood
+    channels=(Channel(0, windows.FLUID), Channel(0, windows.TISSUE), Channel(0, windows.CLOT)),
     optimizer="radam",
     max_lr=1e-4,
     epochs=10,

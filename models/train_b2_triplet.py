@@ -6,7 +6,8 @@ Needs cache/ from models/prepare.py --image-size 512.
 Writes runs/b2_triplet/fold0/: config.json, model.safetensors, history.csv, history.png and valid.parquet.
 """
 
-from models.common.config import Channel, TrainConfig
+from models.common.channels import Channel
+from models.common.config import TrainConfig
 from models.preprocessing import windows
 from models.training.run import main
 

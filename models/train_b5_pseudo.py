@@ -6,7 +6,8 @@ Needs cache/, runs/b5/fold0/, and cache/pseudolabels_pseudo_fold0.parquet from m
 Writes runs/b5_pseudo/fold0/: config.json, model.safetensors, history.csv, history.png and valid.parquet.
 """
 
-from models.common.config import Channel, FinetuneConfig
+from models.common.channels import Channel
+from models.common.config import FinetuneConfig
 from models.preprocessing import windows
 from models.training.run import main
 

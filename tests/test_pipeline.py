@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from models import train_b0_224, train_b0_recurrent, train_sequence, train_small
-from models.common.config import Machine, TrainOptions
 from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
+from models.common.options import InferOptions, Machine, TrainOptions
 from models.common.prediction_files import read_predictions
 from models.inference.aligned import align_runs
 from models.inference.evidence import nested, possible_ways
-from models.inference.predict import InferOptions, infer
+from models.inference.predict import infer
 from models.inference.runs import load_runs
 from models.inference.scoring import score_table
 from models.inference.submission import write_submission

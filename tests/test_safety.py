@@ -19,12 +19,12 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from models.common.config import Machine, TrainOptions
 from models.common.errors import InputError
 from models.common.files import hash_file, write_json
 from models.common.folders import Work
+from models.common.options import InferOptions, Machine, TrainOptions
 from models.common.prediction_files import read_predictions
-from models.inference.predict import InferOptions, infer
+from models.inference.predict import infer
 from models.preprocessing.store import Series
 from models.preprocessing.tables import read_slices
 from models.train_b0_224 import CONFIG as B0

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from models import train_sequence, train_small
-from models.common.config import FinetuneConfig, Machine, RunConfig, TrainOptions
+from models.common.config import FinetuneConfig, RunConfig
 from models.common.errors import InputError
 from models.common.files import hash_file
 from models.common.folders import Work
-from models.inference.predict import InferOptions, infer
+from models.common.options import InferOptions, Machine, TrainOptions
+from models.inference.predict import infer
 from models.inference.runs import read_fold
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
 from models.phantom.dicom import write_phantom

@@ -1,77 +1,19 @@
 """What defines a run: one frozen, checked dataclass, from which the command line and config.json are made."""
 
 import dataclasses
-import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
+from typing import Any, Literal, Self, get_args
 
-import numpy as np
-import tyro
-
+from models.common.channels import Channel, CommandLineChannel
 from models.common.errors import InputError
-from models.common.folders import Stage, Work, WorkFolder, default_work
 
 Optimizer = Literal["radam", "adam"]
 Augment = Literal["hard", "light", "none"]
 Precision = Literal["fp16", "bf16", "fp32"]
 Cell = Literal["gru", "lstm"]
 Views = Literal["none", "flip", "d4"]
-Unit = Literal["slices", "mm"]
-
-
-class Window(NamedTuple):
-    """A window in Hounsfield units: `center` ± `width` / 2 is mapped to black ... white (PS3.3 C.11.2.1.2)."""
-
-    center: float
-    width: float
-
-
-class Channel(NamedTuple):
-    """One input channel of a network: a window of the slice, or of another one of its series.
-
-    `offset` leads along z (0: the slice itself), in places among the readable slices of the series or in millimetres,
-    which mean the same anatomy in thin and in thick series (models/preprocessing/neighbours.py).
-    """
-
-    offset: float
-    window: Window
-    unit: Unit = "slices"
-
-    def __str__(self) -> str:
-        window = "/".join(map(_plain, self.window))
-        if self.unit == "mm":
-            return f"{window}@{_plain(self.offset)}mm"
-        return f"{window}@{_plain(self.offset)}" if self.offset else window
-
-    @classmethod
-    def parse(cls, text: str) -> "Channel":
-        """Read `center/width`, `center/width@slices` or `center/width@millimetres` with the ending `mm`.
-
-        The notation of the command line and of config.json. Raises InputError for any other text.
-        """
-        match = re.fullmatch(r"(-?\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)(?:@([+-]?\d+)|@([+-]?\d+(?:\.\d+)?)mm)?", text)
-        if not match:
-            raise InputError(
-                f"channel {text!r} is not of the form center/width or center/width@offset, like 40/80, 40/80@-1 "
-                "(whole slices) or 40/80@-5mm"
-            )
-        center, width, slices, millimetres = match.groups()
-        window = Window(float(center), float(width))
-        return cls(float(millimetres), window, "mm") if millimetres else cls(int(slices or 0), window)
-
-
-CommandLineChannel = Annotated[
-    Channel,
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="CENTER/WIDTH[@OFFSET[mm]]",
-        instance_from_str=lambda texts: Channel.parse(texts[0]),
-        is_instance=lambda value: isinstance(value, Channel),
-        str_from_instance=lambda channel: [str(channel)],
-    ),
-]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +101,7 @@ class TrainConfig(RunConfig):
         _require(len(self.channels) > 0, self, "channels", "must hold at least one channel")
         _require(all(channel.window.width > 0 for channel in self.channels), self, "channels", "need widths above 0")
         rule = "need units out of slices and mm, and whole offsets in slices (for others write @2.5mm)"
-        _require(all(map(_offset_is_possible, self.channels)), self, "channels", rule)
+        _require(all(channel.is_possible for channel in self.channels), self, "channels", rule)
         _require(0 <= self.window_jitter < 1, self, "window_jitter", "must be at least 0 and below 1")
         idle = self.window_jitter > 0 and self.augment == "none"
         _require(not idle, self, "window_jitter", "needs --augment light or hard")
@@ -248,60 +190,6 @@ class SequenceConfig(Recurrence, RunConfig):
 
 CONFIGS = {config.__name__: config for config in (TrainConfig, FinetuneConfig, StudyConfig, SequenceConfig)}
 OF_SINGLE_SLICES = (TrainConfig, FinetuneConfig)  # others can start from their networks, or read their embeddings
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where a run finds its slices, and what it runs on; the latter changes nothing of its result but the rounding."""
-
-    work: WorkFolder = field(default_factory=default_work)
-    stage: Stage = None
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps"""
-    workers: int = -1
-    """processes that load slices; -1: none on a CPU, whose cores the network needs, else one a core, at most 8"""
-
-    @property
-    def working_folder(self) -> Work:
-        return Work(self.work, self.stage)
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """The command line of a training script: what defines the run, its fold, and how it is carried out."""
-
-    config: RunConfig
-    fold: int = 0
-    """the fold to validate on; the others are trained on"""
-    checkpoint_minutes: float = 5
-    """a checkpoint every so many minutes, from which the same command goes on"""
-    checkpoint_steps: int = 0
-    """instead: every so many steps"""
-    compile: bool = False
-    """compile the network with torch.compile: minutes at the start, faster steps after"""
-    wandb: bool = False
-    """send losses to Weights & Biases (TensorBoard events are written in any case)"""
-    find_lr: bool = False
-    """do not train: try learning rates, plot the losses and suggest --max-lr"""
-    machine: Machine = field(default_factory=Machine)
-
-    @property
-    def folder(self) -> Path:
-        """Where the files of the fold are written."""
-        return self.machine.working_folder.run(self.config.name, self.fold)
-
-
-def _plain(number: float) -> str:
-    """The shortest decimal that is read as the same number, without an exponent: 40, 32.5."""
-    return np.format_float_positional(number, trim="-")
-
-
-def _offset_is_possible(channel: Channel) -> bool:
-    return (
-        channel.unit in get_args(Unit)
-        and math.isfinite(channel.offset)
-        and (channel.unit == "mm" or channel.offset % 1 == 0)
-    )
 
 
 def _require(holds: bool, config: Any, name: str, rule: str) -> None:

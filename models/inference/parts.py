@@ -1,15 +1,20 @@
 """Predictions that are being made: the parts that are finished lie on disk, and the same command goes on after them."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from models.common.errors import InputError
-from models.common.files import write_parquet
+from models.common.files import read_parquet, require_writable, write_parquet
 from models.common.labels import LABELS
+from models.common.locks import only_process
+from models.common.options import InferOptions
 from models.common.prediction_files import prediction_table, read_predictions
+from models.training.run_record import RunRecord
 
 REPAIR = "the same command"
 
@@ -56,3 +61,27 @@ def require_origin(path: Path, table: pd.DataFrame, origin: dict[str, str]) -> N
             raise InputError(
                 f"{path} was made with {name} {table.attrs.get(name)}, not {value}; delete it to make it anew"
             )
+
+
+def parts_of(options: InferOptions, record: RunRecord) -> Parts:
+    """The parts of what these options ask for, from the network of a record."""
+    return Parts(options.output, {"tta": options.tta, "weights_sha256": record.weights_sha256})
+
+
+def is_finished(output: Path, parts: Parts) -> bool:
+    """Whether these predictions have been made. Raises InputError if `output` holds others."""
+    if not output.is_file():
+        return False
+    require_origin(output, read_parquet(output, REPAIR), parts.origin)
+    print(f"{output} is there; delete it to predict again")
+    parts.delete()  # a kill may have come between the file and this
+    return True
+
+
+@contextmanager
+def only_inference(output: Path) -> Iterator[None]:
+    """Hold the lock of a prediction file. Raises InputError if another process has it, or it cannot be written."""
+    require_writable(output.parent)
+    lock = output.parent.parent / f".{output.parent.name}.{output.stem}.lock"
+    with only_process(lock, "inference", lock.with_suffix(".holder"), output):
+        yield

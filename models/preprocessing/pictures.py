@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from models.common.config import Window
+from models.common.channels import Window
 from models.preprocessing.windows import BONE, BRAIN, SUBDURAL, apply_window
 
 WINDOWS = {"brain": BRAIN, "subdural": SUBDURAL, "bone": BONE}

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from models.common.config import Window
+from models.common.channels import Window
 
 BRAIN = Window(center=40, width=80)
 SUBDURAL = Window(center=80, width=200)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from models.common.config import Window
+from models.common.channels import Window
 from models.common.folders import Work
 from models.common.labels import ANY
 from models.preprocessing.store import Series, fit_to_square

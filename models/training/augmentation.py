@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from albumentations.augmentations.geometric.functional import normalize_grid_distortion_steps
 
-from models.common.config import Augment, TrainConfig, Window
+from models.common.channels import Window
+from models.common.config import Augment, TrainConfig
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
 
 _ALL_GREY_VALUES = np.arange(256, dtype=np.uint8)

@@ -5,8 +5,8 @@ import time
 import torch
 from fastai.callback.core import Callback
 
-from models.common.config import TrainOptions
 from models.common.errors import InputError
+from models.common.options import TrainOptions
 from models.training.callbacks import LAST, History
 from models.training.checkpoint_files import Checkpoint, write_checkpoint
 from models.training.processes import Processes

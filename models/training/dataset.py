@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from models.common.config import Augment, Channel, StudyConfig, TrainConfig
+from models.common.channels import Channel
+from models.common.config import Augment, StudyConfig, TrainConfig
 from models.common.errors import InputError
 from models.common.folders import Work
 from models.common.labels import LABEL_WEIGHTS, LABELS

@@ -9,10 +9,11 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from models.common.config import Machine, SequenceConfig
+from models.common.config import SequenceConfig
 from models.common.files import require_writable
 from models.common.folders import Work
 from models.common.labels import LABELS
+from models.common.options import Machine
 from models.preprocessing.store import Series, compress_slice, write_series
 from models.preprocessing.tables import UNREADABLE
 from models.training.d4 import GROUPS, Symmetry

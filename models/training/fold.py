@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from models.common.config import TrainOptions
 from models.common.errors import InputError
 from models.common.files import write_csv, write_parquet
 from models.common.labels import LABELS
+from models.common.options import TrainOptions
 from models.common.prediction_files import prediction_table
 from models.preprocessing.folds import label_shares
 from models.preprocessing.tables import read_slices, split_fold
@@ -25,7 +25,7 @@ from models.training.kinds import Kind, kind_of
 from models.training.learner import find_learning_rate, fit
 from models.training.loading import make_loader
 from models.training.processes import Processes, count_workers, started_processes
-from models.training.run import is_finished, only_training
+from models.training.run_folder import is_finished, only_training
 from models.training.run_record import save_config
 from models.training.scoring import WEIGHTED, label_table
 from models.training.stopping import Interrupted, Stop, same_command, stop_signals

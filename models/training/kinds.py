@@ -11,9 +11,10 @@ import pandas as pd
 from torch import nn
 from torch.utils.data import Dataset
 
-from models.common.config import Augment, FinetuneConfig, Machine, RunConfig, SequenceConfig, StudyConfig, TrainConfig
+from models.common.config import Augment, FinetuneConfig, RunConfig, SequenceConfig, StudyConfig, TrainConfig
 from models.common.files import hash_file
 from models.common.folders import Work
+from models.common.options import Machine
 from models.preprocessing.tables import split_fold
 from models.training.d4 import GROUPS, mean_probability
 from models.training.dataset import SliceDataset, StudyDataset

@@ -15,8 +15,9 @@ from fastai.torch_core import norm_bias_params
 from torch import nn
 from torch.utils.data import DataLoader
 
-from models.common.config import RunConfig, TrainOptions
+from models.common.config import RunConfig
 from models.common.errors import InputError
+from models.common.options import TrainOptions
 from models.training.callbacks import (
     ChannelsLast,
     History,

@@ -3,18 +3,11 @@
 Torch and fastai, seconds of imports, are needed only then: `models/training/fold.py` does the work.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 from models.common.cli import command
-from models.common.config import RunConfig, TrainOptions
-from models.common.errors import InputError
-from models.common.files import remove_temporaries, require_writable
-from models.common.locks import only_process
+from models.common.config import RunConfig
+from models.common.options import TrainOptions
 from models.preprocessing.tables import require_slices
-from models.training.checkpoint_files import delete_checkpoints
-from models.training.run_record import differences, read_run, stage_difference
+from models.training.run_folder import is_finished
 from models.training.stopping import is_one_of_several
 
 
@@ -37,29 +30,3 @@ def train(options: TrainOptions) -> None:
     from models.training.fold import carry_out
 
     carry_out(options)
-
-
-def is_finished(options: TrainOptions) -> bool:
-    """Whether this fold has been trained. Raises InputError if another configuration or stage lies in its folder."""
-    folder, previous = options.folder, read_run(options.folder)
-    if previous is None:
-        return False
-    different = differences(options.config, previous.config) + stage_difference(options.machine.stage, previous.stage)
-    if different:
-        raise InputError(
-            f"{folder} was trained with {', '.join(different)}; delete it, or write this run elsewhere with --name"
-        )
-    print(f"{folder} is finished; delete it to train it again")
-    delete_checkpoints(folder)  # a kill may have come between the last file and this
-    return True
-
-
-@contextmanager
-def only_training(folder: Path) -> Iterator[None]:
-    """Hold the lock of a fold. Raises InputError if another training has it, or the folder cannot be written to."""
-    require_writable(folder)
-    # Beside the folder, not in it: a lock must never be deleted, and a finished run is its files and nothing else.
-    lock = folder.parent / f".{folder.name}.lock"
-    with only_process(lock, "training", lock.with_suffix(".holder"), folder):
-        remove_temporaries(folder)  # of a run that was killed
-        yield

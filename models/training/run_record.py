@@ -81,6 +81,17 @@ def read_run(folder: Path) -> RunRecord | None:
     return record
 
 
+def require_run(folder: Path, name: str, fold: int) -> RunRecord:
+    """The record of the trained network in `folder`, that of a fold of run `name`.
+
+    Raises InputError, naming the command that trains it, if there is no finished one, and as `read_run`.
+    """
+    record = read_run(folder)
+    if record is None:
+        raise InputError(f"no trained network in {folder}; train it with: python models/train_{name}.py --fold {fold}")
+    return record
+
+
 def differences(config: RunConfig, other: RunConfig) -> list[str]:
     """Names and values of the fields in which two configurations differ."""
     if type(config) is not type(other):

@@ -6,8 +6,8 @@ from importlib.util import find_spec
 
 from fastai.callback.core import Callback
 
-from models.common.config import TrainOptions
 from models.common.errors import InputError
+from models.common.options import TrainOptions
 from models.training.processes import Processes
 
 PROJECT = "rsna-intracranial-hemorrhage"

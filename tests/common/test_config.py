@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.common.channels import Channel, Window
 from models.common.cli import command
-from models.common.config import Channel, TrainConfig, Window
+from models.common.config import TrainConfig
 from models.common.errors import InputError
 from models.common.labels import ANY, LABELS, METRIC_WEIGHTS
 

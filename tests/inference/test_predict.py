@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 import torch
 
-from models.common.config import Channel, Machine, TrainOptions
+from models.common.channels import Channel
 from models.common.errors import InputError
 from models.common.folders import Work
 from models.common.labels import LABELS
-from models.inference import predict as module
-from models.inference.parts import Parts
-from models.inference.predict import InferOptions, infer
+from models.common.options import InferOptions, Machine, TrainOptions
+from models.inference import fold as module
+from models.inference.parts import Parts, only_inference
+from models.inference.predict import infer
 from models.preprocessing.tables import read_slices
 from models.preprocessing.windows import BRAIN, SOFT_TISSUE, SUBDURAL
 from models.train_small import CONFIG
@@ -159,7 +160,7 @@ def test_parts_that_were_made_in_another_way_are_refused(own, monkeypatch):
 def test_a_second_inference_of_the_same_file_is_refused(own):
     options, output = own
     message = rf"another inference \(process {os.getpid()} on .*\) works in .*test.parquet"
-    with module.only_inference(output), pytest.raises(InputError, match=message):
+    with only_inference(output), pytest.raises(InputError, match=message):
         infer(options)
 
 

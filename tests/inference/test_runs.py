@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from models.common.config import Channel, TrainConfig, Window
+from models.common.channels import Channel, Window
+from models.common.config import TrainConfig
 from models.common.errors import InputError
 from models.common.files import write_parquet
 from models.common.folders import Work

@@ -9,7 +9,8 @@ import torch
 from torch.utils.data import DataLoader
 from torture import SIZES, large, small, undisturbed
 
-from models.common.config import Channel, TrainConfig
+from models.common.channels import Channel
+from models.common.config import TrainConfig
 from models.common.folders import Work
 from models.preprocessing.store import Series
 from models.preprocessing.tables import read_slices

@@ -4,7 +4,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from models.common.config import Window
+from models.common.channels import Window
 from models.preprocessing.dicom import read_stored
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE, to_hounsfield
 from models.preprocessing.windows import BONE, BRAIN, SOFT_TISSUE, SUBDURAL, apply_window, fraction_in_window

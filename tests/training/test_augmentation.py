@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.common.config import Channel, TrainConfig
+from models.common.channels import Channel
+from models.common.config import TrainConfig
 from models.preprocessing.windows import BONE, BRAIN
 from models.training.augmentation import Augmentation, draw_parameters, transforms
 

@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.common.config import Channel, TrainConfig, Window
+from models.common.channels import Channel, Window
+from models.common.config import TrainConfig
 from models.common.errors import InputError
 from models.common.files import write_parquet
 from models.common.folders import Work

@@ -13,18 +13,18 @@ import pytest
 import torch
 
 from models import train_sequence, train_small
-from models.common.config import Machine, TrainOptions
 from models.common.errors import InputError
 from models.common.folders import Work
 from models.common.labels import LABELS
+from models.common.options import InferOptions, Machine, TrainOptions
 from models.common.prediction_files import read_predictions
-from models.inference import predict as predicting
-from models.inference.predict import InferOptions, infer
+from models.inference import fold as predicting
+from models.inference.predict import infer
 from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.tables import UNREADABLE, read_slices, split_fold
 from models.training import embeddings as module
-from models.training import run as running
+from models.training import fold as running
 from models.training.dataset import SliceDataset
 from models.training.embeddings import SequenceDataset, extract, find_sources, read_study
 from models.training.networks import HemorrhageNetwork, build_network

@@ -12,22 +12,23 @@ import pytest
 import torch
 
 from models import train_small
-from models.common.config import FinetuneConfig, Machine, TrainOptions
+from models.common.config import FinetuneConfig
 from models.common.errors import InputError
 from models.common.files import hash_file, write_parquet
 from models.common.folders import Work
 from models.common.labels import LABEL_WEIGHTS, LABELS
-from models.inference.predict import InferOptions, infer
+from models.common.options import InferOptions, Machine, TrainOptions
+from models.inference.predict import infer
 from models.inference.runs import load_runs
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
 from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.folds import label_shares
 from models.preprocessing.tables import patients_of_fold, read_slices, split_fold
-from models.training import run as running
+from models.training import fold as running
 from models.training.dataset import SliceDataset
 from models.training.finetuning import add_pseudolabels
-from models.training.kinds import load_start
+from models.training.kinds import Finetuned, kind_of
 from models.training.loss import WeightedLogLoss
 from models.training.networks import build_network
 from models.training.run import train
@@ -132,7 +133,7 @@ def test_a_finetuned_fold_is_a_run_like_any_other_and_needs_nothing_else_for_inf
 
 def test_it_starts_from_the_weights_of_the_same_fold(work):
     network = build_network(CONFIG)
-    load_start(network, CONFIG, work.run(CONFIG.name, 0))
+    kind_of(CONFIG, work.run(CONFIG.name, 0)).load_start(network)
     start = read_weights(work.run("small", 0) / "model.safetensors")
     assert all(torch.equal(value, start[name]) for name, value in network.state_dict().items())
 
@@ -226,7 +227,7 @@ def test_a_run_that_was_cut_short_does_not_go_on_with_other_pseudolabels_or_anot
     else:
         config = own.run("small", 0) / "config.json"
         config.write_text(config.read_text().replace(hash_file(config.with_name("model.safetensors")), "0" * 64))
-        monkeypatch.setattr(running, "load_start", mock.Mock())  # which would refuse it, too
+        monkeypatch.setattr(Finetuned, "load_start", mock.Mock())  # which would refuse it, too
     with pytest.raises(InputError, match=r"was begun on other weights or pseudolabels than it builds on now"):
         finetune(own)
 

@@ -16,12 +16,13 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from models import make_pseudolabels, train_sequence, train_small
-from models.common.config import FinetuneConfig, Machine, TrainOptions
+from models.common.config import FinetuneConfig
 from models.common.files import hash_file, write_csv, write_json, write_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
+from models.common.options import InferOptions, Machine, TrainOptions
 from models.common.prediction_files import prediction_table, read_predictions
-from models.inference.predict import InferOptions, infer
+from models.inference.predict import infer
 from models.preprocessing.folds import make_folds
 from models.preprocessing.store import compress_slice, write_series
 from models.preprocessing.tables import read_folds, read_slices

@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
-from models.common.config import Machine, TrainOptions
 from models.common.errors import InputError
 from models.common.labels import LABELS, METRIC_WEIGHTS
+from models.common.options import InferOptions, Machine, TrainOptions
 from models.common.prediction_files import read_predictions
-from models.inference.predict import InferOptions, infer
+from models.inference.predict import infer
 from models.preprocessing.tables import split_fold
 from models.train_small import CONFIG
 from models.training.callbacks import RecomputeBatchNorm

@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.common.config import Channel, TrainConfig
+from models.common.channels import Channel
+from models.common.config import TrainConfig
 from models.common.errors import InputError
 from models.preprocessing.windows import BRAIN
 from models.training.networks import ARCHITECTURES, build_network, load_initial_weights

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.common.config import Machine, TrainOptions
 from models.common.errors import InputError
 from models.common.folders import Work
+from models.common.options import Machine, TrainOptions
 from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
 from models.train_small import CONFIG

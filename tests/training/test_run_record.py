@@ -3,7 +3,8 @@ import json
 import pytest
 import torch
 
-from models.common.config import Channel, TrainConfig
+from models.common.channels import Channel
+from models.common.config import TrainConfig
 from models.common.errors import InputError
 from models.preprocessing.windows import BRAIN
 from models.training.networks import build_network

@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import nn
 
-from models.common.config import Machine, TrainOptions
 from models.common.errors import InputError
 from models.common.folders import Work
+from models.common.options import Machine, TrainOptions
 from models.preprocessing.tables import split_fold
 from models.train_small import CONFIG
 from models.training.callbacks import ChannelsLast

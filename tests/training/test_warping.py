@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from models.common.config import Channel, TrainConfig
+from models.common.channels import Channel
+from models.common.config import TrainConfig
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
 from models.preprocessing.windows import BRAIN
 from models.training.augmentation import Augmentation, transforms

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from models.common.config import Machine, TrainOptions
 from models.common.errors import InputError
+from models.common.options import Machine, TrainOptions
 from models.train_small import CONFIG
 from models.training import watching
 from models.training.run import train

@@ -15,8 +15,8 @@ from torch import nn
 
 import models.training.kinds
 import models.training.run
-from models.common.config import Machine
-from models.inference.predict import InferOptions, infer
+from models.common.options import InferOptions, Machine
+from models.inference.predict import infer
 from models.train_small import CONFIG
 from models.training.dataset import SliceDataset
 from models.training.networks import ARCHITECTURES, Architecture

@@ -1,0 +1,103 @@
+"""The weights of a fold -> probabilities of the test slices."""
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from models.common.errors import InputError
+from models.common.files import write_parquet
+from models.common.options import InferOptions
+from models.inference.parts import Parts, is_finished, only_inference, parts_of
+from models.inference.predictions import fill_unreadable
+from models.preprocessing.tables import UNREADABLE, read_slices
+from models.training.evaluation import predict_batches
+from models.training.kinds import Kind, kind_of
+from models.training.loading import make_loader
+from models.training.processes import Processes, count_workers, started_processes
+from models.training.run_record import RunRecord, require_run
+from models.training.stopping import Interrupted, Stop, same_command, stop_signals
+from models.training.weights import load_trained
+
+LISTED = 10  # names in a message; all of them stand in cache/problems.csv
+
+
+def carry_out(options: InferOptions) -> None:
+    """Predict what is missing of a split; raises InputError as `models.inference.predict.infer`."""
+    output = options.output
+    with started_processes(options.machine.device) as processes, stop_signals() as stop, ExitStack() as held:
+        try:
+            record = processes.on_main(lambda: require_run(options.folder, options.name, options.fold))
+            kind, parts = kind_of(record.config, options.folder), parts_of(options, record)
+            if processes.on_main(lambda: is_finished(output, parts)):
+                return
+            processes.on_main(lambda: held.enter_context(only_inference(output)))
+            slices = processes.main_first(lambda: read_slices(options.machine.working_folder, options.split))
+            readable = slices[slices["chunk"] != UNREADABLE]
+            missing = readable[~readable["image_id"].isin(processes.on_main(parts.read).index)]
+            if len(missing):
+                processes.on_main(lambda: require_sources(kind, record))  # before hours of extraction
+                kind.make_inputs(slices, options.machine, processes)
+                print(f"{output}: {len(missing):,} of {len(slices):,} slices to predict")
+                predict_missing(missing, kind, record, parts, options, processes, stop)
+            processes.wait()
+            processes.on_main(lambda: write_predictions(output, slices, parts, record))
+        except Interrupted as interrupted:
+            print(f"{output}: stopped by {interrupted}, what is predicted is saved; go on with: {same_command()}")
+            raise SystemExit(128 + interrupted.number) from None
+
+
+def require_sources(kind: Kind, record: RunRecord) -> None:
+    """Raise InputError if a network that this one builds on has been trained anew since."""
+    for name, sha256 in kind.input_weights().items():
+        if record.results["sources"].get(name) != sha256:
+            raise InputError(f"{kind.folder} was trained on another {name}; delete it and train that fold anew")
+
+
+def predict_missing(
+    slices: pd.DataFrame,
+    kind: Kind,
+    record: RunRecord,
+    parts: Parts,
+    options: InferOptions,
+    processes: Processes,
+    stop: Stop,
+) -> None:
+    """Predict readable slices with a trained network; write a part every few minutes, and when told to stop.
+
+    Of several processes each predicts a stretch of the slices.
+    """
+    dataset = kind.dataset(slices, options.machine.working_folder, "none")
+    network = kind.network(dataset)
+    load_trained(kind.folder, record, network)
+    workers = count_workers(options.machine.workers, processes.device)
+    image_ids = slices["image_id"]
+    loader = make_loader(dataset, options.batch_size, workers, image_ids=image_ids, processes=processes)
+    own = image_ids.iloc[loader.batch_sampler.stretch]
+    title = f"{options.name} fold {options.fold}: {options.split}, tta {options.tta}"
+    view = kind.view(options.tta)
+    first, pending, saved = 0, [], time.monotonic()
+    with stop.after_saving():
+        for probability in predict_batches(network, loader, processes, record.config.precision, title, view):
+            pending.append(probability)
+            count = sum(map(len, pending))
+            waited = time.monotonic() - saved >= 60 * options.checkpoint_minutes
+            if waited or stop.number is not None or first + count == len(own):
+                parts.write(own.iloc[first : first + count], np.concatenate(pending))
+                first, pending, saved = first + count, [], time.monotonic()
+            if stop.number is not None:
+                raise Interrupted(stop.number)
+
+
+def write_predictions(output: Path, slices: pd.DataFrame, parts: Parts, record: RunRecord) -> None:
+    """Write the finished file, in the order of the metadata, and delete its parts."""
+    complete = fill_unreadable(slices, parts.read(), pd.Series(record.results["prevalence"])).reset_index()
+    complete.attrs = parts.origin  # kept in the file
+    write_parquet(output, complete)
+    parts.delete()
+    print(f"{output}: {len(slices):,} slices")
+    if filled := list(slices.loc[slices["chunk"] == UNREADABLE, "image_id"]):
+        more = f" and {len(filled) - LISTED:,} more" if len(filled) > LISTED else ""
+        print(f"{len(filled):,} without an image have the mean of their neighbours: {', '.join(filled[:LISTED])}{more}")
