@@ -35,7 +35,7 @@ from models.common.options import InferOptions, Machine
 from models.inference.aligned import align_runs
 from models.inference.evidence import nested, possible_ways
 from models.inference.predict import infer
-from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
+from models.inference.pseudolabel_files import PseudolabelOptions, make_pseudolabels
 from models.preprocessing.tables import read_slices
 from models.train_small import CONFIG as SMALL
 from models.training.metric import weighted_log_loss

@@ -20,8 +20,8 @@ from models.common.cli import command
 from models.common.config import RunConfig, SequenceConfig, StudyConfig, TrainConfig
 from models.common.folders import Work
 from models.common.options import Machine
+from models.inference.smoothed_run import SmoothOptions, smooth_run
 from models.preprocessing import windows
-from models.smooth import SmoothOptions, smooth_run
 from models.train_sequence import CONFIG as SEQUENCE
 from models.train_small import CONFIG as SMALL
 

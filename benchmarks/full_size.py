@@ -31,10 +31,10 @@ from models.common.prediction_files import prediction_table
 from models.inference.aligned import align_runs
 from models.inference.blending import fit_calibrated
 from models.inference.evidence import Fit, nested
+from models.inference.pseudolabel_files import PseudolabelOptions, make_pseudolabels
 from models.inference.runs import load_runs
 from models.inference.stacking import fit_stacker
 from models.inference.submission import write_submission
-from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
 from models.preprocessing.challenge_csv import read_labels
 from models.preprocessing.tables import read_slices
 from models.report import ReportOptions, report

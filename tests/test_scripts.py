@@ -7,12 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import tyro
 
+from models import train_small
 from models.common.config import FinetuneConfig, SequenceConfig, StudyConfig, TrainConfig
+from models.common.files import write_parquet
 from models.common.options import TrainOptions
 from models.training.networks import ARCHITECTURES
+from models.training.run_record import read_run, save_config
 
 MODELS = Path(__file__).parent.parent / "models"
 TRAIN = sorted(MODELS.glob("train_*.py"))
@@ -22,8 +26,6 @@ KINDS = {  # all others: TrainConfig
     "train_b5_pseudo": FinetuneConfig,
 }
 INFER = sorted(MODELS.glob("infer_*.py"))
-SCRIPTS = [path for path in sorted(MODELS.glob("*.py")) if path.stem != "__init__"]
-SECONDS = ("torch", "fastai", "pretrainedmodels", "albumentations", "sklearn", "matplotlib")  # of imports
 
 
 def names(paths):
@@ -77,12 +79,6 @@ def test_every_training_script_has_its_inference_twin():
         )
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_a_file_under_models_is_run_and_says_how(path):
-    assert '__name__ == "__main__"' in path.read_text()
-    assert f"python models/{path.name}" in ast.get_docstring(ast.parse(path.read_text()))
-
-
 @pytest.mark.parametrize("path", TRAIN, ids=lambda path: path.stem)
 def test_every_field_of_the_configuration_is_a_flag(path, capsys):
     config = importlib.import_module(f"models.{path.stem}").CONFIG
@@ -94,9 +90,17 @@ def test_every_field_of_the_configuration_is_a_flag(path, capsys):
 
 
 def test_a_misspelt_flag_is_an_error(tmp_path):
-    result = run(MODELS / "train_small.py", "--epoch", 3, folder=tmp_path)
+    result = run("-X", "importtime", MODELS / "train_small.py", "--epoch", 3, folder=tmp_path)
     assert result.returncode == 2
     assert "--epoch" in result.stderr
+    assert slow_imports(result.stderr) == set()
+
+
+def slow_imports(importtime: str) -> set[str]:
+    """What python -X importtime lists of packages that take long to import."""
+    imported = {line.rpartition("|")[2].strip() for line in importtime.splitlines() if "import time:" in line}
+    assert "models.common.cli" in imported
+    return imported & {"torch", "fastai", "sklearn", "matplotlib"}
 
 
 @pytest.mark.parametrize(
@@ -131,40 +135,21 @@ def test_bad_input_is_one_line_that_names_the_item_and_the_repair(command, messa
         assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_what_the_command_line_answers_costs_no_second_of_imports(path, tmp_path):
-    """--help, a flag that does not exist, and what the working folder lacks."""
-    for flags, code in ((["--help"], 0), (["--mispelt"], 2), (LACKING.get(path.stem, []), 1)):
-        arguments = [sys.executable, "-X", "importtime", path, *flags]
-        result = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, check=False)
-        imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines() if "import time:" in line}
-        assert result.returncode == code, result.stderr
-        assert "models.common.cli" in imported
-        assert not imported & set(SECONDS)
-
-
-def test_a_finished_run_and_finished_predictions_are_told_without_a_second_of_imports(prepared, tmp_path):
+def test_a_finished_run_and_finished_predictions_are_told_without_a_second_of_imports(tmp_path):
     folder = tmp_path / "runs/small/fold0"
     folder.mkdir(parents=True)
     (folder / "model.safetensors").touch()
-    save_config(folder, train_small.CONFIG, 0, {}, None)
-    record = read_run(folder)
+    save_config(folder, train_small.CONFIG, 0, {})
     table = pd.DataFrame({"image_id": ["ID_a"]})
-    table.attrs = {"tta": "d4", "weights_sha256": record.weights_sha256}
+    table.attrs = {"tta": "d4", "weights_sha256": read_run(folder).weights_sha256}
     write_parquet(folder / "test.parquet", table)
     for script, message in (("train_small.py", "is finished"), ("infer_small.py", "is there")):
-        arguments = [sys.executable, "-X", "importtime", MODELS / script]
-        result = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, check=True)
+        result = run("-X", "importtime", MODELS / script, folder=tmp_path)
         assert message in result.stdout
-        assert not [name for name in SECONDS if f"| {name}" in result.stderr.replace("|   ", "| ")]
+        assert slow_imports(result.stderr) == set()
 
 
 def test_scripts_run_from_any_folder_and_write_into_the_current_one(phantom, tmp_path):
     result = run(MODELS / "prepare.py", "--data", phantom, "--image-size", 32, "--jobs", 1, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "cache" / "slices_32").is_dir()
-
-
-def test_no_module_hides_one_of_the_standard_library():
-    stems = {path.stem for path in MODELS.rglob("*.py")} - {"__init__"}
-    assert not stems & set(sys.stdlib_module_names)

@@ -14,12 +14,12 @@ from models.common.files import hash_file
 from models.common.folders import Work
 from models.common.options import InferOptions, Machine, TrainOptions
 from models.inference.predict import infer
+from models.inference.pseudolabel_files import PseudolabelOptions, make_pseudolabels
 from models.inference.runs import read_fold
-from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
+from models.inference.smoothed_run import SmoothOptions, smooth_run
 from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.tables import read_slices
-from models.smooth import SmoothOptions, smooth_run
 from models.training.checkpoint_files import Checkpoint, read_checkpoint, write_checkpoint
 from models.training.run import train
 

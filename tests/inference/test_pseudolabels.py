@@ -12,11 +12,11 @@ from models.common.errors import InputError
 from models.common.files import hash_file, write_csv, write_json, write_parquet
 from models.common.folders import Work
 from models.common.labels import LABEL_WEIGHTS, LABELS
+from models.inference.pseudolabel_files import PseudolabelOptions, make_pseudolabels
 from models.inference.pseudolabels import hard_labels, soft_labels
-from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
+from models.inference.smoothed_run import SmoothOptions, smooth_run
 from models.preprocessing.folds import make_folds
 from models.preprocessing.tables import UNREADABLE, split_fold
-from models.smooth import SmoothOptions, smooth_run
 from models.train_small import CONFIG
 from models.training.run_record import save_config
 from models.training.weights import save_weights

@@ -19,9 +19,9 @@ from models.common.labels import LABELS
 from models.common.prediction_files import read_predictions
 from models.inference.predictions import mean_prediction
 from models.inference.runs import load_runs
+from models.inference.smoothed_run import SmoothOptions, smooth_run
 from models.inference.smoothing import fit_width, smooth
 from models.preprocessing.geometry import USUAL_GAP
-from models.smooth import SmoothOptions, smooth_run
 from models.train_small import CONFIG
 from models.training.metric import weighted_log_loss
 from models.training.run_record import read_run, save_config

@@ -19,8 +19,8 @@ from models.common.folders import Work
 from models.common.labels import LABEL_WEIGHTS, LABELS
 from models.common.options import InferOptions, Machine, TrainOptions
 from models.inference.predict import infer
+from models.inference.pseudolabel_files import PseudolabelOptions, make_pseudolabels
 from models.inference.runs import load_runs
-from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
 from models.phantom.dicom import write_phantom
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.folds import label_shares

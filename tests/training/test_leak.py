@@ -15,13 +15,14 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from models import make_pseudolabels, train_sequence, train_small
+from models import train_sequence, train_small
 from models.common.config import FinetuneConfig
 from models.common.files import hash_file, write_csv, write_json, write_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.options import InferOptions, Machine, TrainOptions
 from models.common.prediction_files import prediction_table, read_predictions
+from models.inference import pseudolabel_files
 from models.inference.predict import infer
 from models.preprocessing.folds import make_folds
 from models.preprocessing.store import compress_slice, write_series
@@ -103,7 +104,7 @@ def write_predictions(work: Work, fold: int, known_by: int) -> None:
 
 
 def finetune(work: Work, config: FinetuneConfig, fold: int) -> None:
-    make_pseudolabels.make_pseudolabels(make_pseudolabels.PseudolabelOptions((BASE.name,), work=work.root))
+    pseudolabel_files.make_pseudolabels(pseudolabel_files.PseudolabelOptions((BASE.name,), work=work.root))
     train(TrainOptions(config, fold=fold, machine=Machine(work=work.root, device="cpu")))
 
 
@@ -154,7 +155,7 @@ def test_pseudolabels_of_another_fold_would_be_found_out(by_patient, tmp_path, m
     shutil.copytree(by_patient.runs, work.runs)
     shutil.copytree(by_patient.cache, work.cache, ignore=shutil.ignore_patterns("pseudolabels_*", "embeddings"))
     write_predictions(work, 0, known_by=1)
-    for module in (make_pseudolabels, finetuning):
+    for module in (pseudolabel_files, finetuning):
         monkeypatch.setattr(module, "patients_of_fold", lambda *_: [])
     finetune(work, replace(FINETUNED, name="leaking"), 0)
     assert auc_of_patients(work, "leaking", 0, "valid.parquet", of_fold=True) > 0.8 > 0.5 + CHANCE

@@ -1,0 +1,115 @@
+"""A run -> the same run smoothed along z, runs/<name>_smoothed, each fold by a width fitted on the others."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import pandas as pd
+import tyro
+
+from models.common.errors import InputError
+from models.common.files import hash_file, without_temporaries, write_parquet
+from models.common.folders import Stage, Work, WorkFolder, default_work
+from models.common.labels import LABELS
+from models.common.locks import only_process
+from models.inference.predictions import align
+from models.inference.runs import finished_folds, join_folds, read_fold
+from models.inference.smoothing import fit_width, smooth
+from models.preprocessing.tables import read_slices
+from models.training.metric import weighted_log_loss
+from models.training.run_record import SmoothedRecord, read_record, save_smoothed
+from models.training.scoring import WEIGHTED
+
+
+@dataclass(frozen=True)
+class SmoothOptions:
+    run: Annotated[str, tyro.conf.Positional]
+    """the run whose predictions to smooth"""
+    work: WorkFolder = field(default_factory=default_work)
+    stage: Stage = None
+
+
+def smooth_run(options: SmoothOptions) -> None:
+    """Write runs/<run>_smoothed; folds that were made from the same predictions are left alone.
+
+    Raises InputError if a fold there was made from others, or the run has no finished fold.
+    """
+    work, run, name = Work(options.work, options.stage), options.run, f"{options.run}_smoothed"
+    folds = finished_folds(work, run)
+    if not folds:
+        raise InputError(f"no finished fold in {work.runs / run}; train one with: python models/train_{run}.py")
+    valid = {fold: read_fold(work, run, fold, "valid") for fold in folds}
+    join_folds(run, list(valid.values()))
+    slices = read_slices(work, "train")
+    labels = slices.set_index("image_id")[list(LABELS)].dropna()
+    output = work.runs / name
+    with only_process(work.runs / f".{name}.lock", "smoothing", item=output), without_temporaries(output):
+        origins = {fold: hash_predictions(work, run, folds, fold) for fold in folds}
+        missing = [fold for fold in folds if not is_finished(work, name, fold, origins[fold])]
+        if missing and len(folds) == 1:
+            print(f"{run} has one finished fold: the width is fitted on the very slices that it is scored on")
+        for fold in missing:
+            others = [valid[other] for other in folds if other != fold] or [valid[fold]]
+            record = SmoothedRecord(name, run, fit_width(pd.concat(others), slices, labels), origins[fold])
+            write_fold(work, fold, record, valid[fold], slices)
+    print_scores(work, name, valid, labels)
+
+
+def hash_predictions(work: Work, run: str, folds: list[int], fold: int) -> dict[str, str]:
+    """The sha256 of what a smoothed fold depends on: every fold's valid.parquet, and its own test predictions."""
+    files = [work.prediction(run, other, "valid") for other in folds]
+    files += [stage.prediction(run, fold, "test") for stage in work.stages]
+    return {f"{file.parent.name}/{file.name}": hash_file(file) for file in files if file.is_file()}
+
+
+def is_finished(work: Work, name: str, fold: int, origin: dict[str, str]) -> bool:
+    """Whether this fold has been smoothed. Raises InputError if the folder holds something else."""
+    folder = work.run(name, fold)
+    record = read_record(folder)
+    if record is None:
+        return False
+    if not isinstance(record, SmoothedRecord):
+        raise InputError(f"{folder} holds a trained network; rename {folder.parent}, then smooth again")
+    made_from = record.predictions_sha256
+    if different := [file for file in origin | made_from if origin.get(file) != made_from.get(file)]:
+        raise InputError(
+            f"{folder} was made from another {record.run}/{different[0]}, or without it; delete {folder.parent} to "
+            "make it anew"
+        )
+    print(f"{folder} is there; delete {folder.parent} to smooth again")
+    return True
+
+
+def write_fold(work: Work, fold: int, record: SmoothedRecord, valid: pd.DataFrame, slices: pd.DataFrame) -> None:
+    """Write the files of a fold, config.json last; `slices` is the metadata of training."""
+    folder = work.run(record.name, fold)
+    write_parquet(work.prediction(record.name, fold, "valid"), smooth(valid, slices, record.width_mm).reset_index())
+    for stage in work.stages:
+        if stage.prediction(record.run, fold, "test").is_file():
+            test = read_fold(stage, record.run, fold, "test")
+            smoothed = smooth(test, read_slices(stage, "test"), record.width_mm)
+            write_parquet(stage.prediction(record.name, fold, "test"), smoothed.reset_index())
+    save_smoothed(folder, record)
+    print(f"{folder}: width {record.width_mm:.2f} mm")
+
+
+def print_scores(work: Work, name: str, valid: dict[int, pd.DataFrame], labels: pd.DataFrame) -> None:
+    """Width and weighted log loss of each fold and of all, before smoothing and after; what is scored is the files."""
+    after = {fold: read_fold(work, name, fold, "valid") for fold in valid}
+    rows = {
+        f"fold {fold}": {"width, mm": read_record(work.run(name, fold)).width_mm}
+        | compare(labels, valid[fold], after[fold])
+        for fold in valid
+    }
+    rows["all"] = compare(labels, pd.concat(valid.values()), pd.concat(after.values()))
+    print(f"{name}: {WEIGHTED}")
+    print(pd.DataFrame.from_dict(rows, orient="index").to_string(float_format="{:.4f}".format, na_rep=""))
+
+
+def compare(labels: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
+    image_ids = before.index.to_series()
+    target, after = align(labels, image_ids, "the table of labels"), align(after, image_ids, "the smoothed run")
+    return {
+        "slices": len(before),
+        "before": weighted_log_loss(target.to_numpy(), before.to_numpy()),
+        "after": weighted_log_loss(target.to_numpy(), after.to_numpy()),
+    }
