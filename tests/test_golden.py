@@ -1,0 +1,79 @@
+"""What older versions have written is read for ever: caches, runs, and the commands that made them.
+
+tests/golden/<commit>.tar.xz holds a raw folder, its cache and runs, as tests/golden/make_<commit>.py had them made.
+"""
+
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from models import train_sequence, train_small
+from models.common.folders import Work
+from models.common.labels import LABELS
+from models.common.options import InferOptions, Machine, TrainOptions
+from models.common.prediction_files import read_predictions
+from models.inference.predict import infer
+from models.inference.runs import load_runs
+from models.inference.smoothed_run import SmoothOptions, smooth_run
+from models.prepare import PrepareOptions, prepare
+from models.preprocessing.dicom import read_slices as read_hounsfield
+from models.preprocessing.store import Series, fit_to_square
+from models.preprocessing.tables import read_slices, split_fold
+from models.training.run import train
+
+ARCHIVES = sorted(Path(__file__).parent.glob("golden/*.tar.xz"))
+ROUNDING = 1e-5  # another processor adds in another order
+SMALL = replace(train_small.CONFIG, image_size=32, epochs=2, batch_size=4)
+SEQUENCE = replace(train_sequence.CONFIG, runs=("small",), views="flip", epochs=1, batch_size=1, hidden=4)
+
+
+@pytest.fixture(params=ARCHIVES, ids=lambda path: path.name.removesuffix(".tar.xz"))
+def old(request, tmp_path) -> Work:
+    with tarfile.open(request.param) as archive:
+        archive.extractall(tmp_path, filter="data")
+    return Work(tmp_path)
+
+
+def test_there_is_one_and_it_is_small():
+    assert "032d62a.tar.xz" in {path.name for path in ARCHIVES}
+    assert all(path.stat().st_size < 100_000 for path in ARCHIVES)
+
+
+def test_a_cache_is_complete_and_holds_what_is_read_from_the_files_today(old, capsys):
+    prepare(PrepareOptions(data=old.root / "data", work=old.root, image_size=(32,), folds=2, jobs=1))
+    assert "is complete for image sizes [32]; nothing to do" in capsys.readouterr().out
+    slices = read_slices(old, "train")
+    for row in slices.itertuples():
+        stored = Series(old.series(32, row.series_id)).read(row.chunk)
+        (today,) = read_hounsfield(old.root / f"data/stage_2_train/{row.image_id}.dcm")
+        np.testing.assert_array_equal(stored, fit_to_square(today, 32))
+    assert {len(part) for part in split_fold(old, 0, skip_low_information=False)} == {len(slices) // 2}
+
+
+@pytest.mark.parametrize("config", [SMALL, SEQUENCE], ids=lambda config: config.name)
+def test_a_run_is_finished_for_the_command_that_made_it(old, config, capsys):
+    train(TrainOptions(config, machine=Machine(work=old.root, device="cpu")))
+    assert f"{old.run(config.name, 0)} is finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["small", "sequence"])
+def test_a_network_predicts_what_it_predicted(old, name):
+    file = old.prediction(name, 0, "test")
+    before = read_predictions(file, "")
+    file.unlink()
+    infer(InferOptions(name, machine=Machine(work=old.root, device="cpu")))
+    pd.testing.assert_frame_equal(read_predictions(file, ""), before, atol=ROUNDING, rtol=0)
+    assert before[list(LABELS)].std().max() > 100 * ROUNDING  # it does say something
+
+
+def test_a_run_is_smoothed_as_it_was(old, capsys):
+    smooth_run(SmoothOptions("small", work=old.root))
+    assert "delete" in capsys.readouterr().out
+
+
+def test_all_runs_are_scored_and_blended(old):
+    assert [run.name for run in load_runs(old)] == ["sequence", "small", "small_smoothed"]
