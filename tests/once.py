@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+HANG = 3600  # seconds after which something waits for ever, on however busy a machine
+
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """A folder that `make` fills, by the first worker that asks for it; the others wait. Whoever changes it copies it.

@@ -7,24 +7,22 @@ import sys
 from pathlib import Path
 
 import pytest
-from once import made_once
+from once import HANG, made_once
 from pydicom.uid import RLELossless
 
 from models.phantom.dicom import write_phantom
 from models.phantom.draft import edited
 from models.prepare import PrepareOptions, prepare
 
-REPOSITORY = Path(__file__).parent.parent.parent
+TESTS = Path(__file__).parent.parent
+REPOSITORY = TESTS.parent
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": os.pathsep.join(
-        filter(None, [str(REPOSITORY), str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH")])
-    ),
+    "PYTHONPATH": os.pathsep.join(map(str, filter(None, [REPOSITORY, TESTS, os.environ.get("PYTHONPATH")]))),
 }
 SIZES = (48, 64)
 FOLDS = 2
-SECONDS = 300  # for one call of prepare.py on a busy machine
 
 
 def drawn(factory: pytest.TempPathFactory, studies: int, test_studies: int, layout: str, *traps: str) -> Path:
@@ -67,7 +65,7 @@ def run_prepare(data: Path, work: Path, *flags: object, **options: object) -> su
     return subprocess.run(
         command(data, work, *flags),
         check=False,
-        **{"capture_output": True, "text": True, "timeout": SECONDS, "env": ENVIRONMENT, **options},
+        **{"capture_output": True, "text": True, "timeout": HANG, "env": ENVIRONMENT, **options},
     )
 
 

@@ -132,11 +132,9 @@ class Deadly(torch.utils.data.Dataset):
 def test_a_loader_that_dies_is_an_error_that_names_slice_and_memory():
     names = [f"ID_{row:03d}" for row in range(40)]
     loader = make_loader(Deadly(), 4, 2, image_ids=names)
-    before = time.monotonic()
     message = r"a loader process has died.*; it was reading slice ID_020; .* GiB of memory free, .* shared memory"
     with pytest.raises(InputError, match=message), explained(loader):
         list(loader)
-    assert time.monotonic() - before < 30
 
 
 def options_for(work: Work, **values) -> TrainOptions:
@@ -153,18 +151,19 @@ def own(few, tmp_path) -> Work:
 
 def test_a_cache_that_vanishes_is_one_line_and_nothing_is_lost(own):
     """The last slice of the epoch is gone: all steps before its batch are in the checkpoint, though none was due."""
-    options = options_for(own, batch_size=48)
+    options = options_for(own, batch_size=12, seed=1)
     options = replace(options, checkpoint_steps=1000, machine=replace(options.machine, workers=1))
     slices, _ = split_fold(own, 1, skip_low_information=False)
-    steps = len(slices) // 48
+    steps = len(slices) // 12
     rows = np.random.default_rng((options.config.seed, 0)).permutation(len(slices))
-    gone = own.series(64, slices["series_id"][rows[steps * 48 - 1]])
+    gone = own.series(64, slices["series_id"][rows[steps * 12 - 1]])
     gone.unlink()
     with pytest.raises(InputError, match=rf"^no {re.escape(str(gone))}; make it with: python models/prepare.py"):
         train(options)
     first = min(
-        step for step in range(steps) if gone.stem in set(slices["series_id"][rows[step * 48 : step * 48 + 48]])
+        step for step in range(steps) if gone.stem in set(slices["series_id"][rows[step * 12 : step * 12 + 12]])
     )
+    assert first > 0
     found = read_checkpoint(own.run("steps", 1), options.config)
     assert found.state["step"] == first
 
