@@ -34,7 +34,6 @@ from models.common.folders import Work
 from models.prepare import PrepareOptions, prepare
 from models.preprocessing.raw import find_raw
 from models.preprocessing.tables import UNREADABLE, read_slices
-from models.training.augmentation import transforms
 from models.training.dataset import SliceDataset
 
 SIZES = (512, 224)
@@ -106,11 +105,16 @@ class Peer:
 
     def __init__(self, read: Callable[[int], np.ndarray], size: int, brightest: float) -> None:
         self.read, self.random = read, random.Random()
-        steps = transforms("hard")
-        for name in ("affine", "grid"):
-            steps[name].fill = 0.0  # black, where Hounsfield units have air
+        hard = [
+            A.HorizontalFlip(p=0.5),
+            A.VerticalFlip(p=0.5),
+            A.RandomRotate90(p=0.5),
+            A.ShiftScaleRotate(shift_limit=0.0625, scale_limit=0.1, rotate_limit=45, p=0.5),
+            A.GridDistortion(num_steps=5, distort_limit=0.3, p=0.5),
+            A.RandomGamma(gamma_limit=(80, 120), p=0.5),
+        ]
         normalize = A.Normalize(MEAN, STD, max_pixel_value=brightest)
-        self.pipeline = A.Compose([A.Resize(size, size), *steps.values(), normalize, A.ToTensorV2()])
+        self.pipeline = A.Compose([A.Resize(size, size), *hard, normalize, A.ToTensorV2()])
         self.pipeline.set_random_state(np.random.default_rng(0), self.random)
         self.pipeline.py_random = random.Random(0)  # a Compose draws whether it happens at all; ours does not
 

@@ -18,7 +18,7 @@ from models.preprocessing.neighbours import neighbour_chunks
 from models.preprocessing.store import Series
 from models.preprocessing.tables import PREPARE, read_slices
 from models.preprocessing.windows import apply_window
-from models.training.augmentation import Augmentation
+from models.training.augmentation import Augmentation, gamma_table
 from models.training.studies import places, study_lengths
 from models.training.warping import warp
 
@@ -55,7 +55,7 @@ class SliceDataset(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         epoch, row = key
-        draw = self.augmentation.draw((self.seed, epoch, int(self.draws[row])), (self.image_size, self.image_size))
+        draw = self.augmentation.draw((self.seed, epoch, int(self.draws[row])))
         planes, sources = self.read(row)
         slices = warp(planes, draw.geometry, self.image_size, self.input_size)
         # For several windows of a slice: OpenCV maps float32 to grey values faster than int16.
@@ -65,7 +65,7 @@ class SliceDataset(Dataset):
             apply_window(slices[source], window, out=plane)
         if draw.gamma is not None:
             flat = grey.reshape(-1, self.input_size)
-            cv2.LUT(flat, draw.gamma, dst=flat)
+            cv2.LUT(flat, gamma_table(draw.gamma), dst=flat)
         return torch.from_numpy(grey), torch.from_numpy(self.targets[row])
 
     def read(self, row: int) -> tuple[list[np.ndarray], list[int]]:
