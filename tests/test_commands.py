@@ -72,8 +72,9 @@ def execute(command: list[str]) -> None:
 
 
 def follow(line: Line, capfd: pytest.CaptureFixture[str]) -> None:
-    """Do what a line says; all that it is to write must be new, and without such it must print something."""
+    """Do what a line says; all that it is to write must be new. Only a table of scores is printed and not written."""
     folder = Path()
+    assert line.writes or "score.py" in line.text, f"{line.text}: does not say what it writes"
     already = [pattern for pattern in line.writes if any(folder.glob(pattern))]
     assert already == [], f"{line.text}: is there before"
     capfd.readouterr()

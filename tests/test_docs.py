@@ -27,6 +27,7 @@ NOTEBOOKS = sorted(REPOSITORY.glob("*.ipynb"))
 FILES = {path.name for room in ("models", "benchmarks", "tests", "docs") for path in (REPOSITORY / room).rglob("*.*")}
 FILES |= {path.name for path in REPOSITORY.glob("*.*")}
 NAMED = re.compile(r"(?<![\w.<>*/-])(?:[\w.<>*-]+/)*[\w<>*-]+\.(?:py|ipynb|md)\b")
+TARGETS = re.compile(r"(?:^|^ {4}|`|# |=\S+ )make ([a-z]+)\b", flags=re.MULTILINE)
 PICTURES = re.compile(r"\bdocs/[\w./-]+\.png")
 MEASURED = r"^`[^`]+`: [^`]*\b20\d\d-\d\d-\d\d,\s+commit `[0-9a-f]{7}`"
 
@@ -121,9 +122,7 @@ def test_every_link_inside_the_repository_leads_somewhere(page):
 def test_every_make_target_that_is_named_exists():
     makefile = (REPOSITORY / "Makefile").read_text()
     texts = [*PAGES.values(), *(words_about(path.read_text()) for path in CODE)]
-    targets = {
-        name for text in texts for name in re.findall(r"(?:^|`|_sample )make ([a-z]+)\b", text, flags=re.MULTILINE)
-    }
+    targets = {name for text in texts for name in TARGETS.findall(text)}
     assert {"demo", "test", "bench", "torture", "picture", "help"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
