@@ -21,11 +21,12 @@ EXTRAS = PROJECT["optional-dependencies"]
 BACKEND = PYPROJECT["build-system"]["requires"]
 OWN = {"models", "radam"}
 ON_DEMAND = {"wandb", "distributed"}  # imported behind --wandb and --dask, which say what to install
+PYTHONS = ("3.11", "3.12", "3.13")
 
 
 def requirement_lines(name: str) -> list[str]:
-    """What a requirements file asks for."""
-    lines = (REPOSITORY / name).read_text().splitlines()
+    """What a requirements file asks for, a requirement with its hashes on one line."""
+    lines = (REPOSITORY / name).read_text().replace("\\\n", "").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -65,6 +66,23 @@ def test_what_the_package_imports_is_declared():
     declared = distributions(PROJECT["dependencies"]) | distributions(ON_DEMAND)
     foreign = {name: known.get(name, [name]) for name in imported - OWN - set(sys.stdlib_module_names)}
     assert {name for name, sources in foreign.items() if not distributions(set(sources)) & declared} == set()
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_lock_holds_every_requirement_with_its_hashes(python):
+    system = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
+    locked = {}
+    for line in requirement_lines("constraints.txt"):
+        pinned, *hashes = line.split("--hash=sha256:")
+        requirement = Requirement(pinned)
+        assert hashes, f"{requirement} has no hash"
+        if requirement.marker is None or requirement.marker.evaluate(system):
+            (pin,) = requirement.specifier
+            assert pin.operator == "=="
+            locked[canonicalize_name(requirement.name)] = pin.version
+    wanted = [*PROJECT["dependencies"], *(line for lines in EXTRAS.values() for line in lines), *BACKEND]
+    for requirement in map(Requirement, wanted):
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement
 
 
 def test_the_wheel_holds_every_module_script_and_page(wheel):
