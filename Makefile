@@ -51,9 +51,10 @@ test: .venv/installed ## all tests
 torture: .venv/installed ## the robustness tests at their full counts, half an hour
 	$(PYTHON) -m pytest -m torture --durations=0 -s
 
-check: .venv/installed ## ruff, and notebooks without outputs
+check: .venv/installed ## ruff, types, and notebooks without outputs
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+	.venv/bin/pyrefly check
 	.venv/bin/nbstripout --verify *.ipynb
 
 picture: .venv/installed ## draws docs/phantom.png, the picture of the README
