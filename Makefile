@@ -7,7 +7,7 @@ REAL   := ../shared/rsna_sample
 IN_DEMO := OMP_NUM_THREADS=1 RSNA_DATA=demo/data RSNA_WORK=demo
 DEMO   := $(IN_DEMO) $(PYTHON)
 # A hundred studies instead of the challenge's twenty thousand: smaller batches, more epochs, a higher rate.
-SEQUENCE := --runs small --epochs 15 --batch-size 4 --max-lr 2e-3
+SEQUENCE := --runs small --views flip --epochs 15 --batch-size 4 --max-lr 2e-3
 
 # Threads that wait spin a little, then sleep: sleeping at once slows small batches, long spinning starves busy cores.
 export GOMP_SPINCOUNT := 10000
