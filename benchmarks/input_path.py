@@ -30,7 +30,7 @@ from comparison import BenchmarkOptions, Row, quiet, row, scratch, seconds, take
 from models.common.cli import command
 from models.common.config import Augment, Channel, TrainConfig, Window
 from models.common.folders import Work
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.raw import find_raw
 from models.preprocessing.tables import UNREADABLE, read_slices
 from models.training.augmentation import transforms

@@ -16,7 +16,7 @@ from models.inference.predict import InferOptions, infer
 from models.inference.runs import read_fold
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
 from models.phantom.dicom import write_phantom
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.tables import read_slices
 from models.smooth import SmoothOptions, smooth_run
 from models.training.checkpoint_files import Checkpoint, read_checkpoint, write_checkpoint

@@ -21,7 +21,7 @@ from torture import ENVIRONMENT, contents, drawn
 from models.common.errors import InputError
 from models.common.files import read_parquet
 from models.common.folders import Work
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.store import Series
 
 SIZE = 48

@@ -34,7 +34,7 @@ from torture import (
 from models.common.errors import InputError
 from models.common.files import read_parquet, write_csv, write_parquet, write_text
 from models.common.folders import Work
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.report import write_contact_sheet
 from models.preprocessing.store import Series, compress_slice, write_series
 

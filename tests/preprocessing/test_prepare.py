@@ -18,11 +18,11 @@ from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.locks import only_process
 from models.phantom.dicom import write_phantom
-from models.prepare import PrepareOptions, prepare
 from models.preprocessing import dicom
 from models.preprocessing.challenge_csv import read_labels
 from models.preprocessing.dicom import read_slices
 from models.preprocessing.elements import Reason
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.problems import Problem
 from models.preprocessing.store import Series, fit_to_square
 from models.preprocessing.tables import UNREADABLE

@@ -11,7 +11,7 @@ from pydicom.uid import RLELossless
 
 from models.phantom.dicom import write_phantom
 from models.phantom.draft import edited
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 
 REPOSITORY = Path(__file__).parent.parent.parent
 ENVIRONMENT = {

@@ -21,8 +21,8 @@ from models.inference.predict import InferOptions, infer
 from models.inference.runs import load_runs
 from models.make_pseudolabels import PseudolabelOptions, make_pseudolabels
 from models.phantom.dicom import write_phantom
-from models.prepare import PrepareOptions, prepare
 from models.preprocessing.folds import label_shares
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.tables import patients_of_fold, read_slices, split_fold
 from models.training import run as running
 from models.training.dataset import SliceDataset

@@ -19,7 +19,7 @@ from models.common.config import Machine, TrainOptions
 from models.common.errors import InputError
 from models.common.folders import Work
 from models.phantom.dicom import write_phantom
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.train_small import CONFIG
 from models.training.checkpoint_files import Checkpoint, read_checkpoint, write_checkpoint
 from models.training.run import train
