@@ -12,13 +12,14 @@ from models.common.locks import only_process
 from models.preprocessing.cache import FORMAT, finished_sizes, is_whole, mark_complete, refuse_other_raw
 from models.preprocessing.challenge_csv import image_ids, read_labels, read_sample_submission
 from models.preprocessing.folds import make_folds
+from models.preprocessing.grouping import SeriesTask, group_by_series, in_batches, peek_batch
 from models.preprocessing.metadata import add_missing, join_labels, shared_patients, slice_table
 from models.preprocessing.parallel import progress_map
-from models.preprocessing.problems import Problem, problem_rows, problem_table
+from models.preprocessing.problems import Problem, ProblemRows, problem_rows, problem_table
 from models.preprocessing.pseudonyms import Pseudonyms, read_key
 from models.preprocessing.raw import RawFolder, find_raw
 from models.preprocessing.report import print_summary, require_disk, write_contact_sheet
-from models.preprocessing.series import SeriesTask, group_by_series, in_batches, peek_batch, prepare_series
+from models.preprocessing.series import prepare_series
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def prepare(options: PrepareOptions) -> None:
         write_tables(work, tables, problem_table(problems), options, settings)
 
 
-def prepare_splits(raw: RawFolder, work: Work, options: PrepareOptions) -> tuple[dict[str, pd.DataFrame], list]:
+def prepare_splits(raw: RawFolder, work: Work, options: PrepareOptions) -> tuple[dict[str, pd.DataFrame], ProblemRows]:
     """The slice table of each split and the problems; the store of every series is written on the way."""
     pseudonyms = Pseudonyms(read_key(work.root / "pseudonyms.key"), challenge=raw.stage is not None)
     sizes = () if options.check else options.image_size
@@ -100,7 +101,7 @@ def prepare_splits(raw: RawFolder, work: Work, options: PrepareOptions) -> tuple
 
 def find_series(
     raw: RawFolder, split: str, work: Work, sizes: tuple[int, ...], pseudonyms: Pseudonyms, options: PrepareOptions
-) -> tuple[list[SeriesTask], list]:
+) -> tuple[list[SeriesTask], ProblemRows]:
     """The files of a split by series: the first bytes of each are read for that, nothing more."""
     files = raw.files(split)
     peeked = progress_map(peek_batch, in_batches(files), options.jobs, f"{split}: series of each file", options.dask)

@@ -11,9 +11,9 @@ from models.common.errors import InputError
 from models.common.files import replacing
 from models.common.folders import Work
 from models.preprocessing.folds import label_shares
+from models.preprocessing.grouping import SeriesTask
 from models.preprocessing.pictures import contact_sheet
 from models.preprocessing.problems import count_problems
-from models.preprocessing.series import SeriesTask
 from models.preprocessing.store import Series
 from models.preprocessing.tables import UNREADABLE
 
