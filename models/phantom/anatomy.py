@@ -3,7 +3,7 @@
 Head coordinates in mm: x to the patient's left, y to the front, z up; the origin lies between the temporal lobes, at
 the height of the orbital roof. Proportions are an adult's (skull 140 x 175 mm, vertex 85 mm above and foramen magnum
 45 mm below the origin). Every region is a test on points, so a slice in any pose and of any size is a sampling of the
-same head; partial volume comes from averaging several points a pixel (phantom.py).
+same head; partial volume comes from averaging several points a pixel (study.py).
 """
 
 from dataclasses import dataclass

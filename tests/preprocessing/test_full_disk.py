@@ -21,7 +21,6 @@ from torture import (
     SECONDS,
     SIZES,
     command,
-    contents,
     large,
     require_one_line,
     require_same_cache,
@@ -30,6 +29,7 @@ from torture import (
     temporaries,
     undisturbed,
 )
+from written import contents
 
 from models.common.errors import InputError
 from models.common.files import read_parquet, write_csv, write_parquet, write_text

@@ -17,7 +17,8 @@ import pandas as pd
 import pydicom
 import pytest
 from pyarrow import parquet
-from torture import FOLDS, contents, drawn, require_one_line, run_prepare
+from torture import FOLDS, drawn, require_one_line, run_prepare
+from written import contents
 
 from models.common.folders import Work
 from models.phantom.draft import edited

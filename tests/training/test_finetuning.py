@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from written import FOLD_FILES
 
 from models import train_small
 from models.common.config import FinetuneConfig, Machine, TrainOptions
@@ -35,7 +36,6 @@ from models.training.weights import read_weights
 
 BASE = replace(train_small.CONFIG, image_size=32, epochs=1, batch_size=32)
 CONFIG = FinetuneConfig(**vars(BASE) | {"name": "small_pseudo", "start": "small", "pseudolabels": "pseudo"})
-FILES = {"config.json", "model.safetensors", "history.csv", "history.png", "valid.parquet", "test.parquet"}
 
 
 # ---- the loss ----
@@ -125,7 +125,7 @@ def test_a_finetuned_fold_is_a_run_like_any_other_and_needs_nothing_else_for_inf
     shutil.rmtree(own.run("small", 0))
     pseudolabels(own).unlink()
     infer(InferOptions(CONFIG.name, tta="none", machine=machine(own)))
-    assert {path.name for path in own.run(CONFIG.name, 0).iterdir()} == FILES
+    assert {path.name for path in own.run(CONFIG.name, 0).iterdir()} == FOLD_FILES | {"test.parquet"}
     (run,) = load_runs(own)
     assert list(run.test.index) == list(read_slices(own, "test")["image_id"])
 
