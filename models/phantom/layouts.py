@@ -20,6 +20,7 @@ class Layout:
     sample_submission: str | None = None
 
     def folder(self, split: str) -> str:
+        """Where the slices of "train" or "test" lie."""
         return self.train if split == "train" else self.test
 
     def tables(self, split: str) -> list[str]:

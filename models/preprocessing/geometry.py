@@ -88,7 +88,7 @@ def odd_shapes(table: pd.DataFrame) -> list[Problem]:
 
 
 def known_z(slices: pd.DataFrame) -> np.ndarray:
-    """`z` of a table's slices (mm), in anatomical order within each series: USUAL_GAP a place where it is not known."""
+    """`z` (slices,) of a table in anatomical order within each series, mm: USUAL_GAP a place where it is not known."""
     z = slices["z"].to_numpy(float)
     by_order = slices.groupby("series_id", sort=False).cumcount().to_numpy() * USUAL_GAP
     unknown = slices["z"].isna().groupby(slices["series_id"], sort=False).transform("any").to_numpy()

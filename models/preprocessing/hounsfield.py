@@ -52,6 +52,6 @@ def to_hounsfield(stored: np.ndarray, rescale: Rescale) -> np.ndarray:
 
 
 def clip(hounsfield: np.ndarray) -> np.ndarray:
-    """Hounsfield units rounded to int16 within HOUNSFIELD_RANGE."""
+    """Hounsfield units of any shape, rounded to int16 within HOUNSFIELD_RANGE."""
     clipped = np.clip(hounsfield, *HOUNSFIELD_RANGE)
     return np.rint(clipped).astype(np.int16) if clipped.dtype == np.float32 else clipped.astype(np.int16, copy=False)

@@ -71,6 +71,6 @@ def add_missing(table: pd.DataFrame, expected: pd.Series) -> tuple[pd.DataFrame,
 
 
 def shared_patients(train: pd.DataFrame, test: pd.DataFrame) -> ProblemRows:
-    """A problem row for each patient who has slices in both tables."""
+    """A problem row for each patient (`patient_id`) who has slices in both tables."""
     both = set(train["patient_id"].dropna()) & set(test["patient_id"].dropna())
     return problem_rows(Problem.BOTH_SPLITS, both)

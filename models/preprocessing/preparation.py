@@ -77,7 +77,10 @@ def prepare(options: PrepareOptions) -> None:
 
 
 def prepare_splits(raw: RawFolder, work: Work, options: PrepareOptions) -> tuple[dict[str, pd.DataFrame], ProblemRows]:
-    """The slice table of each split and the problems; the store of every series is written on the way."""
+    """The slice table of each split and the problems; the store of every series is written on the way.
+
+    Raises InputError for a disk that is too full, and if a split holds no CT slice.
+    """
     pseudonyms = Pseudonyms(read_key(work.root / "pseudonyms.key"), challenge=raw.stage is not None)
     sizes = () if options.check else options.image_size
     tasks, problems = {}, []
@@ -111,7 +114,10 @@ def find_series(
 def write_tables(
     work: Work, tables: dict[str, pd.DataFrame], problems: pd.DataFrame, options: PrepareOptions, settings: dict
 ) -> None:
-    """Write what is not the store, and last the mark that the cache is complete; with --check the problems alone."""
+    """Write what is not the store, and last the mark that the cache is complete; with --check the problems alone.
+
+    Raises InputError for folds that cannot be made, and for a file that cannot be written.
+    """
     folds = None
     if "train" in tables and not options.check:
         folds = make_folds(tables["train"].dropna(subset=list(LABELS)), options.folds, options.seed)

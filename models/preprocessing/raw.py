@@ -27,6 +27,7 @@ class RawFolder:
 
     @property
     def splits(self) -> tuple[str, ...]:
+        """Those of "train" and "test" that are there."""
         return ("test",) if self.train is None else ("train", "test")
 
     def files(self, split: str) -> list[Path]:
