@@ -24,7 +24,7 @@ from models.common.options import Machine, TrainOptions
 from models.inference.predictions import align
 from models.inference.runs import finished_folds, join_folds, read_fold
 from models.phantom.dicom import write_phantom
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.tables import read_slices
 from models.train_small import CONFIG as SMALL
 from models.training.metric import weighted_log_loss

@@ -31,7 +31,7 @@ from models.common.channels import Channel, Window
 from models.common.cli import command
 from models.common.config import Augment, TrainConfig
 from models.common.folders import Work
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.raw import find_raw
 from models.preprocessing.tables import UNREADABLE, read_slices
 from models.training.dataset import SliceDataset

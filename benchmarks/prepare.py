@@ -28,12 +28,13 @@ from isal.isal_zlib import crc32
 
 from models.common.cli import command
 from models.common.folders import Work
-from models.prepare import PrepareOptions, prepare
 from models.preprocessing.dicom import read_slices
+from models.preprocessing.grouping import SeriesTask, group_by_series, peek_batch
 from models.preprocessing.parallel import progress_map
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.pseudonyms import Pseudonyms
 from models.preprocessing.raw import RawFolder, find_raw
-from models.preprocessing.series import SeriesTask, group_by_series, peek_batch, prepare_series
+from models.preprocessing.series import prepare_series
 from models.preprocessing.store import Series, compress_slice
 
 SIZES = (512, 224)

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from models.common.cli import command
 from models.common.config import TrainConfig
 from models.common.folders import Work
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.tables import UNREADABLE, read_slices
 from models.training.callbacks import ChannelsLast
 from models.training.dataset import SliceDataset

@@ -12,8 +12,8 @@ from hypothesis import settings
 from models.common.folders import Work
 from models.common.process import start_process
 from models.phantom.dicom import write_phantom
-from models.prepare import PrepareOptions, prepare
 from models.preprocessing.challenge_csv import image_ids
+from models.preprocessing.preparation import PrepareOptions, prepare
 
 pytest_plugins = ["skips", "pytester"]
 start_process()

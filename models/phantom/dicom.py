@@ -73,6 +73,7 @@ class Identity:
     family: Family
 
     def image_id(self, number: int) -> str:
+        """The name of a slice; they are numbered from the base up, from 0."""
         return f"ID_{_hex(9, self.series_id, number)}"
 
 
@@ -88,8 +89,9 @@ def write_phantom(
 ) -> None:
     """Write a whole data set in Kaggle's layout; the same arguments give the same bytes, for any number of jobs.
 
-    `traps` are names in traps.py or "all", `layout` one in layouts.py. Does nothing where the same
-    phantom is complete already. Raises `InputError` for a folder with other content, and for traps that cannot be.
+    Slices have `image_size` rows and columns. `traps` are names in traps.py or "all", `layout` one in layouts.py. Does
+    nothing where the same phantom is complete already. Raises `InputError` for a folder with other content, and for
+    traps that cannot be.
     """
     folder = Path(folder)
     if layout not in LAYOUTS:
@@ -252,7 +254,7 @@ def to_dicom(study: PhantomStudy, name: Identity, index: int) -> Dataset:
 
 
 def stored_values(hounsfield: np.ndarray, family: Family) -> np.ndarray:
-    """Pixels as a scanner of this family stores them, (size, size) little-endian 16 bit."""
+    """Hounsfield units (size, size) as a scanner of this family stores them, 16 bits, little-endian."""
     values = hounsfield.astype(np.int32) - int(float(family.intercept))
     low, high = (0, 4095) if not family.signed else (0, 32767)
     values = np.clip(values, low, high)

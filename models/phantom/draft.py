@@ -29,10 +29,12 @@ class Slice:
 
     @property
     def image(self) -> tuple[str, str]:
+        """How a trap records this image."""
         return self.split, self.image_id
 
     @property
     def series(self) -> tuple[str, str]:
+        """How a trap records the series of this image."""
         return self.split, self.series_id
 
 
@@ -57,7 +59,7 @@ class Draft:
         self.rng = np.random.default_rng([self.seed, zlib.crc32(trap.encode())])
 
     def take_series(self, count: int = 1, split: str | None = None) -> list[list[Slice]]:
-        """Series without any trap, from now on trapped."""
+        """Series without any trap, from now on trapped. Raises InputError if there are not so many."""
         free = [
             series
             for series in self.series.values()
@@ -70,7 +72,10 @@ class Draft:
         return chosen
 
     def take_slices(self, count: int, split: str | None = None) -> list[Slice]:
-        """Slices without a trap, from now on trapped; of the series with the fewest traps."""
+        """Slices without a trap, from now on trapped; of the series with the fewest traps.
+
+        Raises InputError if there are not so many.
+        """
         return [self._take_slice(split) for _ in range(count)]
 
     def edit_rows(self, split: str, change: Callable[[list[str]], Iterable[str]]) -> None:

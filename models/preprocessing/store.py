@@ -19,7 +19,8 @@ from isal.isal_zlib import crc32  # zlib's, but faster (benchmarks/prepare.py: i
 
 from models.common.errors import InputError
 from models.common.files import replacing
-from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
+from models.preprocessing.hounsfield import AIR
+from models.preprocessing.tables import PREPARE
 
 _COMPRESSION = {
     "codec": blosc2.Codec.LZ4,  # much faster than zstd, to encode and to decode, for some more bytes
@@ -38,11 +39,7 @@ def fit_to_square(hounsfield: np.ndarray, size: int) -> np.ndarray:
     side = max(rows, columns)
     top, left = (side - rows) // 2, (side - columns) // 2
     padding = (top, side - rows - top, left, side - columns - left)
-    square = (
-        cv2.copyMakeBorder(hounsfield, *padding, cv2.BORDER_CONSTANT, value=HOUNSFIELD_RANGE[0])
-        if any(padding)
-        else hounsfield
-    )
+    square = cv2.copyMakeBorder(hounsfield, *padding, cv2.BORDER_CONSTANT, value=AIR) if any(padding) else hounsfield
     if side == size:
         return square
     if side % size and side % 2 == 0 and side > 2 * size:
@@ -96,7 +93,7 @@ class Series:
     def __init__(self, path: Path, repair: str | None = None) -> None:
         """Open a file of the store. Raises InputError if it is not there or damaged; `repair` makes it anew."""
         self.path = path
-        self.repair = repair or f"python models/prepare.py --image-size {path.parent.name.rpartition('_')[2]}"
+        self.repair = repair or f"{PREPARE} --image-size {path.parent.name.rpartition('_')[2]}"
         # With its own threads blosc2 hangs DataLoader workers that are forked after the parent has read a file.
         blosc2.set_nthreads(1)
         try:

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pytest
 from pydicom.uid import RLELossless
+from written import contents
 
 from models.phantom.dicom import write_phantom
 from models.phantom.draft import edited
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 
 REPOSITORY = Path(__file__).parent.parent.parent
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
+    "PYTHONPATH": os.pathsep.join(
+        filter(None, [str(REPOSITORY), str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH")])
+    ),
 }
 SIZES = (48, 64)
 FOLDS = 2
@@ -62,11 +65,6 @@ def run_prepare(data: Path, work: Path, *flags: object, **options: object) -> su
         check=False,
         **{"capture_output": True, "text": True, "timeout": SECONDS, "env": ENVIRONMENT, **options},
     )
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def temporaries(work: Path) -> list[str]:

@@ -14,13 +14,14 @@ import pytest
 import tyro
 from pydicom.pixels import get_decoder
 from pydicom.uid import JPEGLosslessSV1
-from trap_checks import COMPRESSED, SEE, SIZE, SLICES, contents, items, record, slices
+from trap_checks import COMPRESSED, SEE, SIZE, SLICES, items, record, slices
+from written import contents
 
 from models.common.errors import InputError
-from models.make_phantom import PhantomOptions
 from models.phantom import dicom
 from models.phantom.dicom import FAMILIES, write_phantom
 from models.phantom.jpeg import encode_jpeg_lossless
+from models.phantom.options import PhantomOptions
 from models.phantom.study import draw_study
 from models.phantom.traps import IN_TABLES, REFUSED, TRAPS
 
