@@ -47,14 +47,13 @@ class SliceDataset(Dataset):
         self.seed = config.seed
         self.image_size, self.input_size = config.image_size, config.input_size
         self.augmentation = Augmentation(config, augment)
-        self.lengths: np.ndarray | None = None  # of the studies, where batches are to be of studies
         self.draws = np.arange(len(slices))  # rows with the same number are augmented alike
 
     def __len__(self) -> int:
         return len(self.chunks)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-        epoch, row = key
+    def __getitem__(self, index: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        epoch, row = index
         draw = self.augmentation.draw((self.seed, epoch, int(self.draws[row])))
         planes, sources = self.read(row)
         slices = warp(planes, draw.geometry, self.image_size, self.input_size)
@@ -88,23 +87,27 @@ def channel_places(slices: pd.DataFrame, work: Work, channels: tuple[Channel, ..
     if any(in_mm):
         tables = [read_slices(work, split) for split in ("train", "test") if work.metadata(split).is_file()]
         whole = pd.concat([table[["series_id", "chunk", "z"]] for table in tables], ignore_index=True)
-        places[:, in_mm] = neighbour_chunks(slices, whole, offsets[in_mm])
+        places[:, in_mm] = neighbour_chunks(slices, whole, offsets[in_mm].tolist())
     return places
 
 
-class StudyDataset(SliceDataset):
-    """Slices as a SliceDataset's, with their places (3,) between image and labels; a study is augmented as a whole."""
+class StudyDataset(Dataset):
+    """Slices of a SliceDataset, with their places (3,) between image and labels; a study is augmented as a whole."""
 
     def __init__(self, slices: pd.DataFrame, work: Work, config: StudyConfig, augment: Augment) -> None:
-        super().__init__(slices, work, config, augment)
+        self.slices = SliceDataset(slices, work, config, augment)
+        self.places = torch.from_numpy(places(slices))
         self.lengths = study_lengths(slices)
-        self.draws = np.repeat(np.cumsum(self.lengths) - self.lengths, self.lengths)
-        self.in_study = torch.from_numpy(places(slices))
+        self.slices.draws = np.repeat(np.cumsum(self.lengths) - self.lengths, self.lengths)
         self.recurrence, self.longest = config, config.study_slices
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        grey, target = super().__getitem__(key)
-        return grey, self.in_study[key[1]], target
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    def __getitem__(self, index: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        _, row = index
+        grey, target = self.slices[index]
+        return grey, self.places[row], target
 
 
 @lru_cache(maxsize=256)

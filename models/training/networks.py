@@ -94,7 +94,8 @@ def _architecture(config: TrainConfig) -> Architecture:
 def _load(network: HemorrhageNetwork, state: dict[str, torch.Tensor], path: Path, head: bool) -> None:
     """Load a state dict whose first convolution may have three channels; without `head` the last layer stays random."""
     state = dict(state)
-    stem = f"backbone.{_first_convolution(network.backbone)}"
+    name, _ = _first_convolution(network.backbone)
+    stem = f"backbone.{name}"
     expected = network.state_dict()
     if not head:
         state.update({name: value for name, value in expected.items() if name.startswith("head.")})
@@ -114,12 +115,12 @@ def _rename(network: HemorrhageNetwork, state: dict[str, torch.Tensor]) -> dict[
     return {prefix + name: value for name, value in update_state_dict(state).items() if not name.startswith(heads)}
 
 
-def _first_convolution(network: nn.Module) -> str:
-    return next(name for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
+def _first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
+    return next((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
 
 
 def _set_channels(network: nn.Module, channels: int) -> None:
-    convolution = network.get_submodule(_first_convolution(network))
+    _, convolution = _first_convolution(network)
     if convolution.in_channels != channels:
         convolution.in_channels = channels
         convolution.weight = nn.Parameter(adapt_first_convolution(convolution.weight.detach(), channels))
@@ -127,10 +128,9 @@ def _set_channels(network: nn.Module, channels: int) -> None:
 
 def _cut_last_linear(network: nn.Module) -> int:
     """Take away the last linear layer; returns how many numbers it was given."""
-    name = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
-    width = network.get_submodule(name).in_features
+    name, last = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
     network.set_submodule(name, nn.Identity())
-    return width
+    return last.in_features
 
 
 def _small(_: int) -> nn.Module:

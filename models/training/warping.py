@@ -112,9 +112,9 @@ def sample_evenly(slices: list[np.ndarray], x: np.ndarray, y: np.ndarray, to_sou
 
 def sample(slices: list[np.ndarray], x: np.ndarray, y: np.ndarray, to_source: np.ndarray) -> list[np.ndarray]:
     """Values of int16 slices at to_source @ (x, y, 1) for all x and y, linear between pixels, air outside of them."""
-    x, y, to_source = np.float32(x), np.float32(y)[:, None], np.float32(to_source)
-    maps = [by_x * x + (by_y * y + offset) for by_x, by_y, offset in to_source]
-    return [hounsfield_units(cv2.remap(above_air(image), *maps, cv2.INTER_LINEAR)) for image in slices]
+    x, y, to_source = x.astype(np.float32), y.astype(np.float32)[:, None], to_source.astype(np.float32)
+    map_x, map_y = (by_x * x + (by_y * y + offset) for by_x, by_y, offset in to_source)
+    return [hounsfield_units(cv2.remap(above_air(image), map_x, map_y, cv2.INTER_LINEAR)) for image in slices]
 
 
 def above_air(hounsfield: np.ndarray) -> np.ndarray:
