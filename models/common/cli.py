@@ -19,7 +19,7 @@ def command(function: Callable[[Options], None], options: type[Options] | Option
     exit code 2 (tyro); an `InputError` is printed as one line and ends it with exit code 1.
     """
     start_process()
-    kind, defaults = (options, tyro.MISSING) if isinstance(options, type) else (type(options), options)
+    kind, defaults = (options, tyro.MISSING_NONPROP) if isinstance(options, type) else (type(options), options)
     description = sys.modules["__main__"].__doc__
     parsed = tyro.cli(kind, default=defaults, description=description, config=(tyro.conf.OmitArgPrefixes,))
     try:

@@ -22,7 +22,7 @@ def score_table(labels: pd.DataFrame, predictions: dict[str, pd.DataFrame]) -> p
             rows[name] = {"slices": 0}
             continue
         scores = score(target, probability)
-        aucs = scores[[f"AUC {label}" for label in reversed(LABELS)]]
+        aucs = {f"AUC {label}": scores[f"AUC {label}"] for label in reversed(LABELS)}
         rows[name] = {"slices": len(slices), WEIGHTED: scores[WEIGHTED], "prior": score_prior(target)[WEIGHTED], **aucs}
     return pd.DataFrame.from_dict(rows, orient="index")
 
