@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
+import pydicom.config
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.errors import InvalidDicomError
@@ -101,9 +102,9 @@ def parse(file: BoundedReader, tags: list[BaseTag], stop_when=None) -> tuple[pyd
         syntax = _read_syntax(file)
         if syntax == DeflatedExplicitVRLittleEndian:
             file, syntax = _inflate(file), ExplicitVRLittleEndian
-        if syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):  # the way of nearly all files
+        if syntax is not None:  # the way of nearly all files
             implicit = syntax == ImplicitVRLittleEndian
-            return read_dataset(file, implicit, True, stop_when=stop_when, specific_tags=tags), syntax
+            return read_dataset(file, implicit, True, stop_when=stop_when, specific_tags=[*tags]), syntax
         file.seek(0)
         dataset = pydicom.dcmread(file, specific_tags=tags)
         return dataset, UID(dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))

@@ -42,6 +42,7 @@ def to_hounsfield(stored: np.ndarray, rescale: Rescale) -> np.ndarray:
         hounsfield -= 1000
     elif rescale.slope == 1 and float(rescale.intercept).is_integer() and abs(rescale.intercept) < 1 << 16:
         # Exact, saturated at the ends of int16; the RSNA's slices take this way.
+        # pyrefly: ignore[no-matching-overload]  # OpenCV's types do not know that it adds a number
         hounsfield = cv2.add(stored, (rescale.intercept, 0, 0, 0), dtype=cv2.CV_16S)
     else:
         hounsfield = stored.astype(np.float32) * np.float32(rescale.slope) + np.float32(rescale.intercept)

@@ -72,7 +72,7 @@ def prepare(options: PrepareOptions) -> None:
         if expected is not None:
             tables["test"], found = add_missing(tables["test"], expected)
             problems += found
-        settings["image_size"] = sorted(finished | set(options.image_size))
+        settings |= {"image_size": sorted(finished | set(options.image_size))}
         write_tables(work, tables, problem_table(problems), options, settings)
 
 

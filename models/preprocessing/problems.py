@@ -43,7 +43,8 @@ NOT_USED = "left out"
 
 def problem_rows(problem: Problem, items: Iterable[str]) -> ProblemRows:
     """A row for each item that has this problem."""
-    return [(item, *problem.value) for item in items]
+    what, treatment = problem.value
+    return [(item, what, treatment) for item in items]
 
 
 def unreadable(item: str, reason: Reason, treatment: str) -> ProblemRow:

@@ -48,7 +48,7 @@ def print_summary(work: Work, tables: dict[str, pd.DataFrame], problems: pd.Data
     """Counts of slices, series, patients and labels, each kind of problem with its treatment, and the disk used."""
     for split, table in tables.items():
         series, patients = table["series_id"].nunique(), table["patient_id"].nunique()
-        missing = int((table["chunk"] == UNREADABLE).sum())
+        missing = (table["chunk"] == UNREADABLE).sum()
         print(f"{split}: {len(table):,} slices, {series:,} series, {patients:,} patients; {missing:,} without an image")
     if "train" in tables:
         train = tables["train"]
