@@ -69,8 +69,8 @@ class Points:
 
     def distance2(self, centre, scale=(1.0, 1.0, 1.0)) -> np.ndarray:
         """Squared distance (n,) to a centre (mm), in units of `scale` (mm) along each axis."""
-        terms = ((a - c) / s for a, c, s in zip((self.x, self.y, self.z), centre, scale, strict=True))
-        return sum(t * t for t in terms)
+        x, y, z = ((a - c) / s for a, c, s in zip((self.x, self.y, self.z), centre, scale, strict=True))
+        return x * x + y * y + z * z
 
     def mirrored(self) -> "Points":
         """The same points on the left side."""
@@ -146,8 +146,11 @@ def draw_head(rng: np.random.Generator) -> Head:
     )
 
 
-def capsule(p: Points, start, end, radius: float, end_radius: float) -> np.ndarray:
-    """Whether points lie in a capsule from start to end (mm) whose radius (mm) goes from one to another: (n,) bool."""
+def capsule(p: Points, start, end, radius: float | np.ndarray, end_radius: float | np.ndarray) -> np.ndarray:
+    """Whether points lie in a capsule from start to end (mm) whose radius (mm) goes from one to another: (n,) bool.
+
+    Each radius is a number, or one for each point (n,).
+    """
     start = np.asarray(start, np.float32)
     axis = np.asarray(end, np.float32) - start
     length2 = float(axis @ axis)

@@ -16,13 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
-import pydicom
+import pydicom.config
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from models.common.errors import InputError
 from models.common.files import require_writable
@@ -96,7 +97,7 @@ def write_phantom(
     folder = Path(folder)
     if layout not in LAYOUTS:
         raise InputError(f"there is no layout {layout!r}; choose from {', '.join(LAYOUTS)}")
-    parameters = {
+    parameters: dict[str, Any] = {
         "version": VERSION,
         "studies": studies,
         "test_studies": test_studies,
@@ -164,7 +165,7 @@ def _write(folder: Path, parameters: dict, jobs: int) -> None:
     """Write files, tables, contact sheet, traps and, as the mark that all is there, phantom.json."""
     seed, size = parameters["seed"], parameters["image_size"]
     layout = LAYOUTS[parameters.get("layout", "stage_2")]
-    tables = {}
+    tables, portraits = {}, []
     for split, count in (("train", parameters["studies"]), ("test", parameters["test_studies"])):
         (folder / layout.folder(split)).mkdir(parents=True, exist_ok=True)
         write = partial(_write_study, folder, layout, seed, split, size)
@@ -248,7 +249,7 @@ def to_dicom(study: PhantomStudy, name: Identity, index: int) -> Dataset:
     data.file_meta = FileMetaDataset()
     data.file_meta.MediaStorageSOPClassUID = CTImageStorage
     # A numeric stand-in for the name, under the root that DICOM keeps for hashes and UUIDs (PS3.5 B.2).
-    data.file_meta.MediaStorageSOPInstanceUID = f"2.25.{int(_hex(24, name.image_id(index)), 16)}"
+    data.file_meta.MediaStorageSOPInstanceUID = UID(f"2.25.{int(_hex(24, name.image_id(index)), 16)}")
     data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if family.implicit else ExplicitVRLittleEndian
     return data
 

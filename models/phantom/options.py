@@ -6,11 +6,40 @@ from typing import Annotated, Literal
 
 import tyro
 
-from models.phantom.layouts import LAYOUTS
-from models.phantom.traps import TRAPS
-
-Trap = Literal[("all", *TRAPS)]
-LayoutName = Literal[tuple(LAYOUTS)]
+Trap = Literal[
+    "all",
+    "private_text",
+    "train_and_test_patient",
+    "wrapped",
+    "signed_zero_intercept",
+    "padding",
+    "padding_tag",
+    "two_windows",
+    "not_square",
+    "mixed_orientation",
+    "duplicate_positions",
+    "uneven_spacing",
+    "no_position",
+    "instance_number_only",
+    "enhanced",
+    "rle",
+    "jpeg_ls",
+    "jpeg_2000",
+    "jpeg_lossless",
+    "deflated",
+    "mixed_sizes",
+    "truncated",
+    "constant",
+    "beyond_12_bits",
+    "stray_newline",
+    "text_file",
+    "empty_file",
+    "duplicate_labels",
+    "labels_without_files",
+    "files_without_labels",
+    "contradicting_labels",
+]  # the names in traps.py
+LayoutName = Literal["stage_2", "stage_1", "zip", "tree"]  # the names in layouts.py
 
 
 @dataclass(frozen=True)
