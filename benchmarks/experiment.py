@@ -109,7 +109,7 @@ def read_out_of_fold(work: Work, run: str) -> pd.DataFrame:
 def summarise(scores: dict[str, list[float]]) -> Rows:
     """The mean of the seeds' scores, and their standard deviation."""
     return {
-        name: {"mean": round(np.mean(values), 4), "spread": round(np.std(values, ddof=1), 4)}
+        name: {"mean": round(float(np.mean(values)), 4), "spread": round(float(np.std(values, ddof=1)), 4)}
         for name, values in scores.items()
     }
 

@@ -72,13 +72,14 @@ def measure(data: Path | None) -> Times:
         slices = read_slices(work, "train")
         slices = slices[slices["chunk"] != UNREADABLE].reset_index(drop=True)
         print(f"{len(slices)} slices, {ROUNDS} rounds")
-        dicoms = [raw.train / f"{image_id}.dcm" for image_id in slices["image_id"]]
+        files = {path.stem: path for path in raw.files("train")}
+        dicoms = [files[image_id] for image_id in slices["image_id"]]
         pngs = write_pngs(dicoms, folder)
         times = {}
         for size in SIZES:
             paths = {
                 ORIGINAL: Peer(lambda row: float_windows(dicoms[row]), size, brightest=1.0),
-                PNG: Peer(lambda row: cv2.imread(str(pngs[row])), size, brightest=255.0),
+                PNG: Peer(lambda row: read_png(pngs[row]), size, brightest=255.0),
                 OURS: ours(slices, work, size, "hard"),
                 FLOOR: ours(slices, work, size, "none"),
             }
@@ -95,8 +96,16 @@ def milliseconds(read: Read, epochs: Iterator[int], length: int) -> float:
 
 def ours(slices: pd.DataFrame, work: Work, size: int, augment: Augment) -> Read:
     channels = tuple(Channel(0, window) for window in WINDOWS)
-    values = {"network": "efficientnet-b2", "optimizer": "adam", "max_lr": 1e-4, "epochs": 1, "batch_size": 56}
-    config = TrainConfig(name="benchmark", image_size=size, channels=channels, **values)
+    config = TrainConfig(
+        name="benchmark",
+        network="efficientnet-b2",
+        image_size=size,
+        channels=channels,
+        optimizer="adam",
+        max_lr=1e-4,
+        epochs=1,
+        batch_size=56,
+    )
     return SliceDataset(slices, work, config, augment).__getitem__
 
 
@@ -144,6 +153,12 @@ def write_pngs(dicoms: list[Path], folder: Path) -> list[Path]:
     for dicom, png in zip(dicoms, pngs, strict=True):
         cv2.imwrite(str(png), np.round(255 * float_windows(dicom)).astype(np.uint8))
     return pngs
+
+
+def read_png(file: Path) -> np.ndarray:
+    pixels = cv2.imread(str(file))
+    assert pixels is not None, file
+    return pixels
 
 
 if __name__ == "__main__":

@@ -89,7 +89,9 @@ def compare_with_fastai(at: Setting) -> dict[str, float]:
 
     def fastai_way() -> None:
         for path in at.files:
+            # pyrefly: ignore[missing-attribute]  # fastai adds it to Path
             path.dcmread().save_jpg(at.folder / "slice.jpg", WINDOWS, bins=0)
+        # pyrefly: ignore[missing-attribute]  # fastai adds it to DataFrame
         pd.DataFrame.from_dicoms(at.files, px_summ=True, window=fastai.medical.imaging.dicom_windows.brain)
 
     ways = {"ours": partial(seconds_to_prepare, at.raw, at.folder / "work"), "fastai": partial(seconds, fastai_way)}
