@@ -29,7 +29,7 @@ help:           ## this list
 demo: .venv/installed ## the whole path on a phantom, from DICOM to demo/submission.csv and a report, in CPU minutes
 	$(PYTHON) models/make_phantom.py demo/data
 	$(DEMO) models/prepare.py --image-size 64
-	$(call both_folds,models/train_small.py)
+	$(call both_folds,models/train_small.py --epochs 10)
 	$(call both_folds,models/infer_small.py)
 	$(call both_folds,models/train_sequence.py $(SEQUENCE))
 	$(call both_folds,models/infer_sequence.py)
