@@ -69,7 +69,7 @@ def publish(folder, network, monkeypatch):
     torch.save(state, plain)
     name = f"{network}-{hashlib.sha256(plain.read_bytes()).hexdigest()[:8]}.pth"
     file = plain.rename(folder / name)
-    architecture = ARCHITECTURES[network]._replace(imagenet=f"https://example.invalid/{name}")
+    architecture = ARCHITECTURES[network]._replace(imagenet=lambda: f"https://example.invalid/{name}")
     monkeypatch.setitem(ARCHITECTURES, network, architecture)
     return file, state
 
