@@ -33,7 +33,7 @@ demo: .venv/installed ## the whole path on a phantom, from DICOM to demo/submiss
 	$(call both_folds,models/infer_small.py)
 	$(call both_folds,models/train_sequence.py $(SEQUENCE))
 	$(call both_folds,models/infer_sequence.py)
-	$(IN_DEMO) .venv/bin/jupyter execute --output=demo/blending blending.ipynb
+	$(IN_DEMO) .venv/bin/jupyter execute --output=demo/blending blending.ipynb 2> demo/blending.log || { cat demo/blending.log; exit 1; }
 	$(DEMO) models/score.py
 	$(DEMO) models/report.py
 	@if [ -d $(REAL) ]; then $(MAKE) --no-print-directory real; fi
