@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from models.common.errors import InputError
 from models.common.process import start_process
 from models.training.processes import Processes
+from models.training.stopping import held_signals, let_signals_in
 from models.training.studies import OrderedStudies, ShuffledStudies
 
 
@@ -93,6 +94,14 @@ class WatchedDataset(Dataset):
         return str(self.image_ids[int(rows[0])]) if len(rows) else None
 
 
+class Loader(DataLoader):
+    """A DataLoader whose processes receive no signal before they are ready for it; until then one would kill them."""
+
+    def __iter__(self) -> Iterator:
+        with held_signals():  # it starts the processes
+            return super().__iter__()
+
+
 def make_loader(
     dataset: Dataset,
     batch_size: int,
@@ -107,7 +116,7 @@ def make_loader(
     in messages. Of several `processes` each gets its share: of every batch where they are shuffled, of the whole where
     they are not.
     """
-    return DataLoader(
+    return Loader(
         WatchedDataset(dataset, range(len(dataset)) if image_ids is None else list(image_ids), workers),
         batch_sampler=make_batches(dataset, batch_size, shuffle_seed, processes),
         num_workers=workers,
@@ -174,3 +183,4 @@ def _start_worker(_: int) -> None:
     closing = get_worker_info().dataset.closing
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if closing else None)
+    let_signals_in()
