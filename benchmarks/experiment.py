@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -55,7 +55,7 @@ class ExperimentOptions:
 
 
 @contextmanager
-def working_folder(folder: Path | None) -> Iterator[Path]:
+def working_folder(folder: Path | None) -> Generator[Path]:
     """The folder that was asked for, which is kept, or a temporary one."""
     if folder is not None:
         yield folder
@@ -73,7 +73,7 @@ def prepare_phantom(folder: Path, options: ExperimentOptions) -> None:
 
 
 @contextmanager
-def fold_trainer(folds: int) -> Iterator[Trainer]:
+def fold_trainer(folds: int) -> Generator[Trainer]:
     """Yield a function that trains all folds of a run at once, each in a process with its share of the cores.
 
     Small networks make little use of several threads: two folds side by side take less time than one after the other.

@@ -9,7 +9,7 @@ prepare.py, with a lossless store at 512 and 224. Without --data a phantom is dr
 import gc
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -76,7 +76,7 @@ def rows(data: Path | None) -> list[Row]:
 
 
 @contextmanager
-def setting(data: Path | None) -> Iterator[Setting]:
+def setting(data: Path | None) -> Generator[Setting]:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with scratch(data) as (slices, folder):

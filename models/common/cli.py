@@ -19,10 +19,9 @@ def command(function: Callable[[Options], None], options: type[Options] | Option
     exit code 2 (tyro); an `InputError` is printed as one line and ends it with exit code 1.
     """
     start_process()
-    kind, defaults = (options, None) if isinstance(options, type) else (type(options), options)
+    kind, defaults = (options, tyro.MISSING) if isinstance(options, type) else (type(options), options)
     description = sys.modules["__main__"].__doc__
-    arguments = {} if defaults is None else {"default": defaults}
-    parsed = tyro.cli(kind, description=description, config=(tyro.conf.OmitArgPrefixes,), **arguments)
+    parsed = tyro.cli(kind, default=defaults, description=description, config=(tyro.conf.OmitArgPrefixes,))
     try:
         function(parsed)
     except InputError as error:

@@ -94,7 +94,7 @@ def predict_missing(
 def write_predictions(output: Path, slices: pd.DataFrame, parts: Parts, record: RunRecord) -> None:
     """Write the finished file, in the order of the metadata, and delete its parts."""
     complete = fill_unreadable(slices, parts.read(), pd.Series(record.results["prevalence"])).reset_index()
-    complete.attrs = parts.origin  # kept in the file
+    complete.attrs = {**parts.origin}  # kept in the file
     write_parquet(output, complete)
     parts.delete()
     print(f"{output}: {len(slices):,} slices")

@@ -15,7 +15,7 @@ def score_table(labels: pd.DataFrame, predictions: dict[str, pd.DataFrame]) -> p
 
     `labels` and predictions are indexed by `image_id` with columns LABELS; only slices that have both count.
     """
-    rows = {}
+    rows: dict[str, dict[str, float]] = {}
     for name, table in predictions.items():
         slices, target, probability = in_common(labels, table)
         if len(slices) == 0:

@@ -1,7 +1,7 @@
 """A phantom that is written but not at its place yet, as the traps of traps.py see it."""
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +107,7 @@ class Draft:
 
 
 @contextmanager
-def edited(path: Path) -> Iterator[Dataset]:
+def edited(path: Path) -> Generator[Dataset]:
     """Yield the data set of a file, and write it back."""
     with pydicom.config.disable_value_validation():  # the RSNA's identifiers are no valid UIDs
         data = pydicom.dcmread(path)

@@ -6,7 +6,7 @@ import re
 import shutil
 import signal
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -141,7 +141,7 @@ def make_batches(dataset: Dataset, batch_size: int, shuffle_seed: int | None, pr
 
 
 @contextmanager
-def explained(*loaders: DataLoader) -> Iterator[None]:
+def explained(*loaders: DataLoader) -> Generator[None]:
     """Raise an InputError of one line for what fails in a loader or its processes within the block."""
     try:
         yield

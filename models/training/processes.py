@@ -3,7 +3,7 @@
 import contextlib
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -104,7 +104,7 @@ class Processes:
 
 
 @contextmanager
-def started_processes(device: str) -> Iterator[Processes]:
+def started_processes(device: str) -> Generator[Processes]:
     """The processes that torchrun has started (DistributedDataParallel's: gloo on CPUs, else NCCL), or this one alone.
 
     What the others print is left out: all say the same.
