@@ -59,7 +59,7 @@ def stop_signals() -> Generator[Stop]:
 
 
 @contextmanager
-def held_signals() -> Iterator[None]:
+def held_signals() -> Generator[None]:
     """Within the block Ctrl-C and SIGTERM wait; in a process that is started there, until it calls `let_signals_in`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
