@@ -29,11 +29,11 @@ help:           ## this list
 demo: .venv/installed ## the whole path on a phantom, from DICOM to demo/submission.csv and a report, in CPU minutes
 	$(PYTHON) models/make_phantom.py demo/data
 	$(DEMO) models/prepare.py --image-size 64
-	$(call both_folds,models/train_small.py)
+	$(call both_folds,models/train_small.py --epochs 10)
 	$(call both_folds,models/infer_small.py)
 	$(call both_folds,models/train_sequence.py $(SEQUENCE))
 	$(call both_folds,models/infer_sequence.py)
-	$(IN_DEMO) .venv/bin/jupyter execute --output=demo/blending blending.ipynb
+	$(IN_DEMO) .venv/bin/jupyter execute --output=demo/blending blending.ipynb 2> demo/blending.log || { cat demo/blending.log; exit 1; }
 	$(DEMO) models/score.py
 	$(DEMO) models/report.py
 	@if [ -d $(REAL) ]; then $(MAKE) --no-print-directory real; fi

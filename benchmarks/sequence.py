@@ -81,7 +81,7 @@ def measure(studies: int, slices: int, options: SequenceOptions) -> tuple[int, f
     loader = load_batches(dataset, batches, workers, table["image_id"])
     torch.manual_seed(CONFIG.seed)
     network = build_sequence_network(CONFIG, options.width)
-    stopwatch = Stopwatch(device)
+    stopwatch = EpochStopwatch(device)
     learner = make_learner(network, loader, loader, CONFIG, Processes(device), [ChannelsLast(), stopwatch])
     with learner.no_bar(), learner.no_logging():
         learner.fit_one_cycle(1, CONFIG.max_lr)
@@ -132,7 +132,7 @@ def random_block(count: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(count, np.float32).astype(np.float16)
 
 
-class Stopwatch(Callback):
+class EpochStopwatch(Callback):
     """The seconds of an epoch's steps; ends the training before its validation."""
 
     def __init__(self, device: torch.device) -> None:

@@ -8,12 +8,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from hypothesis import settings
+from once import made_once
 
+from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.process import start_process
 from models.phantom.dicom import write_phantom
 from models.preprocessing.challenge_csv import image_ids
 from models.preprocessing.preparation import PrepareOptions, prepare
+from models.preprocessing.tables import read_slices
 
 pytest_plugins = ["skips", "pytester"]
 start_process()
@@ -62,15 +65,40 @@ def add_stage_1() -> Callable[[Path, set[str]], None]:
 
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory) -> Path:
-    """A raw folder of 40 training and 6 test studies at 64 px."""
-    folder = tmp_path_factory.mktemp("phantom") / "data"
-    write_phantom(folder, studies=40, test_studies=6, image_size=64, seed=0, jobs=2)
-    return folder
+    """A raw folder of 24 training and 6 test studies at 64 px."""
+
+    def draw(folder: Path) -> None:
+        write_phantom(folder, studies=24, test_studies=6, image_size=64, seed=0, jobs=2)
+
+    return made_once(tmp_path_factory, "phantom", draw)
 
 
 @pytest.fixture(scope="session")
 def prepared(phantom, tmp_path_factory) -> Work:
     """A working folder with the cache of that phantom. Tests that write to it do so under names of their own."""
-    work = Work(tmp_path_factory.mktemp("work"))
-    prepare(PrepareOptions(data=phantom, work=work.root, image_size=(64,), jobs=2))
+
+    def make(folder: Path) -> None:
+        prepare(PrepareOptions(data=phantom, work=folder, image_size=(64,), jobs=2))
+
+    made = Work(made_once(tmp_path_factory, "prepared", make))
+    return linked(made, tmp_path_factory.mktemp("work"))
+
+
+@pytest.fixture(scope="session")
+def few(prepared, tmp_path_factory) -> Work:
+    """The same with a third of the training studies: for runs of which a test needs no more than that they end."""
+    work = linked(prepared, tmp_path_factory.mktemp("few"))
+    slices = read_slices(prepared, "train")
+    kept = slices["series_id"].isin(slices["series_id"].unique()[::3])
+    work.metadata("train").unlink()
+    write_parquet(work.metadata("train"), slices[kept].reset_index(drop=True))
+    return work
+
+
+def linked(other: Work, folder: Path) -> Work:
+    """A working folder of its own with what is in the cache of another one."""
+    work = Work(folder)
+    work.cache.mkdir()
+    for path in other.cache.iterdir():
+        (work.cache / path.name).symlink_to(path)
     return work

@@ -16,6 +16,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
+from once import HANG
 from scipy.special import expit
 
 from models.common.config import TrainConfig
@@ -219,7 +220,8 @@ def execute(name: str, data: Path, work: Work, way: str = "best", last: str = ""
         notebook.cells.append(nbformat.v4.new_code_cell(last))
     # Without kernel folders "python3" is this interpreter's own kernel, whatever the user has installed.
     manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
-    client = NotebookClient(notebook, km=manager, timeout=300, resources={"metadata": {"path": str(REPOSITORY)}})
+    patience = {"timeout": HANG, "startup_timeout": HANG}
+    client = NotebookClient(notebook, km=manager, resources={"metadata": {"path": str(REPOSITORY)}}, **patience)
     environment = {**os.environ, "RSNA_DATA": str(data), "RSNA_WORK": str(work.root), "OMP_NUM_THREADS": "1"}
     client.execute(env=environment, cleanup_kc=True)
     assert "Warning" not in text_outputs(notebook)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import tyro
+from once import HANG
 
 from models import train_small
 from models.common.config import FinetuneConfig, SequenceConfig, StudyConfig, TrainConfig
@@ -34,7 +35,7 @@ def names(paths):
 
 def run(*arguments, folder=None):
     return subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=folder, check=False, timeout=300
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=folder, check=False, timeout=HANG
     )
 
 

@@ -21,6 +21,7 @@ from models.common.config import Recurrence
 from models.common.errors import InputError
 from models.common.process import start_process
 from models.training.processes import Processes
+from models.training.stopping import held_signals, let_signals_in
 from models.training.studies import OrderedStudies, ShuffledStudies
 
 
@@ -115,6 +116,15 @@ class WatchedDataset(Dataset):
         return str(self.image_ids[int(rows[0])]) if len(rows) else None
 
 
+class Loader(DataLoader):
+    """A DataLoader whose processes receive no signal before they are ready for it; until then one would kill them."""
+
+    # pyrefly: ignore[bad-override]  # torch promises a private class of its own
+    def __iter__(self) -> Iterator:
+        with held_signals():  # it starts the processes
+            return super().__iter__()
+
+
 def make_loader(
     dataset: Samples,
     batch_size: int,
@@ -138,7 +148,7 @@ def load_batches(
     dataset: Samples, batches: Batches, workers: int, image_ids: Iterable[str] | None = None
 ) -> DataLoader:
     """The given batches of a dataset; `image_ids` as `make_loader`."""
-    return DataLoader(
+    return Loader(
         WatchedDataset(dataset, range(len(dataset)) if image_ids is None else list(image_ids), workers),
         batch_sampler=batches,
         num_workers=workers,
@@ -215,3 +225,4 @@ def _start_worker(_: int) -> None:
     closing = worker.dataset.closing
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if closing else None)
+    let_signals_in()

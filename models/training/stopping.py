@@ -58,6 +58,21 @@ def stop_signals() -> Generator[Stop]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def held_signals() -> Generator[None]:
+    """Within the block Ctrl-C and SIGTERM wait; in a process that is started there, until it calls `let_signals_in`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_signals_in() -> None:
+    """Receive Ctrl-C and SIGTERM in this process, those too that have waited."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
 def is_one_of_several() -> bool:
     """Whether torchrun has started this process with others."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -32,15 +32,15 @@ from models.training.weights import save_weights
 
 
 @pytest.fixture(scope="module")
-def options(prepared) -> InferOptions:
-    machine = Machine(work=prepared.root, device="cpu")
+def options(few) -> InferOptions:
+    machine = Machine(work=few.root, device="cpu")
     train(TrainOptions(replace(CONFIG, name="predicted", epochs=1), machine=machine))
     return InferOptions("predicted", batch_size=16, tta="flip", machine=machine)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(options, prepared) -> bytes:
-    output = prepared.run("predicted", 0) / "test.parquet"
+def undisturbed(options, few) -> bytes:
+    output = few.run("predicted", 0) / "test.parquet"
     infer(options)
     content = output.read_bytes()
     output.unlink()
@@ -48,10 +48,10 @@ def undisturbed(options, prepared) -> bytes:
 
 
 @pytest.fixture
-def own(options, undisturbed, prepared, tmp_path) -> tuple[InferOptions, Path]:
+def own(options, undisturbed, few, tmp_path) -> tuple[InferOptions, Path]:
     """Options whose predictions go to a working folder of their own, and the file that they will be in."""
-    (tmp_path / "cache").symlink_to(prepared.cache)
-    weights = prepared.run("predicted", 0)
+    (tmp_path / "cache").symlink_to(few.cache)
+    weights = few.run("predicted", 0)
     machine = replace(options.machine, work=tmp_path)
     output = tmp_path / "runs" / "predicted" / "fold0" / "test.parquet"
     return replace(options, weights=weights, machine=machine, checkpoint_minutes=0), output
@@ -117,12 +117,12 @@ def test_a_damaged_part_is_named_and_predicted_again(own, undisturbed, monkeypat
     pd.testing.assert_frame_equal(predictions, read(undisturbed, output.parent), rtol=1e-5)
 
 
-def test_five_channels_with_neighbours_are_predicted_alike_in_one_go_and_in_two(prepared, tmp_path, monkeypatch):
+def test_five_channels_with_neighbours_are_predicted_alike_in_one_go_and_in_two(few, tmp_path, monkeypatch):
     channels = [Channel(0, window) for window in (BRAIN, SUBDURAL, SOFT_TISSUE)]
     channels += [Channel(offset, BRAIN, "mm") for offset in (-5, 5)]
     config = replace(CONFIG, name="context", channels=tuple(channels))
     network = build_network(config).eval()
-    (tmp_path / "cache").symlink_to(prepared.cache)
+    (tmp_path / "cache").symlink_to(few.cache)
     output = Work(tmp_path).run("context", 0) / "test.parquet"
     output.parent.mkdir(parents=True)
     save_weights(output.parent, network)
@@ -133,8 +133,8 @@ def test_five_channels_with_neighbours_are_predicted_alike_in_one_go_and_in_two(
         with pytest.raises(OSError, match="went away"):
             infer(options)
     infer(options)  # its slices are some of their series, whose others have been predicted
-    slices = read_slices(prepared, "test")
-    dataset = SliceDataset(slices, prepared, config, augment="none")
+    slices = read_slices(few, "test")
+    dataset = SliceDataset(slices, few, config, augment="none")
     grey = torch.stack([dataset[0, row][0] for row in range(len(slices))])
     assert grey.shape == (len(slices), 5, 64, 64)
     with torch.inference_mode():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from once import HANG
 from torch.utils.data import DataLoader
 from torture import SIZES, large, small, undisturbed
 
@@ -18,7 +19,6 @@ from models.preprocessing.windows import BRAIN, SUBDURAL
 from models.training.dataset import SliceDataset
 from models.training.loading import make_loader
 
-SECONDS = 120  # for a batch on a busy machine, its worker's start included; a hang takes for ever
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
@@ -51,7 +51,7 @@ def loader_of(dataset: SliceDataset, context: str) -> DataLoader:
     """A loader whose two workers are started anew, and stopped at the end of their epoch."""
     loader = make_loader(dataset, batch_size=8, workers=2)
     loader.multiprocessing_context = context_of(context)
-    loader.timeout = SECONDS
+    loader.timeout = HANG
     return loader
 
 
@@ -84,7 +84,6 @@ def test_workers_read_after_the_parent_has_read(tmp_path_factory):
 
 
 @pytest.mark.torture
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("context", ["fork", "forkserver", "spawn"])
 def test_twenty_epochs_of_new_workers_end(context, tmp_path_factory):
     work = undisturbed(tmp_path_factory, large(tmp_path_factory))

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from once import HANG
 from torture import (
     ENVIRONMENT,
     FOLDS,
-    SECONDS,
     SIZES,
     command,
     large,
@@ -203,7 +203,7 @@ def unshare(*words: object) -> subprocess.CompletedProcess:
     """Run a command that may mount what nobody else sees."""
     options = ["--user", "--map-root-user", "--mount"]
     command = ["unshare", *options, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=SECONDS)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=HANG)
 
 
 @pytest.mark.torture

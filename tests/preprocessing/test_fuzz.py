@@ -9,7 +9,7 @@ import pytest
 from mutants import mutants, seeds
 from test_hostile import Watch, listed
 
-SECONDS = 10.0  # for a file
+SECONDS = 10.0  # of CPU time for a file
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,6 @@ def test_the_files_inside_pydicom_do_no_harm():
 
 
 @pytest.mark.torture
-@pytest.mark.timeout(3600)
 def test_thousands_of_damaged_files_do_no_harm(sound, tmp_path):
     for place in ("project", "pydicom"):
         (tmp_path / place).mkdir()

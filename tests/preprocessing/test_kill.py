@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from once import HANG
 from torture import (
     ENVIRONMENT,
     FOLDS,
-    SECONDS,
     SIZES,
     command,
     large,
@@ -128,7 +128,6 @@ def test_a_killed_run_goes_on_to_the_same_cache(tmp_path_factory, tmp_path):
 
 
 @pytest.mark.torture
-@pytest.mark.timeout(1800)
 def test_twenty_kills_change_no_byte(tmp_path_factory, tmp_path):
     data = large(tmp_path_factory)
     other = undisturbed(tmp_path_factory, data)
@@ -234,7 +233,7 @@ def test_of_two_at_once_one_refuses_or_both_agree(tmp_path_factory, tmp_path, de
     second = start(data, work, stderr=subprocess.PIPE)
     ended = []
     for process in (first, second):
-        _, errors = process.communicate(timeout=SECONDS)
+        _, errors = process.communicate(timeout=HANG)
         ended.append(subprocess.CompletedProcess(process.args, process.returncode, "", errors))
     refused = [done for done in ended if done.returncode != 0]
     assert len(refused) < 2

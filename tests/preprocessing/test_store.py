@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from once import HANG
 from torch.utils.data import DataLoader, Dataset
 
 from models.common.errors import InputError
@@ -137,7 +138,7 @@ def test_workers_that_are_forked_after_the_parent_has_read_read_the_same(stored)
     dataset = StoredSlices(path)
     assert np.array_equal(dataset[0].numpy(), slices[0])
     for _ in range(2):
-        loader = DataLoader(dataset, batch_size=2, num_workers=2, multiprocessing_context="fork", timeout=30)
+        loader = DataLoader(dataset, batch_size=2, num_workers=2, multiprocessing_context="fork", timeout=HANG)
         assert np.array_equal(torch.cat(list(loader)).numpy(), slices)
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from once import HANG, made_once
 from pydicom.uid import RLELossless
 from written import contents
 
@@ -14,24 +15,24 @@ from models.phantom.dicom import write_phantom
 from models.phantom.draft import edited
 from models.preprocessing.preparation import PrepareOptions, prepare
 
-REPOSITORY = Path(__file__).parent.parent.parent
+TESTS = Path(__file__).parent.parent
+REPOSITORY = TESTS.parent
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": os.pathsep.join(
-        filter(None, [str(REPOSITORY), str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH")])
-    ),
+    "PYTHONPATH": os.pathsep.join(map(str, filter(None, [REPOSITORY, TESTS, os.environ.get("PYTHONPATH")]))),
 }
 SIZES = (48, 64)
 FOLDS = 2
-SECONDS = 300  # for one call of prepare.py on a busy machine
 
 
 def drawn(factory: pytest.TempPathFactory, studies: int, test_studies: int, layout: str, *traps: str) -> Path:
-    """A phantom of 48 px, drawn once a session; whoever changes it changes a copy."""
-    folder = factory.getbasetemp() / "drawn" / "_".join([str(studies), str(test_studies), layout, *traps])
-    write_phantom(folder, studies, test_studies, image_size=48, jobs=1 + (studies > 5), layout=layout, traps=traps)
-    return folder
+    """A phantom of 48 px, drawn once; whoever changes it changes a copy."""
+
+    def draw(folder: Path) -> None:
+        write_phantom(folder, studies, test_studies, image_size=48, jobs=1 + (studies > 5), layout=layout, traps=traps)
+
+    return made_once(factory, "_".join(["drawn", str(studies), str(test_studies), layout, *traps]), draw)
 
 
 def small(factory: pytest.TempPathFactory) -> Path:
@@ -45,10 +46,12 @@ def large(factory: pytest.TempPathFactory) -> Path:
 
 
 def undisturbed(factory: pytest.TempPathFactory, data: Path) -> Path:
-    """A working folder with the cache of a drawn phantom, made in this process, once a session."""
-    work = factory.getbasetemp() / "undisturbed" / data.name
-    prepare(PrepareOptions(data=data, work=work, image_size=SIZES, folds=FOLDS, jobs=1))
-    return work
+    """A working folder with the cache of a drawn phantom, made in this process, once."""
+
+    def make(work: Path) -> None:
+        prepare(PrepareOptions(data=data, work=work, image_size=SIZES, folds=FOLDS, jobs=1))
+
+    return made_once(factory, f"undisturbed_{data.name}", make)
 
 
 def command(data: Path, work: Path, *flags: object) -> list[str]:
@@ -63,7 +66,7 @@ def run_prepare(data: Path, work: Path, *flags: object, **options: object) -> su
     return subprocess.run(
         command(data, work, *flags),
         check=False,
-        **{"capture_output": True, "text": True, "timeout": SECONDS, "env": ENVIRONMENT, **options},
+        **{"capture_output": True, "text": True, "timeout": HANG, "env": ENVIRONMENT, **options},
     )
 
 

@@ -41,9 +41,9 @@ CONFIG = replace(
 
 
 @pytest.fixture(scope="module")
-def work(prepared, tmp_path_factory) -> Work:
+def work(few, tmp_path_factory) -> Work:
     """A working folder with a trained network and recurrent layers over it, both of fold 0."""
-    work = own_cache(prepared, tmp_path_factory.mktemp("embeddings"))
+    work = own_cache(few, tmp_path_factory.mktemp("embeddings"))
     for config in (BASE, CONFIG):
         train(TrainOptions(config, machine=machine(work)))
     return work
@@ -246,9 +246,9 @@ def test_an_inference_that_is_cut_short_goes_on_to_the_same_bytes(work, tmp_path
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory) -> Path:
+def raw(tmp_path_factory) -> Path:
     """A raw folder of eight training studies and one test study."""
-    folder = tmp_path_factory.mktemp("few") / "data"
+    folder = tmp_path_factory.mktemp("raw") / "data"
     write_phantom(folder, studies=8, test_studies=1, image_size=64, seed=1, jobs=1)
     return folder
 
@@ -259,9 +259,9 @@ def prepare_at(data: Path, folder: Path) -> Work:
 
 
 @torch.no_grad()
-def test_slices_without_image_or_label_shift_no_other(few, work, tmp_path):
-    names = read_slices(prepare_at(few, tmp_path / "whole"), "train")["image_id"]
-    data = shutil.copytree(few, tmp_path / "data")
+def test_slices_without_image_or_label_shift_no_other(raw, work, tmp_path):
+    names = read_slices(prepare_at(raw, tmp_path / "whole"), "train")["image_id"]
+    data = shutil.copytree(raw, tmp_path / "data")
     for name in names[[0, 7, 8, 60]]:
         file = data / "stage_2_train" / f"{name}.dcm"
         file.write_bytes(file.read_bytes()[:-500])
@@ -284,16 +284,16 @@ def test_slices_without_image_or_label_shift_no_other(few, work, tmp_path):
     assert list(read_predictions(own.run(CONFIG.name, 0) / "train.parquet", "").index) == list(table["image_id"])
 
 
-def test_the_names_of_the_files_change_no_prediction(few, work, tmp_path):
+def test_the_names_of_the_files_change_no_prediction(raw, work, tmp_path):
     """What a network may know of a slice's place is its position: the order of the files tells nothing."""
-    data = shutil.copytree(few, tmp_path / "data")
+    data = shutil.copytree(raw, tmp_path / "data")
     shuffle = random.Random(0)
     for folder in (data / "stage_2_train", data / "stage_2_test"):
         for file in sorted(folder.iterdir()):
             file.rename(folder / f"ID_{shuffle.getrandbits(40):010x}.dcm")
     predictions = []
-    for number, raw in enumerate((few, data)):
-        own = prepare_at(raw, tmp_path / str(number))
+    for number, folder in enumerate((raw, data)):
+        own = prepare_at(folder, tmp_path / str(number))
         weights = work.run(CONFIG.name, 0)
         infer(InferOptions(CONFIG.name, split="train", weights=weights, machine=machine(own)))
         predictions.append(read_predictions(own.run(CONFIG.name, 0) / "train.parquet", ""))

@@ -28,23 +28,23 @@ ALONE = Processes(CPU)
 
 
 @pytest.fixture(scope="module")
-def options(prepared):
+def options(few):
     config = replace(CONFIG, name="learner", epochs=2)
-    return TrainOptions(config, fold=1, machine=Machine(work=prepared.root, device="cpu"))
+    return TrainOptions(config, fold=1, machine=Machine(work=few.root, device="cpu"))
 
 
 @pytest.fixture(scope="module")
-def run(options, prepared):
+def run(options, few):
     train(options)
-    return prepared.run("learner", 1)
+    return few.run("learner", 1)
 
 
 def test_a_run_is_the_five_files(run):
     assert {file.name for file in run.iterdir()} == FOLD_FILES
 
 
-def test_out_of_fold_predictions_are_of_the_folds_patients_alone(run, prepared):
-    _, valid = split_fold(prepared, 1, skip_low_information=False)
+def test_out_of_fold_predictions_are_of_the_folds_patients_alone(run, few):
+    _, valid = split_fold(few, 1, skip_low_information=False)
     predictions = read_predictions(run / "valid.parquet", "")
     assert list(predictions.index) == list(valid["image_id"])
     assert (predictions.dtypes == np.float32).all()
@@ -73,26 +73,26 @@ def test_another_configuration_is_refused_by_the_name_of_the_field(run, options)
         train(replace(options, config=replace(options.config, max_lr=0.1)))
 
 
-def test_the_same_command_gives_the_same_bits(run, options, prepared):
+def test_the_same_command_gives_the_same_bits(run, options, few):
     train(replace(options, config=replace(options.config, name="again")))
-    other = prepared.run("again", 1)
+    other = few.run("again", 1)
     for file in ("model.safetensors", "history.csv", "valid.parquet"):
         assert (run / file).read_bytes() == (other / file).read_bytes()
 
 
-def test_inference_predicts_every_test_slice_and_is_done_once(run, options, prepared, capsys):
+def test_inference_predicts_every_test_slice_and_is_done_once(run, options, few, capsys):
     infer(InferOptions("learner", fold=1, machine=options.machine))
     predictions = read_predictions(run / "test.parquet", "")
-    assert list(predictions.index) == list(pd.read_parquet(prepared.metadata("test"))["image_id"])
+    assert list(predictions.index) == list(pd.read_parquet(few.metadata("test"))["image_id"])
     infer(InferOptions("learner", fold=1, machine=options.machine))
     assert "is there" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"test.parquet was made with tta d4, not none"):
         infer(InferOptions("learner", fold=1, tta="none", machine=options.machine))
 
 
-def test_a_network_reads_slices_of_another_working_folder(run, options, prepared, tmp_path):
+def test_a_network_reads_slices_of_another_working_folder(run, options, few, tmp_path):
     """Predictions for one's own data: the weights stay where they were trained."""
-    (tmp_path / "cache").symlink_to(prepared.cache)
+    (tmp_path / "cache").symlink_to(few.cache)
     machine = replace(options.machine, work=tmp_path)
     infer(InferOptions("learner", fold=1, split="train", weights=run, machine=machine))
     assert (tmp_path / "runs/learner/fold1/train.parquet").is_file()
@@ -118,11 +118,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_slices(options):
 
 
 @pytest.mark.parametrize("name", ["radam", "adam"])
-def test_one_cycle_reaches_the_optimizer(options, prepared, name):
+def test_one_cycle_reaches_the_optimizer(options, few, name):
     """fastai's schedule and weight decay arrive at the torch optimizer's own groups."""
     config = replace(options.config, optimizer=name, batch_size=16, weight_decay=0.02)
-    slices, _ = split_fold(prepared, 0, skip_low_information=False)
-    loader = make_loader(SliceDataset(slices.head(64), prepared, config, augment="none"), 16, 0, shuffle_seed=0)
+    slices, _ = split_fold(few, 0, skip_low_information=False)
+    loader = make_loader(SliceDataset(slices.head(64), few, config, augment="none"), 16, 0, shuffle_seed=0)
     learner = make_learner(build_network(config), loader, loader, config, ALONE, [])
     with learner.no_bar(), learner.no_logging():
         learner.fit_one_cycle(2, 1e-3)
@@ -132,9 +132,9 @@ def test_one_cycle_reaches_the_optimizer(options, prepared, name):
     assert group["lr"] < 1e-4  # near the end of the cycle
 
 
-def test_recomputed_batch_norm_is_the_mean_over_training_batches(options, prepared):
-    slices, _ = split_fold(prepared, 0, skip_low_information=False)
-    loader = make_loader(SliceDataset(slices, prepared, options.config, augment="none"), 32, 0, shuffle_seed=0)
+def test_recomputed_batch_norm_is_the_mean_over_training_batches(options, few):
+    slices, _ = split_fold(few, 0, skip_low_information=False)
+    loader = make_loader(SliceDataset(slices, few, options.config, augment="none"), 32, 0, shuffle_seed=0)
     network = build_network(options.config)
     callback = RecomputeBatchNorm(loader, 3, CPU)
     callback.learn = type("Stub", (), {"model": network})()
@@ -152,11 +152,11 @@ def test_recomputed_batch_norm_is_the_mean_over_training_batches(options, prepar
     assert not network.training
 
 
-def test_predictions_keep_the_order_of_the_loader(options, prepared):
-    slices, _ = split_fold(prepared, 0, skip_low_information=False)
+def test_predictions_keep_the_order_of_the_loader(options, few):
+    slices, _ = split_fold(few, 0, skip_low_information=False)
     network = build_network(options.config)
     forward, backward = (
-        predict(network, make_loader(SliceDataset(table, prepared, options.config, "none"), 8, 0), ALONE, "fp32", "")
+        predict(network, make_loader(SliceDataset(table, few, options.config, "none"), 8, 0), ALONE, "fp32", "")
         for table in (slices.head(20), slices.head(20)[::-1])
     )
     np.testing.assert_allclose(forward, backward[::-1], rtol=1e-5, atol=1e-6)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from once import HANG
 
 from models.common.folders import Work
 from models.common.prediction_files import read_predictions
@@ -20,7 +21,6 @@ SCRIPT = Path(__file__).with_name("together.py")
 REPOSITORY = SCRIPT.parent.parent.parent
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 TRAIN = ("--device", "cpu")
-SECONDS = 180
 
 
 @pytest.mark.parametrize(("batch_size", "count"), [(12, 2), (15, 2), (7, 3), (8, 8)])
@@ -59,7 +59,7 @@ def run(work: Path, cache: Path, *launcher: str, words: tuple[str, ...] = TRAIN)
 
 
 def finish(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=SECONDS)
+    output, _ = process.communicate(timeout=HANG)
     assert process.returncode == 0, output
     return output
 
@@ -114,7 +114,7 @@ def test_only_the_main_process_speaks(both):
 
 def test_an_error_before_the_training_is_said_once(prepared, tmp_path):
     process = run(tmp_path / "work", prepared.cache, *TWO, words=(*TRAIN, "--fold", "9"))
-    output, _ = process.communicate(timeout=SECONDS)
+    output, _ = process.communicate(timeout=HANG)
     assert process.returncode == 1
     assert output.count("error: no fold 9: ") == 1, output
 
@@ -124,11 +124,11 @@ def test_two_processes_that_are_stopped_go_on(both, prepared, tmp_path):
     """SIGTERM to the launcher, which passes it on: they stop after the same step and say how to go on."""
     work, words = tmp_path / "work", (*TRAIN, "--epochs", "4", "--checkpoint-steps", "5")
     process = run(work, prepared.cache, *TWO, words=words)
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + HANG
     while not list(folder(work).glob("checkpoint_*.json")) and time.monotonic() < end and process.poll() is None:
         time.sleep(0.05)
     process.terminate()
-    output, _ = process.communicate(timeout=SECONDS)
+    output, _ = process.communicate(timeout=HANG)
     assert process.returncode != 0
     assert output.count("all steps are saved; go on with: ") == 1, output
     assert "going on in epoch" in finish(run(work, prepared.cache, *TWO, words=words))

@@ -49,10 +49,10 @@ class WithoutNorms(nn.Sequential):
         return super().forward(x)
 
 
-def fit_once(prepared, config, capacity: int = 1000):
+def fit_once(few, config, capacity: int = 1000):
     """Weights and learner of one epoch over 48 slices."""
-    slices, _ = split_fold(prepared, 0, skip_low_information=False)
-    loader = make_loader(SliceDataset(slices.head(48), prepared, config, "none"), 12, 0, shuffle_seed=0)
+    slices, _ = split_fold(few, 0, skip_low_information=False)
+    loader = make_loader(SliceDataset(slices.head(48), few, config, "none"), 12, 0, shuffle_seed=0)
     torch.manual_seed(0)
     network = HemorrhageNetwork(WithoutNorms(capacity), WithoutNorms.width)
     learner = make_learner(network, loader, loader, config, ALONE, [ChannelsLast()])
@@ -62,27 +62,27 @@ def fit_once(prepared, config, capacity: int = 1000):
 
 
 @pytest.mark.parametrize("parts", [2, 5, 12])
-def test_parts_of_a_batch_add_up_to_the_whole(prepared, parts):
-    whole, one = fit_once(prepared, SMALL)
-    in_parts, other = fit_once(prepared, replace(SMALL, accumulate=parts))
+def test_parts_of_a_batch_add_up_to_the_whole(few, parts):
+    whole, one = fit_once(few, SMALL)
+    in_parts, other = fit_once(few, replace(SMALL, accumulate=parts))
     torch.testing.assert_close(in_parts, whole, rtol=1e-3, atol=1e-5)
     assert list(other.recorder.values[0]) == pytest.approx(list(one.recorder.values[0]), rel=1e-4)
     assert other.train_iter == one.train_iter == 4
 
 
-def test_a_batch_that_does_not_fit_is_halved_until_it_does(prepared, capsys):
-    halved, learner = fit_once(prepared, SMALL, capacity=3)
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(few, capsys):
+    halved, learner = fit_once(few, SMALL, capacity=3)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("out of memory")]
     assert lines == [
         f"out of memory: from here on a batch of 12 goes through the network {size} at a time" for size in (6, 3)
     ]
     assert learner.parts == 4
-    assert torch.equal(halved, fit_once(prepared, replace(SMALL, accumulate=4))[0])
+    assert torch.equal(halved, fit_once(few, replace(SMALL, accumulate=4))[0])
 
 
-def test_a_slice_that_does_not_fit_is_an_error(prepared):
+def test_a_slice_that_does_not_fit_is_an_error(few):
     with pytest.raises(InputError, match="out of memory with one slice or study at a time"):
-        fit_once(prepared, SMALL, capacity=0)
+        fit_once(few, SMALL, capacity=0)
 
 
 def test_norms_and_biases_are_decayed_only_where_the_configuration_says_so():
@@ -94,16 +94,16 @@ def test_norms_and_biases_are_decayed_only_where_the_configuration_says_so():
     assert {parameter.ndim for parameter in spared} == {1}
 
 
-def test_both_groups_follow_the_schedule_and_one_of_them_decays(prepared):
-    _, learner = fit_once(prepared, replace(SMALL, decay_norms_and_biases=False))
+def test_both_groups_follow_the_schedule_and_one_of_them_decays(few):
+    _, learner = fit_once(few, replace(SMALL, decay_norms_and_biases=False))
     decayed, spared = learner.opt.opt.param_groups
     assert (decayed["weight_decay"], spared["weight_decay"]) == (SMALL.weight_decay, 0)
     assert decayed["lr"] == spared["lr"] < SMALL.max_lr
 
 
-def test_clipping_bounds_the_step(prepared):
-    free, _ = fit_once(prepared, SMALL)
-    clipped, _ = fit_once(prepared, replace(SMALL, clip_gradient=1e-9, weight_decay=0.0))
+def test_clipping_bounds_the_step(few):
+    free, _ = fit_once(few, SMALL)
+    clipped, _ = fit_once(few, replace(SMALL, clip_gradient=1e-9, weight_decay=0.0))
     start = torch.cat([p.detach().flatten() for p in seeded_network().parameters()])
     assert (clipped - start).norm() < 0.5 * (free - start).norm()
 
@@ -132,11 +132,9 @@ class Deadly(torch.utils.data.Dataset):
 def test_a_loader_that_dies_is_an_error_that_names_slice_and_memory():
     names = [f"ID_{row:03d}" for row in range(40)]
     loader = make_loader(Deadly(), 4, 2, image_ids=names)
-    before = time.monotonic()
     message = r"a loader process has died.*; it was reading slice ID_020; .* GiB of memory free, .* shared memory"
     with pytest.raises(InputError, match=message), explained(loader):
         list(loader)
-    assert time.monotonic() - before < 30
 
 
 def options_for(work: Work, **values) -> TrainOptions:
@@ -145,37 +143,38 @@ def options_for(work: Work, **values) -> TrainOptions:
 
 
 @pytest.fixture
-def own(prepared, tmp_path) -> Work:
+def own(few, tmp_path) -> Work:
     """A working folder with a cache that a test may break."""
-    shutil.copytree(prepared.cache, tmp_path / "cache")
+    shutil.copytree(few.cache, tmp_path / "cache")
     return Work(tmp_path)
 
 
 def test_a_cache_that_vanishes_is_one_line_and_nothing_is_lost(own):
     """The last slice of the epoch is gone: all steps before its batch are in the checkpoint, though none was due."""
-    options = options_for(own, batch_size=48)
+    options = options_for(own, batch_size=12, seed=1)
     options = replace(options, checkpoint_steps=1000, machine=replace(options.machine, workers=1))
     slices, _ = split_fold(own, 1, skip_low_information=False)
-    steps = len(slices) // 48
+    steps = len(slices) // 12
     rows = np.random.default_rng((options.config.seed, 0)).permutation(len(slices))
-    gone = own.series(64, slices["series_id"][rows[steps * 48 - 1]])
+    gone = own.series(64, slices["series_id"][rows[steps * 12 - 1]])
     gone.unlink()
     with pytest.raises(InputError, match=rf"^no {re.escape(str(gone))}; make it with: python models/prepare.py"):
         train(options)
     first = min(
-        step for step in range(steps) if gone.stem in set(slices["series_id"][rows[step * 48 : step * 48 + 48]])
+        step for step in range(steps) if gone.stem in set(slices["series_id"][rows[step * 12 : step * 12 + 12]])
     )
+    assert first > 0
     found = read_checkpoint(own.run("steps", 1), options.config)
     assert found.state["step"] == first
 
 
-def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(prepared):
-    options = replace(options_for(prepared, name="not_finite", max_lr=1e12), checkpoint_steps=1)
+def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(few):
+    options = replace(options_for(few, name="not_finite", max_lr=1e12), checkpoint_steps=1)
     with pytest.raises(
         InputError, match=r"not finite in epoch 1, step \d+, the batch of slices (ID_\w+, ){11}ID_\w+; "
     ):
         train(options)
-    found = read_checkpoint(prepared.run("not_finite", 1), options.config)
+    found = read_checkpoint(few.run("not_finite", 1), options.config)
     assert all(torch.isfinite(tensor).all() for name, tensor in found.tensors.items() if name.endswith(".weight"))
 
 

@@ -19,16 +19,16 @@ from models.training import watching
 from models.training.run import train
 
 
-def options_for(prepared, name: str, optimizer: str = "radam", **values) -> TrainOptions:
-    machine = Machine(work=prepared.root, device="cpu")
+def options_for(few, name: str, optimizer: str = "radam", **values) -> TrainOptions:
+    machine = Machine(work=few.root, device="cpu")
     return TrainOptions(replace(CONFIG, name=name, epochs=2, optimizer=optimizer), fold=1, machine=machine, **values)
 
 
 @pytest.mark.parametrize("optimizer", ["radam", "adam"])
-def test_tensorboard_has_a_value_a_step_and_a_validation_an_epoch(prepared, optimizer):
-    options = options_for(prepared, f"watched_{optimizer}", optimizer)
+def test_tensorboard_has_a_value_a_step_and_a_validation_an_epoch(few, optimizer):
+    options = options_for(few, f"watched_{optimizer}", optimizer)
     train(options)
-    events = EventAccumulator(str(prepared.runs / options.config.name / "tensorboard" / "fold1"))
+    events = EventAccumulator(str(few.runs / options.config.name / "tensorboard" / "fold1"))
     events.Reload()
     losses, validations = events.Scalars("train_loss"), events.Scalars("valid_loss")
     assert [event.step for event in losses] == list(range(1, len(losses) + 1))
@@ -39,11 +39,11 @@ def test_tensorboard_has_a_value_a_step_and_a_validation_an_epoch(prepared, opti
     assert picture.std() > 10
 
 
-def test_without_tensorboard_a_run_is_the_same(prepared, monkeypatch):
+def test_without_tensorboard_a_run_is_the_same(few, monkeypatch):
     monkeypatch.setattr(watching, "find_spec", lambda _: None)
-    options = options_for(prepared, "unwatched")
+    options = options_for(few, "unwatched")
     train(options)
-    assert not (prepared.runs / "unwatched" / "tensorboard").exists()
+    assert not (few.runs / "unwatched" / "tensorboard").exists()
     assert (options.folder / "history.csv").is_file()
 
 
@@ -64,12 +64,12 @@ class FakeWandb(ModuleType):
         self.logged.append(values)
 
 
-def test_weights_and_biases_gets_the_configuration_and_the_losses(prepared, monkeypatch):
+def test_weights_and_biases_gets_the_configuration_and_the_losses(few, monkeypatch):
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.delitem(sys.modules, "fastai.callback.wandb", raising=False)
     monkeypatch.setattr(watching, "find_spec", lambda name: name == "wandb")
-    options = options_for(prepared, "logged", "adam", wandb=True)
+    options = options_for(few, "logged", "adam", wandb=True)
     train(options)
     assert fake.started["config"] == options.config.to_json()
     assert fake.started["name"] == "logged_fold1"
@@ -79,15 +79,15 @@ def test_weights_and_biases_gets_the_configuration_and_the_losses(prepared, monk
     assert any("train_loss" in values for values in fake.logged)
 
 
-def test_weights_and_biases_that_is_not_installed_is_one_line(prepared, monkeypatch):
+def test_weights_and_biases_that_is_not_installed_is_one_line(few, monkeypatch):
     monkeypatch.setattr(watching, "find_spec", lambda _: None)
     with pytest.raises(InputError, match="--wandb needs the package wandb: pip install wandb"):
-        train(options_for(prepared, "asked", wandb=True))
+        train(options_for(few, "asked", wandb=True))
 
 
-def test_the_learning_rate_finder_suggests_a_rate_and_trains_nothing(prepared, capsys, tmp_path, monkeypatch):
+def test_the_learning_rate_finder_suggests_a_rate_and_trains_nothing(few, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = options_for(prepared, "rates", find_lr=True)
+    options = options_for(few, "rates", find_lr=True)
     train(options)
     (suggestion,) = re.findall(r"suggests --max-lr (\S+)", capsys.readouterr().out)
     assert 1e-6 < float(suggestion) < 1

@@ -1,0 +1,33 @@
+"""What is made once for a whole run of the tests, whatever the number of pytest-xdist's workers."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+HANG = 3600  # seconds after which something waits for ever, on however busy a machine
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills, by the first worker that asks for it; the others wait. Whoever changes it copies it.
+
+    `make` gets the path of a folder that is not there yet.
+    """
+    folder = _of_all_workers(factory) / name
+    finished = folder.with_name(f"{folder.name}.made")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if not finished.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that has failed
+            make(folder)
+            finished.touch()
+    return folder
+
+
+def _of_all_workers(factory: pytest.TempPathFactory) -> Path:
+    """The temporary folder of this run; a worker's own lies below it."""
+    own = factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "once"
