@@ -78,7 +78,8 @@ class RAdam(torch.optim.Optimizer):
         for group in self.param_groups:
             hyperparameters = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
             for (step, *_, same_layout), rows in self._alike(group["params"]).items():
-                update(*map(list, zip(*rows, strict=True)), step, same_layout, **hyperparameters)
+                parameters, gradients, m, v = map(list, zip(*rows, strict=True))
+                update(parameters, gradients, m, v, step, same_layout, **hyperparameters)
         return loss
 
     def _alike(self, parameters: list[Tensor]) -> dict[tuple, list[tuple[Tensor, Tensor, Tensor, Tensor]]]:

@@ -101,8 +101,9 @@ def standin(preset: TrainConfig, seed: int, epochs: int) -> TrainConfig:
 
 def finetuned(config: TrainConfig, pseudolabels: str) -> FinetuneConfig:
     """B5's chain: from that fold's weights, at a tenth of the rate, for half as many epochs."""
-    changes = {"name": f"{config.name}_pseudo", "max_lr": config.max_lr / 10, "epochs": max(config.epochs // 2, 1)}
-    return FinetuneConfig(**vars(config) | changes, start=config.name, pseudolabels=pseudolabels)
+    epochs = max(config.epochs // 2, 1)
+    gentle = replace(config, name=f"{config.name}_pseudo", max_lr=config.max_lr / 10, epochs=epochs)
+    return FinetuneConfig(**vars(gentle), start=config.name, pseudolabels=pseudolabels)
 
 
 def infer_folds(config: TrainConfig, folds: int, machine: Machine) -> None:

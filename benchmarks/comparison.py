@@ -8,7 +8,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -78,14 +78,14 @@ def separately(function: Callable, *arguments: Any) -> Any:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Generator[None]:
     """Without what a stage of the pipeline prints and the bars that it shows."""
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         yield
 
 
 @contextmanager
-def scratch(data: Path | None) -> Iterator[tuple[Path, Path]]:
+def scratch(data: Path | None) -> Generator[tuple[Path, Path]]:
     """The folder of the slices, a phantom at 512 pixels if none is given, and an empty one to work in."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -90,15 +90,14 @@ def config_of(name: str, seed: int, epochs: int) -> RunConfig:
 
 def sequence(name: str, seed: int, run: str) -> SequenceConfig:
     """The preset, for some hundred studies: small batches, and more epochs of them."""
-    changes = {"batch_size": 8, "epochs": 20, "views": "flip"}
-    return replace(SEQUENCE, name=f"{name}_{seed}", runs=(f"{run}_{seed}",), seed=seed, **changes)
+    own = replace(SEQUENCE, name=f"{name}_{seed}", runs=(f"{run}_{seed}",), seed=seed)
+    return replace(own, batch_size=8, epochs=20, views="flip")
 
 
 def end_to_end(small: TrainConfig) -> StudyConfig:
     """The small network and recurrent layers, on stretches of two studies a step; about as many slices in all."""
-    values = {name: getattr(small, name) for name in small.__dataclass_fields__}
-    changes = {"batch_size": 2, "epochs": 2 * small.epochs, "study_slices": 14, "clip_gradient": 1.0}
-    return StudyConfig(**values | changes)
+    slower = replace(small, batch_size=2, epochs=2 * small.epochs, clip_gradient=1.0)
+    return StudyConfig(**vars(slower), study_slices=14)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -24,7 +24,7 @@ from models.common.options import Machine, TrainOptions
 from models.inference.predictions import align
 from models.inference.runs import finished_folds, join_folds, read_fold
 from models.phantom.dicom import write_phantom
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.tables import read_slices
 from models.train_small import CONFIG as SMALL
 from models.training.metric import weighted_log_loss
@@ -55,7 +55,7 @@ class ExperimentOptions:
 
 
 @contextmanager
-def working_folder(folder: Path | None) -> Iterator[Path]:
+def working_folder(folder: Path | None) -> Generator[Path]:
     """The folder that was asked for, which is kept, or a temporary one."""
     if folder is not None:
         yield folder
@@ -73,7 +73,7 @@ def prepare_phantom(folder: Path, options: ExperimentOptions) -> None:
 
 
 @contextmanager
-def fold_trainer(folds: int) -> Iterator[Trainer]:
+def fold_trainer(folds: int) -> Generator[Trainer]:
     """Yield a function that trains all folds of a run at once, each in a process with its share of the cores.
 
     Small networks make little use of several threads: two folds side by side take less time than one after the other.
@@ -109,7 +109,7 @@ def read_out_of_fold(work: Work, run: str) -> pd.DataFrame:
 def summarise(scores: dict[str, list[float]]) -> Rows:
     """The mean of the seeds' scores, and their standard deviation."""
     return {
-        name: {"mean": round(np.mean(values), 4), "spread": round(np.std(values, ddof=1), 4)}
+        name: {"mean": round(float(np.mean(values)), 4), "spread": round(float(np.std(values, ddof=1)), 4)}
         for name, values in scores.items()
     }
 

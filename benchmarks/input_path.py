@@ -31,10 +31,9 @@ from models.common.channels import Channel, Window
 from models.common.cli import command
 from models.common.config import Augment, TrainConfig
 from models.common.folders import Work
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.raw import find_raw
 from models.preprocessing.tables import UNREADABLE, read_slices
-from models.training.augmentation import transforms
 from models.training.dataset import SliceDataset
 
 SIZES = (512, 224)
@@ -73,13 +72,14 @@ def measure(data: Path | None) -> Times:
         slices = read_slices(work, "train")
         slices = slices[slices["chunk"] != UNREADABLE].reset_index(drop=True)
         print(f"{len(slices)} slices, {ROUNDS} rounds")
-        dicoms = [raw.train / f"{image_id}.dcm" for image_id in slices["image_id"]]
+        files = {path.stem: path for path in raw.files("train")}
+        dicoms = [files[image_id] for image_id in slices["image_id"]]
         pngs = write_pngs(dicoms, folder)
         times = {}
         for size in SIZES:
             paths = {
                 ORIGINAL: Peer(lambda row: float_windows(dicoms[row]), size, brightest=1.0),
-                PNG: Peer(lambda row: cv2.imread(str(pngs[row])), size, brightest=255.0),
+                PNG: Peer(lambda row: read_png(pngs[row]), size, brightest=255.0),
                 OURS: ours(slices, work, size, "hard"),
                 FLOOR: ours(slices, work, size, "none"),
             }
@@ -96,8 +96,16 @@ def milliseconds(read: Read, epochs: Iterator[int], length: int) -> float:
 
 def ours(slices: pd.DataFrame, work: Work, size: int, augment: Augment) -> Read:
     channels = tuple(Channel(0, window) for window in WINDOWS)
-    values = {"network": "efficientnet-b2", "optimizer": "adam", "max_lr": 1e-4, "epochs": 1, "batch_size": 56}
-    config = TrainConfig(name="benchmark", image_size=size, channels=channels, **values)
+    config = TrainConfig(
+        name="benchmark",
+        network="efficientnet-b2",
+        image_size=size,
+        channels=channels,
+        optimizer="adam",
+        max_lr=1e-4,
+        epochs=1,
+        batch_size=56,
+    )
     return SliceDataset(slices, work, config, augment).__getitem__
 
 
@@ -106,11 +114,16 @@ class Peer:
 
     def __init__(self, read: Callable[[int], np.ndarray], size: int, brightest: float) -> None:
         self.read, self.random = read, random.Random()
-        steps = transforms("hard")
-        for name in ("affine", "grid"):
-            steps[name].fill = 0.0  # black, where Hounsfield units have air
+        hard = [
+            A.HorizontalFlip(p=0.5),
+            A.VerticalFlip(p=0.5),
+            A.RandomRotate90(p=0.5),
+            A.ShiftScaleRotate(shift_limit=0.0625, scale_limit=0.1, rotate_limit=45, p=0.5),
+            A.GridDistortion(num_steps=5, distort_limit=0.3, p=0.5),
+            A.RandomGamma(gamma_limit=(80, 120), p=0.5),
+        ]
         normalize = A.Normalize(MEAN, STD, max_pixel_value=brightest)
-        self.pipeline = A.Compose([A.Resize(size, size), *steps.values(), normalize, A.ToTensorV2()])
+        self.pipeline = A.Compose([A.Resize(size, size), *hard, normalize, A.ToTensorV2()])
         self.pipeline.set_random_state(np.random.default_rng(0), self.random)
         self.pipeline.py_random = random.Random(0)  # a Compose draws whether it happens at all; ours does not
 
@@ -140,6 +153,12 @@ def write_pngs(dicoms: list[Path], folder: Path) -> list[Path]:
     for dicom, png in zip(dicoms, pngs, strict=True):
         cv2.imwrite(str(png), np.round(255 * float_windows(dicom)).astype(np.uint8))
     return pngs
+
+
+def read_png(file: Path) -> np.ndarray:
+    pixels = cv2.imread(str(file))
+    assert pixels is not None, file
+    return pixels
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ prepare.py, with a lossless store at 512 and 224. Without --data a phantom is dr
 import gc
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,12 +28,13 @@ from isal.isal_zlib import crc32
 
 from models.common.cli import command
 from models.common.folders import Work
-from models.prepare import PrepareOptions, prepare
 from models.preprocessing.dicom import read_slices
+from models.preprocessing.grouping import SeriesTask, group_by_series, peek_batch
 from models.preprocessing.parallel import progress_map
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.pseudonyms import Pseudonyms
 from models.preprocessing.raw import RawFolder, find_raw
-from models.preprocessing.series import SeriesTask, group_by_series, peek_batch, prepare_series
+from models.preprocessing.series import prepare_series
 from models.preprocessing.store import Series, compress_slice
 
 SIZES = (512, 224)
@@ -75,7 +76,7 @@ def rows(data: Path | None) -> list[Row]:
 
 
 @contextmanager
-def setting(data: Path | None) -> Iterator[Setting]:
+def setting(data: Path | None) -> Generator[Setting]:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with scratch(data) as (slices, folder):
@@ -88,7 +89,9 @@ def compare_with_fastai(at: Setting) -> dict[str, float]:
 
     def fastai_way() -> None:
         for path in at.files:
+            # pyrefly: ignore[missing-attribute]  # fastai adds it to Path
             path.dcmread().save_jpg(at.folder / "slice.jpg", WINDOWS, bins=0)
+        # pyrefly: ignore[missing-attribute]  # fastai adds it to DataFrame
         pd.DataFrame.from_dicoms(at.files, px_summ=True, window=fastai.medical.imaging.dicom_windows.brain)
 
     ways = {"ours": partial(seconds_to_prepare, at.raw, at.folder / "work"), "fastai": partial(seconds, fastai_way)}

@@ -27,7 +27,7 @@ from models.train_sequence import CONFIG
 from models.training.callbacks import ChannelsLast
 from models.training.embeddings import SequenceDataset
 from models.training.learner import make_learner
-from models.training.loading import make_loader
+from models.training.loading import load_batches, shuffled_batches
 from models.training.processes import Processes, choose_device, count_workers
 from models.training.recurrent import build_sequence_network
 
@@ -77,14 +77,15 @@ def measure(studies: int, slices: int, options: SequenceOptions) -> tuple[int, f
     table = make_table(studies, slices)
     dataset = SyntheticDataset(table, options.width)
     workers = count_workers(options.workers, device)
-    loader = make_loader(dataset, CONFIG.batch_size, workers, CONFIG.seed, table["image_id"])
+    batches = shuffled_batches(dataset, CONFIG.batch_size, CONFIG.seed, Processes(device))
+    loader = load_batches(dataset, batches, workers, table["image_id"])
     torch.manual_seed(CONFIG.seed)
     network = build_sequence_network(CONFIG, options.width)
-    stopwatch = Stopwatch(device)
+    stopwatch = EpochStopwatch(device)
     learner = make_learner(network, loader, loader, CONFIG, Processes(device), [ChannelsLast(), stopwatch])
     with learner.no_bar(), learner.no_logging():
         learner.fit_one_cycle(1, CONFIG.max_lr)
-    return sum(map(loader.batch_sampler.size, range(len(loader)))), stopwatch.took, peak_memory()
+    return sum(map(batches.size, range(len(batches)))), stopwatch.took, peak_memory()
 
 
 def make_table(studies: int, slices: int, seed: int = 0) -> pd.DataFrame:
@@ -131,7 +132,7 @@ def random_block(count: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(count, np.float32).astype(np.float16)
 
 
-class Stopwatch(Callback):
+class EpochStopwatch(Callback):
     """The seconds of an epoch's steps; ends the training before its validation."""
 
     def __init__(self, device: torch.device) -> None:

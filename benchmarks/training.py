@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from models.common.cli import command
 from models.common.config import TrainConfig
 from models.common.folders import Work
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.tables import UNREADABLE, read_slices
 from models.training.callbacks import ChannelsLast
 from models.training.dataset import SliceDataset
@@ -96,7 +96,7 @@ def compare(config: TrainConfig, work: Work, options: TrainingOptions) -> tuple[
     torch.manual_seed(config.seed)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    stopwatch = Stopwatch(warm_up, options.steps, device)
+    stopwatch = StepStopwatch(warm_up, options.steps, device)
     learner = make_learner(
         build_network(config), loader, loader, config, Processes(device), [ChannelsLast(), stopwatch]
     )
@@ -132,7 +132,7 @@ class OneBatch:
         return (self.batch for _ in range(self.length))
 
 
-class Stopwatch(Callback):
+class StepStopwatch(Callback):
     """Start after `warm_up` steps, and stop the training after `steps` more."""
 
     def __init__(self, warm_up: int, steps: int, device: torch.device) -> None:
@@ -156,7 +156,7 @@ class Stopwatch(Callback):
         return time.perf_counter()
 
 
-def seconds_of_steps(learner: StepLearner, stopwatch: Stopwatch, batches: DataLoader | OneBatch) -> float:
+def seconds_of_steps(learner: StepLearner, stopwatch: StepStopwatch, batches: DataLoader | OneBatch) -> float:
     learner.dls = DataLoaders(batches, batches, device=stopwatch.device)
     with learner.no_bar(), learner.no_logging():
         learner.fit(1, lr=learner.config.max_lr)

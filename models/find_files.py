@@ -18,10 +18,10 @@ from models.common.cli import command
 from models.common.errors import InputError
 from models.common.files import read_parquet, write_csv
 from models.common.folders import DataFolder, WorkFolder, default_data, default_work
+from models.preprocessing.grouping import in_batches, peek_batch
 from models.preprocessing.parallel import progress_map
 from models.preprocessing.pseudonyms import Pseudonyms, read_key
 from models.preprocessing.raw import RawFolder, find_raw
-from models.preprocessing.series import in_batches, peek_batch
 
 
 @dataclass(frozen=True)

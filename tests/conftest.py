@@ -14,10 +14,11 @@ from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.process import start_process
 from models.phantom.dicom import write_phantom
-from models.prepare import PrepareOptions, prepare
 from models.preprocessing.challenge_csv import image_ids
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.tables import read_slices
 
+pytest_plugins = ["skips", "pytester"]
 start_process()
 settings.register_profile("busy machines too", deadline=None)
 settings.load_profile("busy machines too")

@@ -246,3 +246,10 @@ def test_committed_results_are_of_the_rows_of_their_benchmark(benchmark, name):
     assert list(written["rows"]) == list(benchmark(name).ROWS)
     assert re.fullmatch(r"[0-9a-f]{40}", written["commit"])
     assert written["settings"]["seeds"] == 3
+
+
+def test_what_a_script_costs_to_ask_is_its_cpu_time_and_a_missing_one_is_named(tmp_path):
+    startup = import_module("startup")
+    assert 0.05 < startup.cpu_seconds(REPOSITORY, "train_b2.py") < 60
+    with pytest.raises(InputError, match=r"no .*train_b2\.py"):
+        startup.cpu_seconds(tmp_path, "train_b2.py")

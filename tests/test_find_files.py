@@ -12,8 +12,8 @@ from models.common.folders import Work
 from models.common.labels import LABELS
 from models.find_files import FindOptions, find_files
 from models.phantom.dicom import write_phantom
-from models.prepare import PrepareOptions, prepare
 from models.preprocessing.dicom import read_slices
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.store import Series
 
 SIZE = 32

@@ -19,8 +19,8 @@ from models.common.prediction_files import read_predictions
 from models.inference.predict import infer
 from models.inference.runs import load_runs
 from models.inference.smoothed_run import SmoothOptions, smooth_run
-from models.prepare import PrepareOptions, prepare
 from models.preprocessing.dicom import read_slices as read_hounsfield
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.store import Series, fit_to_square
 from models.preprocessing.tables import read_slices, split_fold
 from models.training.run import train

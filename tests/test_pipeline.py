@@ -22,8 +22,8 @@ from models.inference.runs import load_runs
 from models.inference.scoring import score_table
 from models.inference.submission import write_submission
 from models.phantom.dicom import write_phantom
-from models.prepare import PrepareOptions, prepare
 from models.preprocessing.challenge_csv import read_labels, read_sample_submission
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.raw import find_raw
 from models.preprocessing.tables import read_slices
 from models.training.run import train

@@ -331,7 +331,7 @@ def test_initial_weights_that_are_not_the_published_file_are_refused_unopened(bo
 def test_initial_weights_with_the_published_hash_are_refused_all_the_same(bomb, b0, monkeypatch):
     file = bomb.write("payload")
     file = file.rename(file.with_name(f"payload-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.pth"))
-    published = ARCHITECTURES[B0.network]._replace(imagenet=f"https://example.invalid/{file.name}")
+    published = ARCHITECTURES[B0.network]._replace(imagenet=lambda: f"https://example.invalid/{file.name}")
     monkeypatch.setitem(ARCHITECTURES, B0.network, published)
     assert_refused(file, load_initial_weights, b0, replace(B0, weights=file))
 

@@ -18,7 +18,7 @@ from models.inference.pseudolabel_files import PseudolabelOptions, make_pseudola
 from models.inference.runs import read_fold
 from models.inference.smoothed_run import SmoothOptions, smooth_run
 from models.phantom.dicom import write_phantom
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.tables import read_slices
 from models.training.checkpoint_files import Checkpoint, read_checkpoint, write_checkpoint
 from models.training.run import train

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import tyro
@@ -19,10 +20,8 @@ def command(function: Callable[[Options], None], options: type[Options] | Option
     exit code 2 (tyro); an `InputError` is printed as one line and ends it with exit code 1.
     """
     start_process()
-    kind, defaults = (options, None) if isinstance(options, type) else (type(options), options)
-    description = sys.modules["__main__"].__doc__
-    arguments = {} if defaults is None else {"default": defaults}
-    parsed = tyro.cli(kind, description=description, config=(tyro.conf.OmitArgPrefixes,), **arguments)
+    asked = partial(tyro.cli, description=sys.modules["__main__"].__doc__, config=(tyro.conf.OmitArgPrefixes,))
+    parsed = asked(options) if isinstance(options, type) else asked(type(options), default=options)
     try:
         function(parsed)
     except InputError as error:

@@ -189,7 +189,6 @@ class SequenceConfig(Recurrence, RunConfig):
 
 
 CONFIGS = {config.__name__: config for config in (TrainConfig, FinetuneConfig, StudyConfig, SequenceConfig)}
-OF_SINGLE_SLICES = (TrainConfig, FinetuneConfig)  # others can start from their networks, or read their embeddings
 
 
 def _require(holds: bool, config: Any, name: str, rule: str) -> None:

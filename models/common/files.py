@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from models.common.errors import InputError
 
 
 @contextmanager
-def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
+def replacing(path: Path, mode: int = 0o644) -> Generator[Path]:
     """Yield a temporary path in the folder of `path`, and rename it to `path` once the block has ended well.
 
     The file is flushed to the disk before the rename, so that after a power cut the name holds the old file or the
@@ -49,7 +49,7 @@ def require_writable(folder: Path) -> None:
 
 
 @contextmanager
-def without_temporaries(folder: Path) -> Iterator[None]:
+def without_temporaries(folder: Path) -> Generator[None]:
     """Delete what killed processes have left in a folder: those of another run before the block, its own after it."""
     remove_temporaries(folder)
     try:

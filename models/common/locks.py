@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from models.common.files import require_writable, write_text
 
 
 @contextmanager
-def only_process(lock: Path, name: str, holder: Path | None = None, item: Path | None = None) -> Iterator[None]:
+def only_process(lock: Path, name: str, holder: Path | None = None, item: Path | None = None) -> Generator[None]:
     """Hold a lock of the operating system, which is free again after a kill. Raises InputError if another has it.
 
     `holder` is a file for the process id and the host of who has it, which the others then name; `item` is what the
@@ -39,8 +39,10 @@ def only_process(lock: Path, name: str, holder: Path | None = None, item: Path |
 
 
 def _read_holder(holder: Path | None) -> str:
+    if holder is None:
+        return ""
     try:
         who = json.loads(holder.read_text(encoding="utf-8"))
         return f" (process {who['process']} on {who['host']})"
-    except (AttributeError, OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -32,7 +32,7 @@ def read_predictions(file: Path, repair: str) -> pd.DataFrame:
         raise InputError(f"{file} holds {table.loc[repeated, 'image_id'].iloc[0]} twice; make it anew with: {repair}")
     predictions = table.set_index("image_id")
     values = predictions.to_numpy()
-    if (wrong := ~((values >= 0) & (values <= 1)).all(axis=1)).any():  # NaN is wrong too
+    if (wrong := ~np.all((values >= 0) & (values <= 1), axis=1)).any():  # NaN is wrong too
         raise InputError(
             f"{file} gives {predictions.index[wrong][0]} a value that is no probability; make it anew with: {repair}"
         )

@@ -35,7 +35,7 @@ def align_runs(predictions: dict[str, pd.DataFrame], slices: pd.DataFrame) -> Al
     probability = np.empty((len(LABELS), len(image_ids), len(predictions)), np.float32)
     for number, run in enumerate(predictions.values()):
         probability[:, :, number] = run.reindex(image_ids).to_numpy().T
-    values = {
+    values: dict[Space, np.ndarray] = {
         "probability": fill_missing(probability),
         "logit": fill_missing(logit(np.clip(probability, SUREST, 1 - SUREST))),
     }

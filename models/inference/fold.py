@@ -15,7 +15,7 @@ from models.inference.predictions import fill_unreadable
 from models.preprocessing.tables import UNREADABLE, read_slices
 from models.training.evaluation import predict_batches
 from models.training.kinds import Kind, kind_of
-from models.training.loading import make_loader
+from models.training.loading import load_batches, ordered_batches
 from models.training.processes import Processes, count_workers, started_processes
 from models.training.run_record import RunRecord, require_run
 from models.training.stopping import Interrupted, Stop, same_command, stop_signals
@@ -74,8 +74,9 @@ def predict_missing(
     load_trained(kind.folder, record, network)
     workers = count_workers(options.machine.workers, processes.device)
     image_ids = slices["image_id"]
-    loader = make_loader(dataset, options.batch_size, workers, image_ids=image_ids, processes=processes)
-    own = image_ids.iloc[loader.batch_sampler.stretch]
+    batches = ordered_batches(dataset, options.batch_size, processes)
+    loader = load_batches(dataset, batches, workers, image_ids)
+    own = image_ids.iloc[batches.stretch]
     title = f"{options.name} fold {options.fold}: {options.split}, tta {options.tta}"
     view = kind.view(options.tta)
     first, pending, saved = 0, [], time.monotonic()
@@ -94,7 +95,7 @@ def predict_missing(
 def write_predictions(output: Path, slices: pd.DataFrame, parts: Parts, record: RunRecord) -> None:
     """Write the finished file, in the order of the metadata, and delete its parts."""
     complete = fill_unreadable(slices, parts.read(), pd.Series(record.results["prevalence"])).reset_index()
-    complete.attrs = parts.origin  # kept in the file
+    complete.attrs = {**parts.origin}  # kept in the file
     write_parquet(output, complete)
     parts.delete()
     print(f"{output}: {len(slices):,} slices")

@@ -1,7 +1,7 @@
 """Predictions that are being made: the parts that are finished lie on disk, and the same command goes on after them."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,7 +47,7 @@ class Parts:
     def write(self, image_ids: pd.Series, probability: np.ndarray) -> None:
         """Add the predictions of some slices (slices, 6). Raises InputError if the disk is full."""
         table = prediction_table(image_ids, probability)
-        table.attrs = self.origin  # kept in the file
+        table.attrs = {**self.origin}  # kept in the file
         write_parquet(self.folder / f"{image_ids.iloc[0]}.parquet", table)
 
     def delete(self) -> None:
@@ -79,7 +79,7 @@ def is_finished(output: Path, parts: Parts) -> bool:
 
 
 @contextmanager
-def only_inference(output: Path) -> Iterator[None]:
+def only_inference(output: Path) -> Generator[None]:
     """Hold the lock of a prediction file. Raises InputError if another process has it, or it cannot be written."""
     require_writable(output.parent)
     lock = output.parent.parent / f".{output.parent.name}.{output.stem}.lock"

@@ -24,7 +24,7 @@ def read_probabilities(file: Path) -> pd.DataFrame:
 
 def align(predictions: pd.DataFrame, image_ids: pd.Series, name: str) -> pd.DataFrame:
     """Predictions, each slice once, in the order of `image_ids`. Raises InputError if slices lack."""
-    rows = predictions.index.get_indexer(image_ids)
+    rows = predictions.index.get_indexer(pd.Index(image_ids))
     if (missing := rows < 0).any():
         lacking = image_ids[missing].unique()
         raise InputError(f"{name} lacks {len(lacking):,} of {image_ids.nunique():,} slices, first {lacking[0]}")

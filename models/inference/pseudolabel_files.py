@@ -109,7 +109,7 @@ def make_fold(work: Work, fold: int, image_ids: pd.Series, options: PseudolabelO
     ]
     mean = pd.DataFrame(np.mean(predictions, axis=0), index=pd.Index(image_ids), columns=list(LABELS))
     table = make_labels(mean, options.kind, options.threshold).reset_index()
-    table.attrs = origin  # kept in the file
+    table.attrs = {**origin}  # kept in the file
     write_parquet(file, table)
     return table
 

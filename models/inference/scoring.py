@@ -15,14 +15,14 @@ def score_table(labels: pd.DataFrame, predictions: dict[str, pd.DataFrame]) -> p
 
     `labels` and predictions are indexed by `image_id` with columns LABELS; only slices that have both count.
     """
-    rows = {}
+    rows: dict[str, dict[str, float]] = {}
     for name, table in predictions.items():
         slices, target, probability = in_common(labels, table)
         if len(slices) == 0:
             rows[name] = {"slices": 0}
             continue
         scores = score(target, probability)
-        aucs = scores[[f"AUC {label}" for label in reversed(LABELS)]]
+        aucs = {f"AUC {label}": scores[f"AUC {label}"] for label in reversed(LABELS)}
         rows[name] = {"slices": len(slices), WEIGHTED: scores[WEIGHTED], "prior": score_prior(target)[WEIGHTED], **aucs}
     return pd.DataFrame.from_dict(rows, orient="index")
 

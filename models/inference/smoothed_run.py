@@ -44,14 +44,16 @@ def smooth_run(options: SmoothOptions) -> None:
     output = work.runs / name
     with only_process(work.runs / f".{name}.lock", "smoothing", item=output), without_temporaries(output):
         origins = {fold: hash_predictions(work, run, folds, fold) for fold in folds}
-        missing = [fold for fold in folds if not is_finished(work, name, fold, origins[fold])]
+        records = {fold: done for fold in folds if (done := read_finished(work, name, fold, origins[fold]))}
+        missing = [fold for fold in folds if fold not in records]
         if missing and len(folds) == 1:
             print(f"{run} has one finished fold: the width is fitted on the very slices that it is scored on")
         for fold in missing:
             others = [valid[other] for other in folds if other != fold] or [valid[fold]]
-            record = SmoothedRecord(name, run, fit_width(pd.concat(others), slices, labels), origins[fold])
-            write_fold(work, fold, record, valid[fold], slices)
-    print_scores(work, name, valid, labels)
+            records[fold] = SmoothedRecord(name, run, fit_width(pd.concat(others), slices, labels), origins[fold])
+            write_fold(work, fold, records[fold], valid[fold], slices)
+    widths = {fold: records[fold].width_mm for fold in folds}
+    print_scores(work, name, widths, valid, labels)
 
 
 def hash_predictions(work: Work, run: str, folds: list[int], fold: int) -> dict[str, str]:
@@ -61,12 +63,12 @@ def hash_predictions(work: Work, run: str, folds: list[int], fold: int) -> dict[
     return {f"{file.parent.name}/{file.name}": hash_file(file) for file in files if file.is_file()}
 
 
-def is_finished(work: Work, name: str, fold: int, origin: dict[str, str]) -> bool:
-    """Whether this fold has been smoothed. Raises InputError if the folder holds something else."""
+def read_finished(work: Work, name: str, fold: int, origin: dict[str, str]) -> SmoothedRecord | None:
+    """The record of a fold that has been smoothed, else None. Raises InputError if the folder holds something else."""
     folder = work.run(name, fold)
     record = read_record(folder)
     if record is None:
-        return False
+        return None
     if not isinstance(record, SmoothedRecord):
         raise InputError(f"{folder} holds a trained network; rename {folder.parent}, then smooth again")
     made_from = record.predictions_sha256
@@ -76,7 +78,7 @@ def is_finished(work: Work, name: str, fold: int, origin: dict[str, str]) -> boo
             "make it anew"
         )
     print(f"{folder} is there; delete {folder.parent} to smooth again")
-    return True
+    return record
 
 
 def write_fold(work: Work, fold: int, record: SmoothedRecord, valid: pd.DataFrame, slices: pd.DataFrame) -> None:
@@ -92,14 +94,12 @@ def write_fold(work: Work, fold: int, record: SmoothedRecord, valid: pd.DataFram
     print(f"{folder}: width {record.width_mm:.2f} mm")
 
 
-def print_scores(work: Work, name: str, valid: dict[int, pd.DataFrame], labels: pd.DataFrame) -> None:
+def print_scores(
+    work: Work, name: str, widths: dict[int, float], valid: dict[int, pd.DataFrame], labels: pd.DataFrame
+) -> None:
     """Width and weighted log loss of each fold and of all, before smoothing and after; what is scored is the files."""
     after = {fold: read_fold(work, name, fold, "valid") for fold in valid}
-    rows = {
-        f"fold {fold}": {"width, mm": read_record(work.run(name, fold)).width_mm}
-        | compare(labels, valid[fold], after[fold])
-        for fold in valid
-    }
+    rows = {f"fold {fold}": {"width, mm": widths[fold]} | compare(labels, valid[fold], after[fold]) for fold in valid}
     rows["all"] = compare(labels, pd.concat(valid.values()), pd.concat(after.values()))
     print(f"{name}: {WEIGHTED}")
     print(pd.DataFrame.from_dict(rows, orient="index").to_string(float_format="{:.4f}".format, na_rep=""))

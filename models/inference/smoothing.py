@@ -51,7 +51,7 @@ def fit_width(predictions: pd.DataFrame, slices: pd.DataFrame, labels: pd.DataFr
 
 def _stacks(image_ids: pd.Index, slices: pd.DataFrame) -> list[Stack]:
     """The series of which two slices or more can be smoothed; rows are places in `image_ids`."""
-    if len(missing := image_ids.difference(slices["image_id"])):
+    if len(missing := image_ids.difference(pd.Index(slices["image_id"]))):
         raise InputError(
             f"the metadata lacks {len(missing):,} of {len(image_ids):,} predicted slices, first {missing[0]}; "
             "name the working folder that they were predicted in with --work, or their --stage"
@@ -61,7 +61,7 @@ def _stacks(image_ids: pd.Index, slices: pd.DataFrame) -> list[Stack]:
     by_order = series["z"].transform("count") == 0
     table = pd.DataFrame(
         {
-            "row": image_ids.get_indexer(table["image_id"]),
+            "row": image_ids.get_indexer(pd.Index(table["image_id"])),
             "series": series.ngroup(),
             "z": table["z"].mask(by_order, USUAL_GAP * series.cumcount()).astype(float),
         }

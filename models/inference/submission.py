@@ -47,7 +47,7 @@ def write_submission(file: Path, predictions: pd.DataFrame, submission_ids: pd.S
     """
     parts = submission_ids.str.rsplit("_", n=1)
     slices = align(predictions, parts.str[0], "the blend").to_numpy()  # (rows, 6): a slice's six labels in each row
-    column = pd.Index(LABELS).get_indexer(parts.str[1])
+    column = pd.Index(LABELS).get_indexer(pd.Index(parts.str[1]))
     values = np.take_along_axis(slices, column[:, None], axis=1)[:, 0]
     if not ((values >= 0) & (values <= 1)).all():
         raise InputError(f"the blend holds a value that is no probability; {file} is not written")

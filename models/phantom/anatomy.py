@@ -3,7 +3,7 @@
 Head coordinates in mm: x to the patient's left, y to the front, z up; the origin lies between the temporal lobes, at
 the height of the orbital roof. Proportions are an adult's (skull 140 x 175 mm, vertex 85 mm above and foramen magnum
 45 mm below the origin). Every region is a test on points, so a slice in any pose and of any size is a sampling of the
-same head; partial volume comes from averaging several points a pixel (phantom.py).
+same head; partial volume comes from averaging several points a pixel (study.py).
 """
 
 from dataclasses import dataclass
@@ -64,12 +64,13 @@ class Points:
     z: np.ndarray
 
     def take(self, index: np.ndarray) -> "Points":
+        """The points at some places, or those where a mask (n,) is true."""
         return Points(self.x[index], self.y[index], self.z[index])
 
     def distance2(self, centre, scale=(1.0, 1.0, 1.0)) -> np.ndarray:
-        """Squared distance to a centre (mm), in units of `scale` (mm) along each axis."""
-        terms = ((a - c) / s for a, c, s in zip((self.x, self.y, self.z), centre, scale, strict=True))
-        return sum(t * t for t in terms)
+        """Squared distance (n,) to a centre (mm), in units of `scale` (mm) along each axis."""
+        x, y, z = ((a - c) / s for a, c, s in zip((self.x, self.y, self.z), centre, scale, strict=True))
+        return x * x + y * y + z * z
 
     def mirrored(self) -> "Points":
         """The same points on the left side."""
@@ -145,8 +146,11 @@ def draw_head(rng: np.random.Generator) -> Head:
     )
 
 
-def capsule(p: Points, start, end, radius: float, end_radius: float) -> np.ndarray:
-    """Whether points lie in a capsule whose radius (mm) goes from start to end."""
+def capsule(p: Points, start, end, radius: float | np.ndarray, end_radius: float | np.ndarray) -> np.ndarray:
+    """Whether points lie in a capsule from start to end (mm) whose radius (mm) goes from one to another: (n,) bool.
+
+    Each radius is a number, or one for each point (n,).
+    """
     start = np.asarray(start, np.float32)
     axis = np.asarray(end, np.float32) - start
     length2 = float(axis @ axis)
@@ -166,13 +170,13 @@ def noise_cube() -> np.ndarray:
 
 
 def texture(head: Head, p: Points, voxel: float) -> np.ndarray:
-    """Smooth noise at points, the cube's voxels being `voxel` mm wide."""
+    """Smooth noise (n,) at points, mean 0 and deviation 1, the cube's voxels being `voxel` mm wide."""
     at = np.stack([a / np.float32(voxel) + np.float32(o) for a, o in zip((p.x, p.y, p.z), head.offset, strict=True)])
     return map_coordinates(noise_cube(), at, order=1, mode="grid-wrap", output=np.float32)
 
 
 def skull_depth(head: Head, p: Points) -> np.ndarray:
-    """Depth below the outer table of the vault in mm, negative outside, along the ray to the centre."""
+    """Depth (n,) below the outer table of the vault, mm, negative outside, along the ray to the centre."""
     x = p.x / (head.half_width * (1 - head.egg * p.y / head.half_length))
     y = (p.y + head.skew * p.x * (p.y < 0)) / head.half_length
     height = p.z - CENTRE_HEIGHT
@@ -185,14 +189,14 @@ def skull_depth(head: Head, p: Points) -> np.ndarray:
 
 
 def bone_thickness(head: Head, p: Points) -> np.ndarray:
-    """Thickness of the vault: thin at the temples, thick in front and behind, crests on the midline."""
+    """Thickness (n,) of the vault, mm: thin at the temples, thick in front and behind, crests on the midline."""
     along = p.y / head.half_length
     crest = 4 * np.exp(-np.square(p.x / 6)) * (np.abs(along) > 0.6) * (p.z < 30)
     return head.bone * (0.8 + 0.4 * along * along) + crest
 
 
 def skull_base(p: Points) -> np.ndarray:
-    """Height of the floor of the three cranial fossae in mm."""
+    """Height (n,) of the floor of the three cranial fossae, mm."""
     side = np.abs(p.x)
     anterior = -5 + 8 * np.exp(-np.square((side - 30) / 14)) - 5 * np.exp(-np.square(side / 6))
     middle = -25 + 17 * np.exp(-np.square(side / 14))
@@ -205,7 +209,7 @@ def skull_base(p: Points) -> np.ndarray:
 
 
 def outside_bone(head: Head, p: Points, depth: np.ndarray) -> np.ndarray:
-    """Hounsfield values of air, scalp, face and neck around the vault. # (n,)"""
+    """Hounsfield values (n,) of air, scalp, face and neck, at a depth (n,) below the outer table of the vault, mm."""
     side = np.abs(p.x) / (head.half_width / 70)
     temple = 7 * np.exp(-np.square((p.y - 22) / 22) - np.square((p.z + 14) / 26)) * (side > 30)
     angle = np.arctan2(p.y, p.x) - head.haematoma[0]
@@ -233,7 +237,7 @@ def outside_bone(head: Head, p: Points, depth: np.ndarray) -> np.ndarray:
 
 
 def paint_face(head: Head, p: Points, hu: np.ndarray) -> None:
-    """Paint bones, muscles and air spaces of the face and the skull base over `hu`."""
+    """Paint bones, muscles and air spaces of the face and the skull base over `hu` (n,), in place."""
     scaled = Points(np.abs(p.x) * (70 / head.half_width), p.y * (87 / head.half_length), p.z)
     grain = texture(head, p, 1.1)
     inside = hu > AIR
@@ -254,7 +258,10 @@ def paint_face(head: Head, p: Points, hu: np.ndarray) -> None:
 
 
 def paint_vault(head: Head, p: Points, depth: np.ndarray, hu: np.ndarray) -> np.ndarray:
-    """Paint the skull over `hu` and return the depth below the inner table, negative outside the cavity, mm."""
+    """Paint the skull over `hu` (n,), in place; returns the depth (n,) below the inner table, mm, negative outside.
+
+    `depth` (n,) is that below the outer table, mm.
+    """
     thickness = bone_thickness(head, p)
     grain = np.zeros_like(p.z)
     rim = np.flatnonzero((depth > 0) & ((depth < 20) | (p.z < 16)))  # where there may be bone

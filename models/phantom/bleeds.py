@@ -44,13 +44,14 @@ def draw_bleeds(rng: np.random.Generator, head: Head, share_with_blood: float) -
 
 
 def surface_point(head: Head, angle: float, height: float) -> tuple[float, float, float]:
-    """A point near the inner table; the angle (radian) runs from the left side to the front."""
+    """A point near the inner table at a height, mm; the angle (radian) runs from the left side to the front."""
     rest = np.sqrt(max(0.05, 1 - (height / head.top) ** 2))
     reach = rest * (1 - head.bone / 70)
     return (head.half_width * reach * np.cos(angle), head.half_length * reach * np.sin(angle), height)
 
 
 def draw_epidural(rng, head: Head) -> list[Bleed]:
+    """One, mostly at the temple of either side."""
     angle = rng.normal(0.2, 0.45) if rng.random() < 0.75 else rng.uniform(-1.2, 1.2)
     centre = surface_point(head, angle + np.pi * (rng.random() < 0.5), rng.uniform(8, 58))
     thick = rng.uniform(9, 23)
@@ -58,6 +59,7 @@ def draw_epidural(rng, head: Head) -> list[Bleed]:
 
 
 def draw_subdural(rng, head: Head) -> list[Bleed]:
+    """One, over either hemisphere or along the falx."""
     left = rng.choice([-1.0, 1.0])
     thick = rng.uniform(6.5, 18)
     centre = (left, rng.normal(0, 0.5), rng.uniform(18, 60))
@@ -66,6 +68,7 @@ def draw_subdural(rng, head: Head) -> list[Bleed]:
 
 
 def draw_intraparenchymal(rng, head: Head) -> list[Bleed]:
+    """Contusions at the poles, or one in the deep nuclei, the cerebellum or a lobe."""
     style = rng.random()
     side = rng.choice([-1.0, 1.0])
     if style < 0.15:  # contusions: several small ones at the frontal and temporal poles
@@ -94,6 +97,7 @@ def draw_intraparenchymal(rng, head: Head) -> list[Bleed]:
 
 
 def draw_intraventricular(rng, head: Head) -> list[Bleed]:
+    """One, which sinks to a level or fills one side or all."""
     level = rng.uniform(-48, -15)
     return [
         Bleed("intraventricular", (rng.choice([-1.0, 1.0]), level, 0), (0, 0, 0), rng.uniform(57, 78), rng.random(), 0)
@@ -101,6 +105,7 @@ def draw_intraventricular(rng, head: Head) -> list[Bleed]:
 
 
 def draw_subarachnoid(rng, head: Head) -> list[Bleed]:
+    """One, in the cisterns as from an aneurysm, or over the convexity of either side."""
     style = rng.random()
     if style < 0.35:  # aneurysmal: cisterns and fissures around the circle of Willis
         centre, reach = (rng.normal(0, 8), rng.uniform(-5, 18), rng.uniform(-8, 6)), rng.uniform(36, 66)
@@ -145,13 +150,16 @@ def paint_bleeds(bleeds: tuple[Bleed, ...], brain: Brain) -> np.ndarray:
 
 
 def epidural(bleed: Bleed, brain: Brain) -> np.ndarray:
-    """A lens against the skull: size is (thickness, radius)."""
+    """A lens against the skull, (n,) bool: size is (thickness, radius), mm."""
     thick, radius, _ = bleed.size
     return brain.depth < thick * (1 - brain.points.distance2(bleed.centre) / radius**2)
 
 
 def subdural(bleed: Bleed, brain: Brain) -> np.ndarray:
-    """A crescent over one hemisphere, or a layer along the falx: size is (thickness, half angle, half height)."""
+    """A crescent over one hemisphere, or a layer along the falx, (n,) bool.
+
+    Centre is (side, angle, height), size is (thickness, half angle, half height), in mm and radian.
+    """
     side, angle, height = bleed.centre
     thick, half_angle, half_height = bleed.size
     p = brain.points
@@ -166,7 +174,7 @@ def subdural(bleed: Bleed, brain: Brain) -> np.ndarray:
 
 
 def intraparenchymal(bleed: Bleed, brain: Brain) -> np.ndarray:
-    """A ragged ellipsoid in the parenchyma with a dark seam of oedema: size is its radii."""
+    """A ragged ellipsoid in the parenchyma, (n,) bool; paints a dark seam of oedema. Size is its radii, mm."""
     p = brain.points
     radius = np.sqrt(p.distance2(bleed.centre, bleed.size)) + 0.18 * brain.grain
     inside = (p.x * bleed.centre[0] > 0) & (brain.depth > 1.0) & ~brain.ventricles
@@ -176,7 +184,10 @@ def intraparenchymal(bleed: Bleed, brain: Brain) -> np.ndarray:
 
 
 def intraventricular(bleed: Bleed, brain: Brain) -> np.ndarray:
-    """Blood in the ventricles: a level in the horns behind, a cast of one side, or of all: centre is (side, level)."""
+    """Blood in the ventricles, (n,) bool: below a level in the horns behind, a cast of one side, or of all.
+
+    Centre is (side, level), the level in mm.
+    """
     side, level, _ = bleed.centre
     p = brain.points
     if bleed.style < 0.55:
@@ -187,7 +198,7 @@ def intraventricular(bleed: Bleed, brain: Brain) -> np.ndarray:
 
 
 def subarachnoid(bleed: Bleed, brain: Brain) -> np.ndarray:
-    """Blood in sulci, cisterns and fissures around a point: size is (reach, width of a filled sulcus)."""
+    """Blood in sulci, cisterns and fissures around a point, (n,) bool: size is (reach, width of a sulcus), mm."""
     reach, width, _ = bleed.size
     near = np.sqrt(brain.points.distance2(bleed.centre)) + 5 * brain.grain < reach
     # Filled sulci are widened by what fills them.

@@ -50,10 +50,10 @@ class Brain:
 
 
 def paint_brain(head: Head, p: Points, depth: np.ndarray, shift: np.ndarray, swelling: np.ndarray) -> Brain:
-    """The healthy brain at points of the cavity.
+    """The healthy brain at points of the cavity, a depth (n,) below the inner table, mm.
 
-    `shift` is how far mass effect has moved the midline there (mm, towards the left), `swelling` the share by which it
-    has closed sulci and ventricles there.
+    `shift` (n,) is how far mass effect has moved the midline there (mm, towards the left), `swelling` (n,) the share by
+    which it has closed sulci and ventricles there.
     """
     p = Points(p.x - shift, p.y, p.z)
     side = p.mirrored()
@@ -90,7 +90,7 @@ def paint_brain(head: Head, p: Points, depth: np.ndarray, shift: np.ndarray, swe
 
 
 def ventricle_mask(head: Head, p: Points, scale, rim=0.0) -> np.ndarray:
-    """Whether points lie in a ventricle, widened by a rim (mm)."""
+    """Whether points lie in a ventricle, (n,) bool; scale and rim (mm) of its radii are numbers or (n,)."""
     result = np.zeros(p.x.shape, bool)
     near = np.flatnonzero((np.abs(p.x) < 48) & (p.y < 55) & (p.y > -78) & (p.z > -44) & (p.z < 45))
     q = p.take(near)
@@ -110,14 +110,14 @@ def ventricle_mask(head: Head, p: Points, scale, rim=0.0) -> np.ndarray:
 
 
 def brainstem(p: Points) -> np.ndarray:
-    """Midbrain, pons and medulla."""
+    """Midbrain, pons and medulla: (n,) bool."""
     stem = capsule(p, (0, -12, 8), (0, -10, -6), 14, 13.5)
     stem |= capsule(p, (0, -13, -12), (0, -17, -30), 15, 13)
     return stem | capsule(p, (0, -21, -36), (0, -31, -62), 9, 6.5)
 
 
 def cistern_mask(head: Head, p: Points, depth, stem, tentorium, behind, grain) -> np.ndarray:
-    """Fluid at the base, around the brainstem, in the Sylvian and the interhemispheric fissures."""
+    """Fluid at the base, around the brainstem, in the Sylvian and the interhemispheric fissures: (n,) bool."""
     side = p.mirrored()
     wide = 0.7 + 0.22 * head.sulcus
     star = 8.5 + 3.5 * np.cos(5 * (np.arctan2(p.y - 8, p.x) - np.pi / 2))
@@ -142,7 +142,7 @@ def cistern_mask(head: Head, p: Points, depth, stem, tentorium, behind, grain) -
 
 
 def paint_membranes(head: Head, p: Points, depth, tentorium, stem, hu) -> None:
-    """Paint falx, tentorium, venous sinuses and the arteries at the base over `hu`."""
+    """Paint falx, tentorium, venous sinuses and the arteries at the base over `hu` (n,), in place."""
     side = p.mirrored()
     reach = np.where(p.y > 20, 18 + 0 * p.y, 30 + 0.1 * np.abs(p.y - 20))
     falx = (side.x < 0.6) & (depth < reach) & (p.z > tentorium) & (p.z > -2)
@@ -159,7 +159,7 @@ def paint_membranes(head: Head, p: Points, depth, tentorium, stem, hu) -> None:
 
 
 def paint_calcium(head: Head, p: Points, hu) -> None:
-    """Paint the calcifications that look like blood over `hu`: choroid plexus, pineal gland, basal ganglia."""
+    """Paint calcium that looks like blood over `hu` (n,), in place: choroid plexus, pineal gland, basal ganglia."""
     side = p.mirrored()
     for value, here in zip(head.choroid, (p.x < 0, p.x > 0), strict=True):
         if value:

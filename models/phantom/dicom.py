@@ -16,13 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
-import pydicom
+import pydicom.config
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from models.common.errors import InputError
 from models.common.files import require_writable
@@ -73,6 +74,7 @@ class Identity:
     family: Family
 
     def image_id(self, number: int) -> str:
+        """The name of a slice; they are numbered from the base up, from 0."""
         return f"ID_{_hex(9, self.series_id, number)}"
 
 
@@ -88,13 +90,14 @@ def write_phantom(
 ) -> None:
     """Write a whole data set in Kaggle's layout; the same arguments give the same bytes, for any number of jobs.
 
-    `traps` are names in traps.py or "all", `layout` one in layouts.py. Does nothing where the same
-    phantom is complete already. Raises `InputError` for a folder with other content, and for traps that cannot be.
+    Slices have `image_size` rows and columns. `traps` are names in traps.py or "all", `layout` one in layouts.py. Does
+    nothing where the same phantom is complete already. Raises `InputError` for a folder with other content, and for
+    traps that cannot be.
     """
     folder = Path(folder)
     if layout not in LAYOUTS:
         raise InputError(f"there is no layout {layout!r}; choose from {', '.join(LAYOUTS)}")
-    parameters = {
+    parameters: dict[str, Any] = {
         "version": VERSION,
         "studies": studies,
         "test_studies": test_studies,
@@ -162,7 +165,7 @@ def _write(folder: Path, parameters: dict, jobs: int) -> None:
     """Write files, tables, contact sheet, traps and, as the mark that all is there, phantom.json."""
     seed, size = parameters["seed"], parameters["image_size"]
     layout = LAYOUTS[parameters.get("layout", "stage_2")]
-    tables = {}
+    tables, portraits = {}, []
     for split, count in (("train", parameters["studies"]), ("test", parameters["test_studies"])):
         (folder / layout.folder(split)).mkdir(parents=True, exist_ok=True)
         write = partial(_write_study, folder, layout, seed, split, size)
@@ -246,13 +249,13 @@ def to_dicom(study: PhantomStudy, name: Identity, index: int) -> Dataset:
     data.file_meta = FileMetaDataset()
     data.file_meta.MediaStorageSOPClassUID = CTImageStorage
     # A numeric stand-in for the name, under the root that DICOM keeps for hashes and UUIDs (PS3.5 B.2).
-    data.file_meta.MediaStorageSOPInstanceUID = f"2.25.{int(_hex(24, name.image_id(index)), 16)}"
+    data.file_meta.MediaStorageSOPInstanceUID = UID(f"2.25.{int(_hex(24, name.image_id(index)), 16)}")
     data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if family.implicit else ExplicitVRLittleEndian
     return data
 
 
 def stored_values(hounsfield: np.ndarray, family: Family) -> np.ndarray:
-    """Pixels as a scanner of this family stores them, (size, size) little-endian 16 bit."""
+    """Hounsfield units (size, size) as a scanner of this family stores them, 16 bits, little-endian."""
     values = hounsfield.astype(np.int32) - int(float(family.intercept))
     low, high = (0, 4095) if not family.signed else (0, 32767)
     values = np.clip(values, low, high)

@@ -1,13 +1,14 @@
 """A phantom that is written but not at its place yet, as the traps of traps.py see it."""
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pydicom
+import pydicom.config
 from pydicom.dataset import Dataset
 
 from models.common.errors import InputError
@@ -29,10 +30,12 @@ class Slice:
 
     @property
     def image(self) -> tuple[str, str]:
+        """How a trap records this image."""
         return self.split, self.image_id
 
     @property
     def series(self) -> tuple[str, str]:
+        """How a trap records the series of this image."""
         return self.split, self.series_id
 
 
@@ -57,7 +60,7 @@ class Draft:
         self.rng = np.random.default_rng([self.seed, zlib.crc32(trap.encode())])
 
     def take_series(self, count: int = 1, split: str | None = None) -> list[list[Slice]]:
-        """Series without any trap, from now on trapped."""
+        """Series without any trap, from now on trapped. Raises InputError if there are not so many."""
         free = [
             series
             for series in self.series.values()
@@ -70,7 +73,10 @@ class Draft:
         return chosen
 
     def take_slices(self, count: int, split: str | None = None) -> list[Slice]:
-        """Slices without a trap, from now on trapped; of the series with the fewest traps."""
+        """Slices without a trap, from now on trapped; of the series with the fewest traps.
+
+        Raises InputError if there are not so many.
+        """
         return [self._take_slice(split) for _ in range(count)]
 
     def edit_rows(self, split: str, change: Callable[[list[str]], Iterable[str]]) -> None:
@@ -102,7 +108,7 @@ class Draft:
 
 
 @contextmanager
-def edited(path: Path) -> Iterator[Dataset]:
+def edited(path: Path) -> Generator[Dataset]:
     """Yield the data set of a file, and write it back."""
     with pydicom.config.disable_value_validation():  # the RSNA's identifiers are no valid UIDs
         data = pydicom.dcmread(path)

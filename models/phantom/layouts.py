@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from models.preprocessing.raw import NESTED
+
 ANSWERS = "phantom_test_labels.csv"
 # Names in a hospital's folders hold text that must not get out: it is easily found.
 CANARY = "CANARY^tree"
@@ -18,6 +20,7 @@ class Layout:
     sample_submission: str | None = None
 
     def folder(self, split: str) -> str:
+        """Where the slices of "train" or "test" lie."""
         return self.train if split == "train" else self.test
 
     def tables(self, split: str) -> list[str]:
@@ -36,18 +39,16 @@ class Layout:
         return [f"{place}/IM-{number[image]:04d}" for image in images]
 
 
-_ZIP = "rsna-intracranial-hemorrhage-detection"
-
 LAYOUTS = {
     "stage_2": Layout("stage_2_train", "stage_2_test", "stage_2_train.csv", "stage_2_sample_submission.csv"),
     "stage_1": Layout(
         "stage_1_train_images", "stage_1_test_images", "stage_1_train.csv", "stage_1_sample_submission.csv"
     ),
     "zip": Layout(
-        f"{_ZIP}/stage_2_train",
-        f"{_ZIP}/stage_2_test",
-        f"{_ZIP}/stage_2_train.csv",
-        f"{_ZIP}/stage_2_sample_submission.csv",
+        f"{NESTED}/stage_2_train",
+        f"{NESTED}/stage_2_test",
+        f"{NESTED}/stage_2_train.csv",
+        f"{NESTED}/stage_2_sample_submission.csv",
     ),
     "tree": Layout(".", "."),
 }

@@ -18,7 +18,7 @@ def hounsfield(data: Dataset) -> np.ndarray:
 
 
 def store_hounsfield(data: Dataset, values: np.ndarray, bits: int, signed: bool, intercept: str) -> None:
-    """Put Hounsfield units into a data set as a scanner with such pixels does."""
+    """Put Hounsfield units (rows, columns) into a data set as a scanner with such pixels does."""
     data.RescaleIntercept = intercept
     store(data, values - int(float(intercept)), bits, signed)
 

@@ -63,7 +63,7 @@ class Scan:
 
 
 def draw_study(seed: int, image_size: int, patient_seed: int | None = None) -> PhantomStudy:
-    """Draw the study of a seed.
+    """Draw the study of a seed, slices of `image_size` rows and columns.
 
     Two studies with the same `patient_seed` show the same head on two days: another pose and other blood.
     """
@@ -127,7 +127,7 @@ def draw_scan(rng: np.random.Generator, head: Head) -> Scan:
 
 
 def draw_slice(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, height: float, size: int):
-    """One slice: mean Hounsfield values # (size, size), and the pixels of each kind of blood # (5,)."""
+    """One slice at a height (mm): mean Hounsfield values (size, size), and the pixels of each kind of blood (5,)."""
     hu = np.empty((size, size), np.float32)
     area = np.zeros(len(SUBTYPES))
     spacing = scan.field_of_view / size
@@ -151,13 +151,13 @@ def draw_slice(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, height: float,
 
 
 def sub_samples(count: int) -> np.ndarray:
-    """Points spread evenly over a pixel and the slice's thickness, as offsets from its centre. # (count, 3)"""
+    """Points (count, 3) spread evenly over a pixel and the slice's thickness, as offsets from its centre, in shares."""
     step = np.array([0.8191725, 0.6710436, 0.5497005])  # the additive recurrence R3 (Roberts 2018)
     return (0.5 + np.arange(count)[:, None] * step) % 1 - 0.5
 
 
 def sample(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, x, y, z) -> tuple[np.ndarray, np.ndarray]:
-    """Hounsfield values at points of the scanner (x left, y back, z up; mm), and counts of blood. # (n,), (5,)"""
+    """Hounsfield values (n,) at points of the scanner (x left, y back, z up; mm), and counts of blood (5,)."""
     hu = table(scan, x, y)
     shifted = np.stack([x - scan.shift[0], -(y - scan.shift[1]), z]) / np.float32(scan.scale)
     p = Points(*(scan.rotation.astype(np.float32) @ shifted))
@@ -170,7 +170,7 @@ def sample(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, x, y, z) -> tuple[
 
 
 def paint(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, p: Points, depth, background):
-    """Hounsfield values on and in the head over a background, and counts of each kind of blood. # (n,), (5,)"""
+    """Hounsfield values (n,) on and in the head over a background (n,), and counts of each kind of blood (5,)."""
     hu = outside_bone(head, p, depth)
     low = np.flatnonzero(p.z < 12)
     if low.size:
@@ -192,7 +192,7 @@ def paint(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, p: Points, depth, b
 
 
 def table(scan: Scan, x, y) -> np.ndarray:
-    """Hounsfield values of air, of the head rest behind the head and of its cushion."""
+    """Hounsfield values (n,) of air, of the rest behind the head and of its cushion, at points of the scanner (mm)."""
     kind, behind, radius, value = scan.table
     hu = np.full(x.shape, AIR, np.float32)
     if kind < 0.45:  # a round shell
@@ -236,7 +236,7 @@ def add_artefacts(hounsfield: np.ndarray, rng: np.random.Generator, scan: Scan) 
 
 
 def star(x, y, angle: float) -> np.ndarray:
-    """Bright and dark streaks around metal at the origin (mm), HU."""
+    """Bright and dark streaks (size, size), HU, around metal at the origin of x (1, size) and y (size, 1), mm."""
     turn = np.arctan2(y, x)
     rays = np.cos(7 * turn + 9 * angle) + np.cos(12 * turn + 5 * angle) + np.cos(19 * turn)
     distance = np.hypot(x, y)
@@ -267,7 +267,7 @@ def impulse_energy(kernel: float) -> float:
 
 
 def scanner_geometry(scan: Scan, spacing: float) -> tuple[np.ndarray, np.ndarray]:
-    """ImagePositionPatient # (slices, 3) and ImageOrientationPatient # (6,), DICOM PS3.3 C.7.6.2.
+    """ImagePositionPatient (slices, 3), mm, and ImageOrientationPatient (6,), DICOM PS3.3 C.7.6.2.
 
     A tilted gantry cuts along (0, cos, sin) while the table moves along z: the stack is sheared, as the RSNA's are.
     """

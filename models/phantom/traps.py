@@ -4,8 +4,8 @@
 
 Writes phantom_traps.csv with the columns `trap,split,item`: the item is the id of the image, series or patient that
 the trap is about. No slice bears two traps, but that private_text is in all files. This module holds the registry and
-the traps of tables, names and whole files; phantom_traps_pixels.py, phantom_traps_geometry.py and
-phantom_traps_formats.py hold the others. The numbers in the docstrings were counted on the RSNA's set.
+the traps of tables, names and whole files; traps_pixels.py, traps_geometry.py, traps_formats.py and traps_private.py
+hold the others. The numbers in the docstrings were counted on the RSNA's set.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 import pydicom
+import pydicom.config
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (

@@ -1,1 +1,13 @@
-"""DICOM -> Hounsfield slices on disk."""
+"""DICOM -> Hounsfield slices on disk.
+
+preparation   the whole of it: raw folder -> cache/      (cache: is it whole; tables: how others read it)
+raw           which files there are, labels among them   (challenge_csv: Kaggle's tables)
+grouping      files by series                            (pseudonyms: what they are called)
+series        the files of a series -> its store         (notes, metadata: its rows; store: its slices)
+dicom         one file -> slices                         (elements, decoding: nothing in it is trusted)
+hounsfield    stored values -> Hounsfield units          (windows: -> grey values)
+geometry      the order of slices, and where they lie    (neighbours: who is next to whom)
+folds         patients -> folds
+problems      all that can be wrong                      (report, pictures: what a person sees of it)
+parallel      one function over many items
+"""

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from pydicom.encaps import generate_frames
@@ -48,16 +48,17 @@ def decode_guarded(pixels: bytes, syntax: UID, options: dict) -> Iterator[np.nda
     `options` are those of pydicom's `Decoder.iter_array` (rows, columns, bits_stored, ...). Raises DecodingError.
     """
     child = _child()
+    requests, answers = _pipes(child)
     allowed = SECONDS + SECONDS_A_FRAME * options["number_of_frames"]
     alarm = threading.Timer(allowed, child.kill)
     alarm.start()
     whole = False
     try:
-        _send(child.stdin, json.dumps({"syntax": syntax, "options": options}).encode())
-        _send(child.stdin, pixels)
+        _send(requests, json.dumps({"syntax": syntax, "options": options}).encode())
+        _send(requests, pixels)
         for _ in range(options["number_of_frames"]):
-            head = json.loads(_receive(child.stdout))
-            yield np.frombuffer(_receive(child.stdout), head["dtype"]).reshape(head["shape"])
+            head = json.loads(_receive(answers))
+            yield np.frombuffer(_receive(answers), head["dtype"]).reshape(head["shape"])
         whole = True
     except (OSError, EOFError, ValueError, KeyError) as error:
         raise DecodingError from error
@@ -76,19 +77,27 @@ def _child() -> subprocess.Popen:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         child = subprocess.Popen(command, **pipes, env={**os.environ, "OMP_NUM_THREADS": "1"})
         atexit.register(child.kill)
-        if child.stdout.read(len(_READY)) != _READY:
+        _, answers = _pipes(child)
+        if answers.read(len(_READY)) != _READY:
             raise RuntimeError(f"the decoder does not start: {' '.join(command)}")
         _children[thread] = child
     return _children[thread]
 
 
-def _send(pipe: BinaryIO, data: bytes) -> None:
+def _pipes(child: subprocess.Popen) -> tuple[IO[bytes], IO[bytes]]:
+    """Where a decoder is asked, and where it answers."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    return child.stdin, child.stdout
+
+
+def _send(pipe: IO[bytes], data: bytes) -> None:
     pipe.write(len(data).to_bytes(8, "little"))
     pipe.write(data)
     pipe.flush()
 
 
-def _receive(pipe: BinaryIO) -> bytes:
+def _receive(pipe: IO[bytes]) -> bytes:
     size = int.from_bytes(pipe.read(8), "little")
     data = pipe.read(size)
     if not size or len(data) < size:
@@ -96,7 +105,7 @@ def _receive(pipe: BinaryIO) -> bytes:
     return data
 
 
-def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
+def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answer requests until they end; an error of the decoder ends the process, which is the answer too."""
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))

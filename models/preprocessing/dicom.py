@@ -122,13 +122,19 @@ def read_file(path: Path) -> Iterator[Slice]:
 
 
 def read_stored(path: Path) -> tuple[np.ndarray, Rescale]:
-    """The stored values (rows, columns) of a file's first slice, and what turns them into Hounsfield units."""
+    """The stored values (rows, columns) of a file's first slice, and what turns them into Hounsfield units.
+
+    Raises UnreadableSliceError.
+    """
     first = next(read_file(path))
     return first.stored, first.rescale
 
 
 def read_slices(path: Path) -> list[np.ndarray]:
-    """All slices of a file in Hounsfield units, int16 (rows, columns), clipped to HOUNSFIELD_RANGE."""
+    """All slices of a file in Hounsfield units, int16 (rows, columns), clipped to HOUNSFIELD_RANGE.
+
+    Raises UnreadableSliceError.
+    """
     return [clip(to_hounsfield(item.stored, item.rescale)) for item in read_file(path)]
 
 

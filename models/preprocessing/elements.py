@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
+import pydicom.config
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.errors import InvalidDicomError
@@ -72,6 +73,7 @@ class BoundedReader(io.BufferedReader):
     reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """Raises UnreadableSliceError at the read that is one too many."""
         self.reads += 1
         if self.reads > MAX_READS:
             raise UnreadableSliceError(Reason.UNREASONABLE)
@@ -79,6 +81,7 @@ class BoundedReader(io.BufferedReader):
 
 
 def open_bounded(path: Path) -> BoundedReader:
+    """Open a file. Raises UnreadableSliceError if it cannot be opened, is no file, or has more than MAX_BYTES."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would block for ever
         file = BoundedReader(io.FileIO(handle))
@@ -99,9 +102,9 @@ def parse(file: BoundedReader, tags: list[BaseTag], stop_when=None) -> tuple[pyd
         syntax = _read_syntax(file)
         if syntax == DeflatedExplicitVRLittleEndian:
             file, syntax = _inflate(file), ExplicitVRLittleEndian
-        if syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):  # the way of nearly all files
+        if syntax is not None:  # the way of nearly all files
             implicit = syntax == ImplicitVRLittleEndian
-            return read_dataset(file, implicit, True, stop_when=stop_when, specific_tags=tags), syntax
+            return read_dataset(file, implicit, True, stop_when=stop_when, specific_tags=[*tags]), syntax
         file.seek(0)
         dataset = pydicom.dcmread(file, specific_tags=tags)
         return dataset, UID(dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
@@ -145,7 +148,10 @@ def _inflate(file: BoundedReader) -> BoundedReader:
 
 @pydicom.config.disable_value_validation()
 def values_of(dataset: pydicom.Dataset) -> dict[str, Any]:
-    """Keyword -> value of a data set's elements; the error in place of a value that cannot be parsed."""
+    """Keyword -> value of a data set's elements; the error in place of a value that cannot be parsed.
+
+    Raises UnreadableSliceError for an element that would take minutes to parse.
+    """
     values = {}
     for tag in list(dataset.keys()):
         try:
@@ -182,6 +188,7 @@ def _check_length(element: RawDataElement) -> None:
 
 
 def text_of(header: dict, tag: str) -> str:
+    """The text of an element, "" where it is absent. Raises UnreadableSliceError if it cannot be parsed."""
     value = header.get(tag)
     if isinstance(value, Exception):
         raise UnreadableSliceError(Reason.HEADER) from value
@@ -189,6 +196,7 @@ def text_of(header: dict, tag: str) -> str:
 
 
 def number_of(header: dict, tag: str) -> float:
+    """The first number of an element, NaN where it is absent, empty or not a finite number."""
     return numbers_of(header, tag, 1)[0]
 
 

@@ -27,7 +27,7 @@ def make_folds(table: pd.DataFrame, folds: int, seed: int) -> pd.DataFrame:
 
 
 def spread(counts: np.ndarray, folds: int, generator: np.random.Generator) -> np.ndarray:
-    """Fold of each group, so that every fold gets about the same sum of each column of counts (groups, columns).
+    """A fold for each group (groups,): every fold gets about the same sum of each column of counts (groups, columns).
 
     Greedy: the groups that hold most come first, and each goes to the fold that has least of what it holds.
     """

@@ -78,8 +78,17 @@ def _odd_gaps(gaps: np.ndarray) -> list[Problem]:
     return problems
 
 
+def odd_shapes(table: pd.DataFrame) -> list[Problem]:
+    """What is odd about the sizes of the slices of a series: `rows` and `columns`, pixels."""
+    shapes = set(map(tuple, table[["rows", "columns"]].to_numpy()))
+    problems = [Problem.MIXED_SIZES] if len(shapes) > 1 else []
+    if any(rows != columns for rows, columns in shapes):
+        problems.append(Problem.NOT_SQUARE)
+    return problems
+
+
 def known_z(slices: pd.DataFrame) -> np.ndarray:
-    """`z` of a table's slices (mm), in anatomical order within each series: USUAL_GAP a place where it is not known."""
+    """`z` (slices,) of a table in anatomical order within each series, mm: USUAL_GAP a place where it is not known."""
     z = slices["z"].to_numpy(float)
     by_order = slices.groupby("series_id", sort=False).cumcount().to_numpy() * USUAL_GAP
     unknown = slices["z"].isna().groupby(slices["series_id"], sort=False).transform("any").to_numpy()

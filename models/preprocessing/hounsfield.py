@@ -7,6 +7,7 @@ import numpy as np
 
 # Air ... beyond any tissue; padding (-2000 stored) and metal fall on the ends.
 HOUNSFIELD_RANGE = (-1000, 2000)
+AIR = HOUNSFIELD_RANGE[0]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Rescale:
 
 
 def to_hounsfield(stored: np.ndarray, rescale: Rescale) -> np.ndarray:
-    """Stored values -> Hounsfield units, int16 where they are whole numbers, else float32.
+    """Stored values -> Hounsfield units of the same shape: int16, int32 where they had wrapped, float32 if not whole.
 
     stored * slope + intercept, after the one repair where it is due (J. Howard, "Some DICOM gotchas to be aware of",
     2019): values that have wrapped are unwrapped, and get the intercept -1000 that they were stored with. Padding
@@ -41,16 +42,17 @@ def to_hounsfield(stored: np.ndarray, rescale: Rescale) -> np.ndarray:
         hounsfield -= 1000
     elif rescale.slope == 1 and float(rescale.intercept).is_integer() and abs(rescale.intercept) < 1 << 16:
         # Exact, saturated at the ends of int16; the RSNA's slices take this way.
+        # pyrefly: ignore[no-matching-overload]  # OpenCV's types do not know that it adds a number
         hounsfield = cv2.add(stored, (rescale.intercept, 0, 0, 0), dtype=cv2.CV_16S)
     else:
         hounsfield = stored.astype(np.float32) * np.float32(rescale.slope) + np.float32(rescale.intercept)
     if rescale.padding is not None:
         low, high = rescale.padding
-        hounsfield[(stored >= low) & (stored <= high)] = HOUNSFIELD_RANGE[0]
+        hounsfield[(stored >= low) & (stored <= high)] = AIR
     return hounsfield
 
 
 def clip(hounsfield: np.ndarray) -> np.ndarray:
-    """Hounsfield units rounded to int16 within HOUNSFIELD_RANGE."""
+    """Hounsfield units of any shape, rounded to int16 within HOUNSFIELD_RANGE."""
     clipped = np.clip(hounsfield, *HOUNSFIELD_RANGE)
     return np.rint(clipped).astype(np.int16) if clipped.dtype == np.float32 else clipped.astype(np.int16, copy=False)

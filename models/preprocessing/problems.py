@@ -8,6 +8,8 @@ import pandas as pd
 from models.preprocessing.elements import Reason
 
 COLUMNS = ["item", "problem", "treatment"]
+ProblemRow = tuple[str, str, str]  # COLUMNS
+ProblemRows = list[ProblemRow]
 
 
 class Problem(Enum):
@@ -39,17 +41,18 @@ NO_SLICE_OF_FILE = "no slice: left out of training and validation, predicted fro
 NOT_USED = "left out"
 
 
-def problem_rows(problem: Problem, items: Iterable[str]) -> list[tuple[str, str, str]]:
+def problem_rows(problem: Problem, items: Iterable[str]) -> ProblemRows:
     """A row for each item that has this problem."""
-    return [(item, *problem.value) for item in items]
+    what, treatment = problem.value
+    return [(item, what, treatment) for item in items]
 
 
-def unreadable(item: str, reason: Reason, treatment: str) -> tuple[str, str, str]:
+def unreadable(item: str, reason: Reason, treatment: str) -> ProblemRow:
     """The row of a file that gives no slice."""
     return item, reason.value, treatment
 
 
-def problem_table(rows: Iterable[tuple[str, str, str]]) -> pd.DataFrame:
+def problem_table(rows: Iterable[ProblemRow]) -> pd.DataFrame:
     """The rows of cache/problems.csv, in an order that does not depend on how the work was divided."""
     return pd.DataFrame(sorted(set(rows)), columns=COLUMNS)
 

@@ -43,7 +43,10 @@ class Pseudonyms:
 
 
 def read_key(path: Path) -> bytes:
-    """The secret of a working folder, made at its first use. Whoever has it can test who a name stands for."""
+    """The secret of a working folder, made at its first use. Whoever has it can test who a name stands for.
+
+    Raises InputError if it cannot be written.
+    """
     if not path.is_file():
         for left_over in path.parent.glob(f".{path.name}.*"):  # of a run that was killed
             left_over.unlink()

@@ -11,7 +11,7 @@ from models.common.errors import InputError
 
 _FOLDER = re.compile(r"stage_(?P<stage>[12])_(?P<split>train|test)(_images)?")
 _TABLE = re.compile(r"stage_[12]_(train|sample_submission)\.csv")
-_NESTED = "rsna-intracranial-hemorrhage-detection"  # the zip of `kaggle competitions download` holds this folder
+NESTED = "rsna-intracranial-hemorrhage-detection"  # the zip of `kaggle competitions download` holds this folder
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class RawFolder:
 
     @property
     def splits(self) -> tuple[str, ...]:
+        """Those of "train" and "test" that are there."""
         return ("test",) if self.train is None else ("train", "test")
 
     def files(self, split: str) -> list[Path]:
@@ -58,7 +59,7 @@ def find_raw(data: Path, stage: int | None = None) -> RawFolder:
             f"no data folder at {data}; name it with --data or RSNA_DATA, "
             f"or draw a phantom: python models/make_phantom.py {data}"
         )
-    root = data / _NESTED if (data / _NESTED).is_dir() else data
+    root = data / NESTED if (data / NESTED).is_dir() else data
     entries = sorted(root.iterdir())
     folders = {
         (int(m["stage"]), m["split"]): path for path in entries if (m := _FOLDER.fullmatch(path.name)) and path.is_dir()

@@ -11,9 +11,9 @@ from models.common.errors import InputError
 from models.common.files import replacing
 from models.common.folders import Work
 from models.preprocessing.folds import label_shares
+from models.preprocessing.grouping import SeriesTask
 from models.preprocessing.pictures import contact_sheet
 from models.preprocessing.problems import count_problems
-from models.preprocessing.series import SeriesTask
 from models.preprocessing.store import Series
 from models.preprocessing.tables import UNREADABLE
 
@@ -40,6 +40,7 @@ def require_disk(work: Work, tasks: list[SeriesTask]) -> str:
 
 
 def gigabytes(count: float) -> str:
+    """So many bytes, in words."""
     return f"{count / 1e9:,.2f} GB" if count < 1e10 else f"{count / 1e9:,.0f} GB"
 
 
@@ -47,7 +48,7 @@ def print_summary(work: Work, tables: dict[str, pd.DataFrame], problems: pd.Data
     """Counts of slices, series, patients and labels, each kind of problem with its treatment, and the disk used."""
     for split, table in tables.items():
         series, patients = table["series_id"].nunique(), table["patient_id"].nunique()
-        missing = int((table["chunk"] == UNREADABLE).sum())
+        missing = (table["chunk"] == UNREADABLE).sum()
         print(f"{split}: {len(table):,} slices, {series:,} series, {patients:,} patients; {missing:,} without an image")
     if "train" in tables:
         train = tables["train"]
@@ -62,7 +63,10 @@ def print_summary(work: Work, tables: dict[str, pd.DataFrame], problems: pd.Data
 
 
 def write_contact_sheet(path: Path, work: Work, table: pd.DataFrame, image_size: int) -> None:
-    """Draw the slice with most brain of some series through the windows, so that a person sees that they are right."""
+    """Draw the slice with most brain of some series through the windows, so that a person sees that they are right.
+
+    Raises InputError if a store is missing or damaged, or the picture cannot be written.
+    """
     readable = table[table["chunk"] != UNREADABLE]
     names = readable["series_id"].unique()
     chosen = names[np.unique(np.linspace(0, len(names) - 1, PORTRAITS).astype(int))] if len(names) else []

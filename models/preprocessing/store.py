@@ -19,7 +19,8 @@ from isal.isal_zlib import crc32  # zlib's, but faster (benchmarks/prepare.py: i
 
 from models.common.errors import InputError
 from models.common.files import replacing
-from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
+from models.preprocessing.hounsfield import AIR
+from models.preprocessing.tables import PREPARE
 
 _COMPRESSION = {
     "codec": blosc2.Codec.LZ4,  # much faster than zstd, to encode and to decode, for some more bytes
@@ -38,11 +39,7 @@ def fit_to_square(hounsfield: np.ndarray, size: int) -> np.ndarray:
     side = max(rows, columns)
     top, left = (side - rows) // 2, (side - columns) // 2
     padding = (top, side - rows - top, left, side - columns - left)
-    square = (
-        cv2.copyMakeBorder(hounsfield, *padding, cv2.BORDER_CONSTANT, value=HOUNSFIELD_RANGE[0])
-        if any(padding)
-        else hounsfield
-    )
+    square = cv2.copyMakeBorder(hounsfield, *padding, cv2.BORDER_CONSTANT, value=AIR) if any(padding) else hounsfield
     if side == size:
         return square
     if side % size and side % 2 == 0 and side > 2 * size:
@@ -55,6 +52,7 @@ def fit_to_square(hounsfield: np.ndarray, size: int) -> np.ndarray:
 
 def compress_slice(values: np.ndarray) -> bytes:
     """A slice (size, size) int16 as one chunk of the store."""
+    # pyrefly: ignore[bad-argument-type, bad-return]  # blosc2 types each keyword as a dict; it gives bytes
     return blosc2.compress2(np.ascontiguousarray(values), typesize=2, blocksize=values.nbytes, **_COMPRESSION)
 
 
@@ -70,7 +68,7 @@ def write_series(path: Path, chunks: list[bytes], shape: tuple[int, int], notes:
         try:
             array = blosc2.empty(
                 (len(chunks), *shape),
-                dtype=np.int16,
+                dtype=np.dtype(np.int16),
                 chunks=(1, *shape),
                 blocks=(1, *shape),
                 cparams=_COMPRESSION,
@@ -96,13 +94,16 @@ class Series:
     def __init__(self, path: Path, repair: str | None = None) -> None:
         """Open a file of the store. Raises InputError if it is not there or damaged; `repair` makes it anew."""
         self.path = path
-        self.repair = repair or f"python models/prepare.py --image-size {path.parent.name.rpartition('_')[2]}"
+        self.repair = repair or f"{PREPARE} --image-size {path.parent.name.rpartition('_')[2]}"
         # With its own threads blosc2 hangs DataLoader workers that are forked after the parent has read a file.
         blosc2.set_nthreads(1)
         try:
-            self._array = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
-            self._crc32 = list(self._array.schunk.vlmeta["crc32"])
-            chunk_bytes = self._array.schunk.chunksize
+            array = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
+            if not isinstance(array, blosc2.NDArray):
+                raise ValueError("a file of blosc2, but no array")
+            self._array = array
+            self._crc32 = list(array.schunk.vlmeta["crc32"])
+            chunk_bytes = array.schunk.chunksize
         except FileNotFoundError:
             raise InputError(f"no {path}; make it with: {self.repair}") from None
         except Exception as error:  # blosc2 raises RuntimeError, ValueError, KeyError ... for a damaged header
@@ -123,6 +124,7 @@ class Series:
         if crc32(chunk) != self._crc32[index]:
             raise self._damaged(f"the checksum of slice {index} does not match")
         values = np.empty(self._array.shape[1:], dtype=np.int16)
+        # pyrefly: ignore[bad-argument-type]  # blosc2 types each keyword as a dict
         blosc2.decompress2(chunk, dst=values, nthreads=1)
         return values
 
@@ -131,7 +133,7 @@ class Series:
         vlmeta = self._array.schunk.vlmeta
         try:
             text, expected = vlmeta["notes"], vlmeta["notes_crc32"]
-            if crc32(text) != expected:
+            if not isinstance(text, bytes) or crc32(text) != expected:
                 raise ValueError
             return json.loads(text)
         except Exception as error:  # blosc2 and msgpack raise many kinds for damaged bytes

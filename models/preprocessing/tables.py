@@ -13,7 +13,10 @@ UNREADABLE = -1  # the `chunk` of a slice that is not in the store
 
 
 def read_slices(work: Work, split: str) -> pd.DataFrame:
-    """The metadata of "train" or "test": one row a slice, in anatomical order within its series."""
+    """The metadata of "train" or "test": one row a slice, in anatomical order within its series.
+
+    Raises InputError if the file is missing or damaged.
+    """
     return read_parquet(work.metadata(split), PREPARE)
 
 
@@ -50,6 +53,6 @@ def read_folds(work: Work) -> pd.DataFrame:
 
 
 def patients_of_fold(work: Work, fold: int) -> pd.Series:
-    """Whom a fold validates on. Raises InputError as `read_folds` does."""
+    """The `patient_id` of whom a fold validates on. Raises InputError as `read_folds` does."""
     folds = read_folds(work)
     return folds.loc[folds["fold"] == fold, "patient_id"]

@@ -84,7 +84,7 @@ def _evidence(scored: Scored) -> dict:
 
 
 def _rows(table: pd.DataFrame) -> dict[str, dict]:
-    return table.to_dict("index")
+    return {str(name): row for name, row in table.to_dict("index").items()}
 
 
 def _origin(subject: Subject) -> dict[str, str]:

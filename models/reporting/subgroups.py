@@ -23,7 +23,7 @@ def score_subgroups(scored: Scored, metadata: pd.DataFrame) -> dict[str, pd.Data
     that group), `AUC` (of `any`; NaN if only one class is there) and `few` (fewer than FEW patients).
     """
     groupings = group_slices(metadata).loc[scored.slices.index]
-    return {name: _score_groups(scored, groupings[name]) for name in groupings}
+    return {str(name): _score_groups(scored, groups) for name, groups in groupings.items()}
 
 
 def group_slices(metadata: pd.DataFrame) -> pd.DataFrame:

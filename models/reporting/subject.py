@@ -39,13 +39,13 @@ def read_subject(work: Work, name: str) -> Subject:
     if name == BLEND:
         file = work.blend / "valid.parquet"
         predictions = read_predictions(file, "blending.ipynb")
-        notes = {note: _plain(value) for note, value in predictions.attrs.items()}
+        notes = {str(note): _plain(value) for note, value in predictions.attrs.items()}
         return Subject(name, [], predictions, {"Blend": notes | {"sha256 of its predictions": hash_file(file)}})
     folds = finished_folds(work, name)
     if not folds:
         raise InputError(f"no finished fold in {work.runs / name}; train one with: python models/train_{name}.py")
     valid = {fold: read_fold(work, name, fold, "valid") for fold in folds}
-    records = {f"fold {fold}": read_record(work.run(name, fold)) for fold in folds}
+    records = {f"fold {fold}": record for fold in folds if (record := read_record(work.run(name, fold))) is not None}
     return Subject(name, folds, join_folds(name, list(valid.values())), _describe(records))
 
 
@@ -61,7 +61,7 @@ def join_truth(subject: Subject, metadata: pd.DataFrame) -> Scored:
 def _describe(records: dict[str, RunRecord | SmoothedRecord]) -> dict[str, dict[str, str]]:
     """What the config.json of each fold tells; where they differ, the values of all."""
     smoothed = {fold: record for fold, record in records.items() if isinstance(record, SmoothedRecord)}
-    trained = {fold: record for fold, record in records.items() if fold not in smoothed}
+    trained = {fold: record for fold, record in records.items() if isinstance(record, RunRecord)}
     widths = {
         fold: f"{record.run}, smoothed with a width of {record.width_mm:.2f} mm" for fold, record in smoothed.items()
     }

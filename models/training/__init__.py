@@ -1,1 +1,13 @@
-"""Slices -> the weights of a fold."""
+"""Slices -> the weights of a fold.
+
+run               the command line, without torch           (run_folder, run_record: what lies there already)
+fold              one fold, from its slices to its files    (kinds: what differs between the kinds of runs)
+learner           fastai's learner                          (steps: one step; callbacks, history: around it)
+dataset           slices -> inputs                          (augmentation, warping: what chance does; studies)
+loading           datasets -> batches, in processes
+networks          slices -> logits                          (recurrent: over a study; pretrained, weights: files)
+embeddings        what networks see in a slice, stored      (sources, finetuning: runs that build on runs)
+loss, metric      the challenge's, in torch and in numpy    (scoring: beside the prior's; evaluation, d4: predicting)
+checkpoint_files  a run that is not finished                (checkpoint_callback: writes them; stopping: signals)
+processes         the device, and those of torchrun         (watching, events: TensorBoard and W&B)
+"""

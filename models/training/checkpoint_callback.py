@@ -40,7 +40,8 @@ class Checkpoints(Callback):
         batches = self.dls.train.batch_sampler
         batches.epoch, batches.start = self.epoch, self.step_index
         if self.state is not None:
-            self._put_back_place()
+            self._put_back_place(self.state)
+            self.state = None
         self.random = random_states(self.learn.device)
 
     def after_batch(self) -> None:
@@ -130,16 +131,15 @@ class Checkpoints(Callback):
         self.epoch_index, self.step_index = self.state["epoch"], self.state["step"]
         self.random = part("random.")
 
-    def _put_back_place(self) -> None:
+    def _put_back_place(self, state: dict) -> None:
         smooth = self.recorder.smooth_loss
-        smooth.val, smooth.count = torch.tensor(self.state["smooth_loss"][0]), self.state["smooth_loss"][1]
-        position, self.learn.train_iter = self.state["schedule"]
+        smooth.val, smooth.count = torch.tensor(state["smooth_loss"][0]), state["smooth_loss"][1]
+        position, self.learn.train_iter = state["schedule"]
         if self.step_index:  # fastai has just set it for the start of an epoch
             self.learn.pct_train = position
-        self.opt.set_hyper("lr", self.state["learning_rate"])
+        self.opt.set_hyper("lr", state["learning_rate"])
         if self.processes.is_main:  # whose they are
             set_random_states(self.random, self.learn.device)
-        self.state = None
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:

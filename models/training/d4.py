@@ -38,5 +38,5 @@ def mean_probability(
 
     `rest` is what a network is given beside the images.
     """
-    total = sum(network(symmetry.apply(images), *rest).float().sigmoid() for symmetry in group)
-    return total / len(group)
+    views = (network(symmetry.apply(images), *rest).float().sigmoid() for symmetry in group)
+    return sum(views, torch.tensor(0.0)) / len(group)

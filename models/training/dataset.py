@@ -18,7 +18,7 @@ from models.preprocessing.neighbours import neighbour_chunks
 from models.preprocessing.store import Series
 from models.preprocessing.tables import PREPARE, read_slices
 from models.preprocessing.windows import apply_window
-from models.training.augmentation import Augmentation
+from models.training.augmentation import Augmentation, gamma_table
 from models.training.studies import places, study_lengths
 from models.training.warping import warp
 
@@ -47,15 +47,14 @@ class SliceDataset(Dataset):
         self.seed = config.seed
         self.image_size, self.input_size = config.image_size, config.input_size
         self.augmentation = Augmentation(config, augment)
-        self.lengths: np.ndarray | None = None  # of the studies, where batches are to be of studies
         self.draws = np.arange(len(slices))  # rows with the same number are augmented alike
 
     def __len__(self) -> int:
         return len(self.chunks)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-        epoch, row = key
-        draw = self.augmentation.draw((self.seed, epoch, int(self.draws[row])), (self.image_size, self.image_size))
+    def __getitem__(self, index: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        epoch, row = index
+        draw = self.augmentation.draw((self.seed, epoch, int(self.draws[row])))
         planes, sources = self.read(row)
         slices = warp(planes, draw.geometry, self.image_size, self.input_size)
         # For several windows of a slice: OpenCV maps float32 to grey values faster than int16.
@@ -65,7 +64,7 @@ class SliceDataset(Dataset):
             apply_window(slices[source], window, out=plane)
         if draw.gamma is not None:
             flat = grey.reshape(-1, self.input_size)
-            cv2.LUT(flat, draw.gamma, dst=flat)
+            cv2.LUT(flat, gamma_table(draw.gamma), dst=flat)
         return torch.from_numpy(grey), torch.from_numpy(self.targets[row])
 
     def read(self, row: int) -> tuple[list[np.ndarray], list[int]]:
@@ -88,23 +87,27 @@ def channel_places(slices: pd.DataFrame, work: Work, channels: tuple[Channel, ..
     if any(in_mm):
         tables = [read_slices(work, split) for split in ("train", "test") if work.metadata(split).is_file()]
         whole = pd.concat([table[["series_id", "chunk", "z"]] for table in tables], ignore_index=True)
-        places[:, in_mm] = neighbour_chunks(slices, whole, offsets[in_mm])
+        places[:, in_mm] = neighbour_chunks(slices, whole, offsets[in_mm].tolist())
     return places
 
 
-class StudyDataset(SliceDataset):
-    """Slices as a SliceDataset's, with their places (3,) between image and labels; a study is augmented as a whole."""
+class StudyDataset(Dataset):
+    """Slices of a SliceDataset, with their places (3,) between image and labels; a study is augmented as a whole."""
 
     def __init__(self, slices: pd.DataFrame, work: Work, config: StudyConfig, augment: Augment) -> None:
-        super().__init__(slices, work, config, augment)
+        self.slices = SliceDataset(slices, work, config, augment)
+        self.places = torch.from_numpy(places(slices))
         self.lengths = study_lengths(slices)
-        self.draws = np.repeat(np.cumsum(self.lengths) - self.lengths, self.lengths)
-        self.in_study = torch.from_numpy(places(slices))
+        self.slices.draws = np.repeat(np.cumsum(self.lengths) - self.lengths, self.lengths)
         self.recurrence, self.longest = config, config.study_slices
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        grey, target = super().__getitem__(key)
-        return grey, self.in_study[key[1]], target
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    def __getitem__(self, index: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        _, row = index
+        grey, target = self.slices[index]
+        return grey, self.places[row], target
 
 
 @lru_cache(maxsize=256)

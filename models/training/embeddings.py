@@ -19,11 +19,11 @@ from models.preprocessing.tables import UNREADABLE
 from models.training.d4 import GROUPS, Symmetry
 from models.training.dataset import SliceDataset
 from models.training.evaluation import predict_batches
-from models.training.loading import make_loader
+from models.training.loading import load_batches
 from models.training.networks import HemorrhageNetwork, build_network
 from models.training.processes import Processes, count_workers
 from models.training.sources import Source, find_source
-from models.training.studies import places, study_lengths
+from models.training.studies import OrderedStudies, places, study_lengths
 from models.training.weights import load_trained
 
 AT_ONCE = 32  # slices of a study that go through a network together
@@ -61,18 +61,18 @@ def extract(
 def _extract(
     slices: pd.DataFrame, source: Source, store: Path, views: str, machine: Machine, processes: Processes
 ) -> None:
-    config = source.record.config
+    config = source.config
     dataset = SliceDataset(slices, machine.working_folder, config, augment="none")
-    dataset.lengths = study_lengths(slices)
     network = build_network(config)
     load_trained(source.folder, source.record, network)
     workers = count_workers(machine.workers, processes.device)
-    loader = make_loader(dataset, 1, workers, image_ids=slices["image_id"], processes=processes)
+    studies = OrderedStudies(study_lengths(slices), 1, processes.rank, processes.count)
+    loader = load_batches(dataset, studies, workers, slices["image_id"])
     view = partial(mean_embedding, group=GROUPS[views])
     title = f"{source.name} {source.folder.name}: embeddings of studies, {len(GROUPS[views])} views"
-    studies = predict_batches(network, loader, processes, config.precision, title, view)
+    embeddings = predict_batches(network, loader, processes, config.precision, title, view)
     notes = {"weights_sha256": source.record.weights_sha256, "views": views}
-    for rows, seen in zip(loader.batch_sampler.batches, studies, strict=True):
+    for rows, seen in zip(studies.batches, embeddings, strict=True):
         chunks = [compress_slice(row[None].view(np.int16)) for row in seen]
         write_series(store / f"{slices['series_id'][rows[0]]}.b2nd", chunks, (1, seen.shape[1]), notes)
 
@@ -81,7 +81,8 @@ def mean_embedding(network: HemorrhageNetwork, images: torch.Tensor, group: tupl
     """Embeddings and logits of square images, float16 (slices, width + 6), the mean over a group of symmetries."""
     parts = []
     for some in images.split(AT_ONCE):
-        embedding = sum(network.embed(symmetry.apply(some)).float() for symmetry in group) / len(group)
+        total = sum((network.embed(symmetry.apply(some)).float() for symmetry in group), torch.tensor(0.0))
+        embedding = total / len(group)
         parts.append(torch.cat([embedding, network.head(embedding)], dim=1))  # linear: the mean of the logits, too
     return torch.cat(parts).float().clamp(-_LARGEST, _LARGEST).half()
 
@@ -104,8 +105,8 @@ class SequenceDataset(Dataset):
     def __len__(self) -> int:
         return len(self.chunks)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        _, row = key
+    def __getitem__(self, index: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        _, row = index
         return self.read(row)[self.chunks[row]], self.places[row], self.targets[row]
 
     def read(self, row: int) -> torch.Tensor:

@@ -24,7 +24,7 @@ def find_start(config: FinetuneConfig, folder: Path) -> Source:
     Raises InputError if it is not trained, or its network is another one or sees something else.
     """
     start = find_source(config.start, folder, "--start")
-    if different := field_differences(config, start.record.config, _SHAPE):
+    if different := field_differences(config, start.config, _SHAPE):
         raise InputError(f"{start.folder} has {', '.join(different)}; make it equal, or name another with --start")
     return start
 

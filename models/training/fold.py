@@ -23,7 +23,7 @@ from models.training.evaluation import predict
 from models.training.history import write_history_picture
 from models.training.kinds import Kind, kind_of
 from models.training.learner import find_learning_rate, fit
-from models.training.loading import make_loader
+from models.training.loading import Samples, make_loader
 from models.training.processes import Processes, count_workers, started_processes
 from models.training.run_folder import is_finished, only_training
 from models.training.run_record import save_config
@@ -57,7 +57,7 @@ def train_fold(kind: Kind, options: TrainOptions, processes: Processes, stop: St
     fold = start_fold(kind, options, processes)
     network = start_network(kind, fold, processes)
     where = f"{processes.count} x {processes.device.type}" if processes.count > 1 else processes.device
-    added = len(fold.train.dataset) - len(fold.train_slices)
+    added = len(fold.train_set) - len(fold.train_slices)
     pseudolabelled = f" and {added:,} with pseudolabels" if added else ""
     counts = f"{len(fold.train_slices):,} slices to train on{pseudolabelled}, {len(fold.valid_slices):,} to validate on"
     print(f"{kind.folder}: {counts}, on {where}")
@@ -75,8 +75,9 @@ def suggest_rate(kind: Kind, options: TrainOptions, processes: Processes) -> Non
 class Fold(NamedTuple):
     """The slices of a fold, and their batches."""
 
-    train_slices: pd.DataFrame  # those that have labels; with pseudolabels there are more in `train`
+    train_slices: pd.DataFrame  # those that have labels; with pseudolabels there are more in `train_set`
     valid_slices: pd.DataFrame
+    train_set: Samples
     train: DataLoader
     valid: DataLoader
     sources: dict[str, str]  # the sha256 of what it builds on: weights by the names of their runs, and a file
@@ -108,13 +109,13 @@ def load_fold(kind: Kind, options: TrainOptions, processes: Processes) -> Fold:
     if config.batch_size < processes.count:
         raise InputError(f"--batch-size {config.batch_size} cannot be divided among {processes.count} processes")
     valid = make_loader(valid_set, config.batch_size, workers, None, valid_slices["image_id"], processes)
-    return Fold(train_slices, valid_slices, train, valid, kind.sources(work, options.fold))
+    return Fold(train_slices, valid_slices, train_set, train, valid, kind.sources(work, options.fold))
 
 
 def start_network(kind: Kind, fold: Fold, processes: Processes) -> nn.Module:
     """The network with the weights that it starts from, the same in each process, and random numbers of its own."""
     torch.manual_seed(kind.config.seed)
-    network = kind.network(fold.train.dataset.dataset)
+    network = kind.network(fold.train_set)
     # The other processes get them when the training starts.
     processes.on_main(lambda: kind.load_start(network))
     if not processes.is_main:
@@ -131,7 +132,8 @@ def write_results(
     """
     table = label_table(fold.valid_slices[list(LABELS)].to_numpy(), probability)
     epochs = pd.DataFrame(history.rows)
-    own, baseline = table.loc[WEIGHTED, ["log loss", "prior's"]]
+    own, baseline = table["log loss"][WEIGHTED], table["prior's"][WEIGHTED]
+    assert history.best_epoch is not None  # fit has refused a history without one
     save_weights(folder, network)
     write_csv(folder / "history.csv", epochs)
     write_history_picture(folder / "history.png", epochs, history.best_epoch, baseline)

@@ -9,7 +9,6 @@ from typing import Generic, TypeVar
 
 import pandas as pd
 from torch import nn
-from torch.utils.data import Dataset
 
 from models.common.config import Augment, FinetuneConfig, RunConfig, SequenceConfig, StudyConfig, TrainConfig
 from models.common.files import hash_file
@@ -21,16 +20,26 @@ from models.training.dataset import SliceDataset, StudyDataset
 from models.training.embeddings import SequenceDataset, extract, find_sources
 from models.training.evaluation import View, single_view
 from models.training.finetuning import add_pseudolabels, find_start
+from models.training.loading import Samples
 from models.training.networks import HemorrhageNetwork, build_network, load_initial_weights
 from models.training.processes import Processes
-from models.training.recurrent import both_ways, build_sequence_network, build_study_network
+from models.training.recurrent import (
+    RecurrentLayers,
+    StudyNetwork,
+    both_ways,
+    build_sequence_network,
+    build_study_network,
+)
 from models.training.sources import Source, require_unseen
 from models.training.weights import load_trained
 
 Config = TypeVar("Config", bound=RunConfig)
+ImageConfig = TypeVar("ImageConfig", bound=TrainConfig)
+Dataset = TypeVar("Dataset", bound=Samples)
+Network = TypeVar("Network", bound=nn.Module)
 
 
-class Kind(Generic[Config]):
+class Kind(Generic[Config, Dataset, Network]):
     """What all kinds do alike, and what most of them do: a run that builds on the cache alone."""
 
     augment: Augment = "none"
@@ -74,11 +83,11 @@ class Kind(Generic[Config]):
         """The inputs and labels of slices, readable rows of the metadata."""
         raise NotImplementedError
 
-    def network(self, dataset: Dataset) -> nn.Module:
+    def network(self, dataset: Dataset) -> Network:
         """The network for the inputs of a dataset, with random weights."""
         raise NotImplementedError
 
-    def load_start(self, network: nn.Module) -> None:
+    def load_start(self, network: Network) -> None:
         """Give a new network the weights that it starts from. Raises InputError if they cannot be had."""
 
     def view(self, tta: str) -> View:
@@ -86,27 +95,29 @@ class Kind(Generic[Config]):
         return partial(mean_probability, group=GROUPS[tta])
 
 
-class OfSlices(Kind[TrainConfig]):
-    """A network that looks at single slices."""
+class OfImages(Kind[ImageConfig, Dataset, Network]):
+    """A network that looks at images, augmented as its configuration says."""
 
-    def __init__(self, config: TrainConfig, folder: Path) -> None:
+    def __init__(self, config: ImageConfig, folder: Path) -> None:
         super().__init__(config, folder)
         self.augment, self.skip_low_information = config.augment, config.skip_low_information
+
+
+class OfSlices(OfImages[ImageConfig, SliceDataset, HemorrhageNetwork]):
+    """One that looks at single slices."""
 
     def dataset(self, slices: pd.DataFrame, work: Work, augment: Augment) -> SliceDataset:
         return SliceDataset(slices, work, self.config, augment)
 
-    def network(self, dataset: Dataset) -> HemorrhageNetwork:
+    def network(self, dataset: SliceDataset) -> HemorrhageNetwork:
         return build_network(self.config)
 
-    def load_start(self, network: nn.Module) -> None:
+    def load_start(self, network: HemorrhageNetwork) -> None:
         load_initial_weights(network, self.config)
 
 
-class Finetuned(OfSlices):
+class Finetuned(OfSlices[FinetuneConfig]):
     """One that goes on from a run's weights of the same fold, with pseudolabelled test slices among the others."""
-
-    config: FinetuneConfig
 
     def builds_on(self) -> list[Source]:
         return [find_start(self.config, self.folder)]
@@ -119,29 +130,27 @@ class Finetuned(OfSlices):
     def training_slices(self, slices: pd.DataFrame, work: Work, fold: int) -> pd.DataFrame:
         return add_pseudolabels(slices, work, self.config, fold)
 
-    def load_start(self, network: nn.Module) -> None:
+    def load_start(self, network: HemorrhageNetwork) -> None:
         (start,) = self.builds_on()
         load_trained(start.folder, start.record, network)
         loss = start.record.results["weighted_log_loss"]
         print(f"{self.folder}: starting from {start.folder}, weighted log loss {loss:.4f}")
 
 
-class OfStudies(OfSlices):
+class OfStudies(OfImages[StudyConfig, StudyDataset, StudyNetwork]):
     """A network of slices and recurrent layers over the slices of a study, trained together."""
-
-    config: StudyConfig
 
     def dataset(self, slices: pd.DataFrame, work: Work, augment: Augment) -> StudyDataset:
         return StudyDataset(slices, work, self.config, augment)
 
-    def network(self, dataset: Dataset) -> nn.Module:
+    def network(self, dataset: StudyDataset) -> StudyNetwork:
         return build_study_network(self.config)
 
-    def load_start(self, network: nn.Module) -> None:
+    def load_start(self, network: StudyNetwork) -> None:
         load_initial_weights(network.slices, self.config)
 
 
-class OfEmbeddings(Kind[SequenceConfig]):
+class OfEmbeddings(Kind[SequenceConfig, SequenceDataset, RecurrentLayers]):
     """Recurrent layers over what trained networks see in the slices of a study; they start from random weights."""
 
     def builds_on(self) -> list[Source]:
@@ -156,14 +165,14 @@ class OfEmbeddings(Kind[SequenceConfig]):
     def dataset(self, slices: pd.DataFrame, work: Work, augment: Augment) -> SequenceDataset:
         return SequenceDataset(slices, work, self.config, self.builds_on())
 
-    def network(self, dataset: SequenceDataset) -> nn.Module:
+    def network(self, dataset: SequenceDataset) -> RecurrentLayers:
         return build_sequence_network(self.config, dataset.width)
 
     def view(self, tta: str) -> View:
         return single_view if tta == "none" else both_ways
 
 
-KINDS = {
+KINDS: dict[type[RunConfig], type[Kind]] = {
     TrainConfig: OfSlices,
     FinetuneConfig: Finetuned,
     StudyConfig: OfStudies,

@@ -27,10 +27,10 @@ from models.training.callbacks import (
 )
 from models.training.checkpoint_callback import Checkpoints
 from models.training.checkpoint_files import read_checkpoint
+from models.training.evaluation import network_to_device
 from models.training.history import write_rate_picture
 from models.training.loading import explained
 from models.training.loss import WeightedLogLoss
-from models.training.networks import HemorrhageNetwork
 from models.training.processes import Processes
 from models.training.steps import StepLearner
 from models.training.stopping import Stop
@@ -39,7 +39,7 @@ from radam import RAdam
 
 
 def fit(
-    network: HemorrhageNetwork,
+    network: nn.Module,
     train: DataLoader,
     valid: DataLoader,
     options: TrainOptions,
@@ -87,9 +87,7 @@ def _fit_from(
         raise
 
 
-def find_learning_rate(
-    network: HemorrhageNetwork, train: DataLoader, options: TrainOptions, processes: Processes
-) -> None:
+def find_learning_rate(network: nn.Module, train: DataLoader, options: TrainOptions, processes: Processes) -> None:
     """Run fastai's learning-rate finder (Smith 2015, arXiv:1506.01186); print its suggestion and plot the losses."""
     with tempfile.TemporaryDirectory() as scratch, explained(train):
         learner = make_learner(network, train, train, options.config, processes, [ChannelsLast()], RateFinder)
@@ -129,7 +127,7 @@ def make_learner(
     decays = [config.weight_decay] if config.decay_norms_and_biases else [config.weight_decay, 0.0]
     learner = kind(
         DataLoaders(train, valid, device=processes.device),
-        network.to(processes.device, memory_format=torch.channels_last),
+        network_to_device(network, processes.device),
         loss_func=WeightedLogLoss().to(processes.device),
         opt_func=optimizer(config),
         splitter=partial(decay_groups, config),

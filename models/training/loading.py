@@ -6,9 +6,10 @@ import re
 import shutil
 import signal
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ import psutil
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from models.common.config import Recurrence
 from models.common.errors import InputError
 from models.common.process import start_process
 from models.training.processes import Processes
@@ -71,10 +73,30 @@ class OrderedBatches(Sampler):
 Batches = ShuffledBatches | OrderedBatches | ShuffledStudies | OrderedStudies
 
 
+class Samples(Protocol):
+    """What is loaded: a dataset of samples by (epoch, row), each some tensors, of which the last is the target."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: tuple[int, int], /) -> tuple[torch.Tensor, ...]: ...
+
+
+@runtime_checkable
+class StudySamples(Samples, Protocol):
+    """A dataset of slices that stand together by study, and come in batches of studies or stretches of them."""
+
+    lengths: np.ndarray
+    """how many slices each study has, (studies,)"""
+    recurrence: Recurrence
+    """which stretches to train on"""
+    longest: int | None
+    """of them, slices; none: a whole study"""
+
+
 class WatchedDataset(Dataset):
     """A dataset that notes which row each loader process reads, so that the death of one can be explained."""
 
-    def __init__(self, dataset: Dataset, image_ids: Sequence[str], workers: int) -> None:
+    def __init__(self, dataset: Samples, image_ids: Sequence[str] | range, workers: int) -> None:
         self.dataset, self.image_ids = dataset, image_ids
         self.reading = torch.zeros((workers, 2), dtype=torch.int64).share_memory_()  # (process id, row)
         self.closing = torch.zeros((), dtype=torch.bool).share_memory_()
@@ -83,10 +105,10 @@ class WatchedDataset(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, index: tuple[int, int]) -> tuple[torch.Tensor, ...]:
         if worker := get_worker_info():
-            self.reading[worker.id] = torch.tensor([torch.multiprocessing.current_process().pid, key[1]])
-        return self.dataset[key]
+            self.reading[worker.id] = torch.tensor([torch.multiprocessing.current_process().pid, index[1]])
+        return self.dataset[index]
 
     def read_by(self, process: int) -> str | None:
         """The `image_id` that a loader process has begun to read last."""
@@ -97,28 +119,38 @@ class WatchedDataset(Dataset):
 class Loader(DataLoader):
     """A DataLoader whose processes receive no signal before they are ready for it; until then one would kill them."""
 
+    # pyrefly: ignore[bad-override]  # torch promises a private class of its own
     def __iter__(self) -> Iterator:
         with held_signals():  # it starts the processes
             return super().__iter__()
 
 
 def make_loader(
-    dataset: Dataset,
+    dataset: Samples,
     batch_size: int,
     workers: int,
     shuffle_seed: int | None = None,
-    image_ids: Sequence[str] | None = None,
+    image_ids: Iterable[str] | None = None,
     processes: Processes | None = None,
 ) -> DataLoader:
     """Batches of a dataset; with a `shuffle_seed` they are shuffled, and the incomplete last one is dropped.
 
-    Of a dataset that has studies (`lengths`) a batch holds so many of them. `image_ids` names the rows of the dataset
-    in messages. Of several `processes` each gets its share: of every batch where they are shuffled, of the whole where
-    they are not.
+    Of StudySamples a batch holds so many studies. `image_ids` names the rows of the dataset in messages. Of several
+    `processes` each gets its share: of every batch where they are shuffled, of the whole where they are not.
     """
+    processes = processes or Processes(torch.device("cpu"))
+    if shuffle_seed is None:
+        return load_batches(dataset, ordered_batches(dataset, batch_size, processes), workers, image_ids)
+    return load_batches(dataset, shuffled_batches(dataset, batch_size, shuffle_seed, processes), workers, image_ids)
+
+
+def load_batches(
+    dataset: Samples, batches: Batches, workers: int, image_ids: Iterable[str] | None = None
+) -> DataLoader:
+    """The given batches of a dataset; `image_ids` as `make_loader`."""
     return Loader(
         WatchedDataset(dataset, range(len(dataset)) if image_ids is None else list(image_ids), workers),
-        batch_sampler=make_batches(dataset, batch_size, shuffle_seed, processes),
+        batch_sampler=batches,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
@@ -128,20 +160,26 @@ def make_loader(
     )
 
 
-def make_batches(dataset: Dataset, batch_size: int, shuffle_seed: int | None, processes: Processes | None) -> Batches:
-    share = {"rank": processes.rank, "count": processes.count} if processes else {}
-    lengths = getattr(dataset, "lengths", None)
-    if lengths is None:
-        if shuffle_seed is None:
-            return OrderedBatches(len(dataset), batch_size, **share)
-        return ShuffledBatches(len(dataset), batch_size, shuffle_seed, **share)
-    if shuffle_seed is None:
-        return OrderedStudies(lengths, batch_size, **share)
-    return ShuffledStudies(lengths, batch_size, shuffle_seed, dataset.recurrence, dataset.longest, **share)
+def ordered_batches(dataset: Samples, batch_size: int, processes: Processes) -> OrderedBatches | OrderedStudies:
+    """All of a dataset in its order, so many slices or studies at a time."""
+    rank, count = processes.rank, processes.count
+    if isinstance(dataset, StudySamples):
+        return OrderedStudies(dataset.lengths, batch_size, rank, count)
+    return OrderedBatches(len(dataset), batch_size, rank, count)
+
+
+def shuffled_batches(
+    dataset: Samples, batch_size: int, seed: int, processes: Processes
+) -> ShuffledBatches | ShuffledStudies:
+    """Whole batches of so many slices or studies, shuffled."""
+    rank, count = processes.rank, processes.count
+    if isinstance(dataset, StudySamples):
+        return ShuffledStudies(dataset.lengths, batch_size, seed, dataset.recurrence, dataset.longest, rank, count)
+    return ShuffledBatches(len(dataset), batch_size, seed, rank, count)
 
 
 @contextmanager
-def explained(*loaders: DataLoader) -> Iterator[None]:
+def explained(*loaders: DataLoader) -> Generator[None]:
     """Raise an InputError of one line for what fails in a loader or its processes within the block."""
     try:
         yield
@@ -158,7 +196,8 @@ def explained(*loaders: DataLoader) -> Iterator[None]:
 def _explain_death(message: str, loaders: Sequence[DataLoader]) -> str:
     listed = re.search(r"\(pid(?:\(s\))? ([\d, ]+)\)", message)
     processes = [int(number) for number in listed[1].split(",")] if listed else []
-    names = [loader.dataset.read_by(process) for loader in loaders for process in processes]
+    watched = [loader.dataset for loader in loaders if isinstance(loader.dataset, WatchedDataset)]
+    names = [dataset.read_by(process) for dataset in watched for process in processes]
     slices = ", ".join(name for name in names if name) or "not known"
     by_signal = re.search(r"killed by signal: ([\w ]+)", message)
     return (
@@ -180,7 +219,10 @@ def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)  # a loader process is one thread; OpenCV's pool would fight over the cores
     # A terminal and Slurm signal the whole group. The main process decides when to stop, and needs its loaders until
     # it has saved; it sends them SIGTERM itself when it ends.
-    closing = get_worker_info().dataset.closing
+    worker = get_worker_info()
+    assert worker is not None
+    assert isinstance(worker.dataset, WatchedDataset)
+    closing = worker.dataset.closing
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if closing else None)
     let_signals_in()

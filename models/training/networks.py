@@ -4,12 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import pretrainedmodels
 import torch
 from efficientnet_pytorch import EfficientNet
 from efficientnet_pytorch.utils import url_map
 from fastai.layers import AdaptiveConcatPool2d, ConvLayer, Flatten, ResBlock
-from pretrainedmodels.models.torchvision_models import update_state_dict
 from torch import nn
 from torch.nn.functional import relu
 
@@ -25,7 +23,7 @@ MEAN, STD = 0.449, 0.226
 
 class Architecture(NamedTuple):
     build: Callable[[int], nn.Module]  # input size in pixels -> a network of three channels
-    imagenet: str | None  # where the package publishes its weights
+    imagenet: Callable[[], str] | None  # the address at which the package publishes its weights
 
 
 class HemorrhageNetwork(nn.Module):
@@ -50,6 +48,8 @@ class Cadene(nn.Module):
     """A network of pretrainedmodels with a pool that takes any input size (its own takes 7 x 7 features only)."""
 
     def __init__(self, name: str) -> None:
+        import pretrainedmodels  # seconds, of torchvision and torch._dynamo, which the other networks do without
+
         super().__init__()
         self.network = getattr(pretrainedmodels, name)(num_classes=1000, pretrained=None)
 
@@ -73,14 +73,15 @@ def load_initial_weights(network: HemorrhageNetwork, config: TrainConfig) -> Non
 
     Raises InputError if they cannot be had or do not fit.
     """
-    url = _architecture(config).imagenet
+    published = _architecture(config).imagenet
     if config.weights is not None and not config.weights.is_file():
         raise InputError(f"no weights at {config.weights}; name a file with --weights, or start with --no-pretrained")
     if config.weights is not None and config.weights.suffix == ".safetensors":
         _load(network, read_weights(config.weights), config.weights, head=True)
     elif config.weights is not None or config.pretrained:
-        if url is None:
+        if published is None:
             raise InputError(f"{config.network} has no ImageNet weights; start it with --no-pretrained")
+        url = published()
         path = config.weights or imagenet_file(config.network, url)
         _load(network, _rename(network, read_public_weights(path, url)), path, head=False)
 
@@ -94,7 +95,8 @@ def _architecture(config: TrainConfig) -> Architecture:
 def _load(network: HemorrhageNetwork, state: dict[str, torch.Tensor], path: Path, head: bool) -> None:
     """Load a state dict whose first convolution may have three channels; without `head` the last layer stays random."""
     state = dict(state)
-    stem = f"backbone.{_first_convolution(network.backbone)}"
+    name, _ = _first_convolution(network.backbone)
+    stem = f"backbone.{name}"
     expected = network.state_dict()
     if not head:
         state.update({name: value for name, value in expected.items() if name.startswith("head.")})
@@ -109,17 +111,21 @@ def _load(network: HemorrhageNetwork, state: dict[str, torch.Tensor], path: Path
 
 def _rename(network: HemorrhageNetwork, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Names of a published file -> names of our network; the published last layer, of 1000 classes, is dropped."""
-    prefix = "backbone.network." if isinstance(network.backbone, Cadene) else "backbone."
+    prefix = "backbone."
+    if isinstance(network.backbone, Cadene):
+        from pretrainedmodels.models.torchvision_models import update_state_dict
+
+        prefix, state = "backbone.network.", update_state_dict(state)
     heads = ("fc.", "_fc.", "classifier.", "last_linear.")
-    return {prefix + name: value for name, value in update_state_dict(state).items() if not name.startswith(heads)}
+    return {prefix + name: value for name, value in state.items() if not name.startswith(heads)}
 
 
-def _first_convolution(network: nn.Module) -> str:
-    return next(name for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
+def _first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
+    return next((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
 
 
 def _set_channels(network: nn.Module, channels: int) -> None:
-    convolution = network.get_submodule(_first_convolution(network))
+    _, convolution = _first_convolution(network)
     if convolution.in_channels != channels:
         convolution.in_channels = channels
         convolution.weight = nn.Parameter(adapt_first_convolution(convolution.weight.detach(), channels))
@@ -127,10 +133,9 @@ def _set_channels(network: nn.Module, channels: int) -> None:
 
 def _cut_last_linear(network: nn.Module) -> int:
     """Take away the last linear layer; returns how many numbers it was given."""
-    name = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
-    width = network.get_submodule(name).in_features
+    name, last = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
     network.set_submodule(name, nn.Identity())
-    return width
+    return last.in_features
 
 
 def _small(_: int) -> nn.Module:
@@ -153,11 +158,16 @@ def _efficientnet(name: str) -> Architecture:
         network.set_swish(memory_efficient=False)  # torch's SiLU saves no more for the backward pass, and is fused
         return network
 
-    return Architecture(build, url_map[name])
+    return Architecture(build, lambda: url_map[name])
 
 
 def _cadene(name: str) -> Architecture:
-    return Architecture(lambda _: Cadene(name), pretrainedmodels.pretrained_settings[name]["imagenet"]["url"])
+    def published() -> str:
+        import pretrainedmodels
+
+        return pretrainedmodels.pretrained_settings[name]["imagenet"]["url"]
+
+    return Architecture(lambda _: Cadene(name), published)
 
 
 ARCHITECTURES = {

@@ -49,7 +49,10 @@ def read_public_weights(path: Path, url: str) -> dict[str, torch.Tensor]:
 
 def published_hash(url: str) -> str:
     """First eight hex digits of the sha256, which torch.hub's naming puts before the ending of the file name."""
-    return re.search(r"-([0-9a-f]{8,})\.pth$", url).group(1)
+    found = re.search(r"-([0-9a-f]{8,})\.pth$", url)
+    if found is None:
+        raise ValueError(f"{url} names no sha256, by which its file could be checked")
+    return found[1]
 
 
 def adapt_first_convolution(weight: torch.Tensor, channels: int) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import contextlib
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -47,9 +47,8 @@ class Processes:
 
     def gather(self, item: Result) -> list[Result]:
         """The items of all processes in their order, in each of them."""
-        items: list[Result | None] = [item]
+        items = [item] * self.count
         if self.count > 1:
-            items = [None] * self.count
             distributed.all_gather_object(items, item)
         return items
 
@@ -64,19 +63,20 @@ class Processes:
 
     def on_main(self, function: Callable[[], Result]) -> Result:
         """Call a function in the main process alone; all get its result, or end with its InputError."""
-        result, error = None, None
+        results: list[Result] = []  # one, if all goes well
+        error = None
         if self.is_main:
             try:
-                result = function()
+                results.append(function())
             except InputError as caught:
                 error = caught
         if self.count > 1:
-            (result, message), *_ = self.gather((result, None if error is None else str(error)))
+            (results, message), *_ = self.gather((results, None if error is None else str(error)))
             if message is not None and not self.is_main:
                 raise SystemExit(1)  # the main process says why
         if error is not None:
             raise error
-        return result
+        return results[0]
 
     def wait(self) -> None:
         """Go on when all have come here."""
@@ -104,7 +104,7 @@ class Processes:
 
 
 @contextmanager
-def started_processes(device: str) -> Iterator[Processes]:
+def started_processes(device: str) -> Generator[Processes]:
     """The processes that torchrun has started (DistributedDataParallel's: gloo on CPUs, else NCCL), or this one alone.
 
     What the others print is left out: all say the same.
@@ -115,6 +115,7 @@ def started_processes(device: str) -> Iterator[Processes]:
     from accelerate import PartialState  # a second, for those who need it
 
     state = PartialState(cpu=choose_device(device).type == "cpu")
+    assert state.device is not None  # it has been chosen just now
     with contextlib.ExitStack() as stack:
         if not state.is_main_process:
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))

@@ -4,7 +4,7 @@ Over the embeddings of networks that are trained already (SequenceConfig), or tr
 the original's "rcnn"). Both take whole studies or stretches of them, as one flat batch of slices with their places.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
@@ -127,7 +127,7 @@ def forward_and_again(network: nn.Module) -> tuple[AbstractContextManager, Abstr
 
 
 @contextmanager
-def unmoved_statistics(network: nn.Module) -> Iterator[None]:
+def unmoved_statistics(network: nn.Module) -> Generator[None]:
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
     before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:

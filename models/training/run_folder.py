@@ -1,6 +1,6 @@
 """The folder of a fold: whether it has been trained, and which process trains it."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def is_finished(options: TrainOptions) -> bool:
 
 
 @contextmanager
-def only_training(folder: Path) -> Iterator[None]:
+def only_training(folder: Path) -> Generator[None]:
     """Hold the lock of a fold. Raises InputError if another training has it, or the folder cannot be written to."""
     require_writable(folder)
     # Beside the folder, not in it: a lock must never be deleted, and a finished run is its files and nothing else.

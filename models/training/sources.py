@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from models.common.config import OF_SINGLE_SLICES
+from models.common.config import StudyConfig, TrainConfig
 from models.common.errors import InputError
 from models.common.files import read_parquet
 from models.common.folders import Work
@@ -18,6 +18,7 @@ class Source(NamedTuple):
     name: str
     folder: Path
     record: RunRecord
+    config: TrainConfig  # the record's
 
     def store(self, work: Work, views: str) -> Path:
         """Where its embeddings lie: other weights or views have another folder."""
@@ -34,9 +35,10 @@ def find_source(name: str, folder: Path, flag: str) -> Source:
     if record is None:
         train = f"python models/train_{name}.py --fold {folder.name.removeprefix('fold')}"
         raise InputError(f"no trained network in {folder}; train it with: {train}, or name another run with {flag}")
-    if type(record.config) not in OF_SINGLE_SLICES:
+    config = record.config
+    if not isinstance(config, TrainConfig) or isinstance(config, StudyConfig):
         raise InputError(f"{folder} holds no network of single slices; name another run with {flag}")
-    return Source(name, folder, record)
+    return Source(name, folder, record, config)
 
 
 def require_unseen(folder: Path, image_ids: pd.Series, folds: Path) -> None:

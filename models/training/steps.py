@@ -76,7 +76,9 @@ class StepLearner(Learner):
 
     def _without_averaging(self, unless: bool) -> AbstractContextManager:
         """Processes exchange their gradients once a batch, with those of its last part."""
-        return nullcontext() if unless or self.processes.count == 1 else self.parallel.no_sync()
+        if unless or not isinstance(self.parallel, nn.parallel.DistributedDataParallel):
+            return nullcontext()
+        return self.parallel.no_sync()
 
     def _halve(self) -> None:
         batch = len(indivisible(*self.xb))

@@ -5,7 +5,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class Stop:
         self.number = number
 
     @contextmanager
-    def after_saving(self) -> Iterator[None]:
+    def after_saving(self) -> Generator[None]:
         """Within the block a first signal is only noted; whoever finds it saves and raises Interrupted."""
         self.at_once = False
         try:
@@ -44,7 +44,7 @@ class Stop:
 
 
 @contextmanager
-def stop_signals() -> Iterator[Stop]:
+def stop_signals() -> Generator[Stop]:
     """Within the block Ctrl-C and SIGTERM go to the Stop that it yields. Only the main thread can receive signals."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -59,7 +59,7 @@ def stop_signals() -> Iterator[Stop]:
 
 
 @contextmanager
-def held_signals() -> Iterator[None]:
+def held_signals() -> Generator[None]:
     """Within the block Ctrl-C and SIGTERM wait; in a process that is started there, until it calls `let_signals_in`."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:

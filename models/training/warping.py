@@ -1,6 +1,7 @@
 """All geometry of a sample at once, on Hounsfield units: one interpolation, and none where pixels only change place."""
 
-from typing import Any
+import math
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -11,24 +12,56 @@ _AIR = np.int16(HOUNSFIELD_RANGE[0])
 _QUARTERS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 
 
-def warp(slices: list[np.ndarray], geometry: dict[str, dict[str, Any]], size: int, crop: int) -> list[np.ndarray]:
+class Affine(NamedTuple):
+    """An image is scaled along its axes, then rotated, both about its centre, then shifted."""
+
+    shift: tuple[float, float]
+    """x, y, as shares of the columns and of the rows; by whole pixels, towards 0"""
+    scale: tuple[float, float]
+    """x, y"""
+    rotation: float
+    """counterclockwise, degrees"""
+
+
+class Grid(NamedTuple):
+    """How much columns and rows of cells show, each as a share of what it covers, before all are scaled to the whole.
+
+    Cells are even, but for a narrow last one: what is left over.
+    """
+
+    x: list[float]
+    y: list[float]
+
+
+class Geometry(NamedTuple):
+    """Which pixels go where, in this order."""
+
+    horizontal: bool = False
+    vertical: bool = False
+    quarters: int = 0
+    """turns by 90 degrees counterclockwise"""
+    affine: Affine | None = None
+    grid: Grid | None = None
+
+
+def warp(slices: list[np.ndarray], geometry: Geometry, size: int, crop: int) -> list[np.ndarray]:
     """Flip, turn, shift, scale, rotate and distort slices alike, then resize them to `size` and cut out the centre.
 
-    `geometry` is that of a `Draw`. Works before the windows: one distortion serves all windows of a slice, and the
-    interpolation sees the values that a window would have cut off. int16 (rows, columns) -> int16 (crop, crop).
+    Works before the windows: one distortion serves all windows of a slice, and the interpolation sees the values that a
+    window would have cut off. int16 (rows, columns) -> int16 (crop, crop).
     """
-    quarters = geometry["quarters"]["factor"] if "quarters" in geometry else 0
-    turned = [turn(image, "horizontal" in geometry, "vertical" in geometry, quarters) for image in slices]
+    turned = [turn(image, geometry.horizontal, geometry.vertical, geometry.quarters) for image in slices]
     rows, columns = turned[0].shape
-    if "affine" not in geometry and "grid" not in geometry:
+    if geometry.affine is None and geometry.grid is None:
         whole = turned if rows == columns == size else [cv2.resize(image, (size, size)) for image in turned]
         middle = slice((size - crop) // 2, (size - crop) // 2 + crop)
         return [image[middle, middle] for image in whole]
     x, y = pixel_centres(columns, size, crop), pixel_centres(rows, size, crop)
-    to_source = np.linalg.inv(geometry["affine"]["matrix"])[:2] if "affine" in geometry else np.eye(3)[:2]
-    if "grid" not in geometry:
+    to_source = source_matrix(geometry.affine, columns, rows) if geometry.affine else np.eye(3)[:2]
+    if geometry.grid is None:
         return sample_evenly(turned, x, y, to_source)
-    return sample(turned, np.interp(x, *geometry["grid"]["x"]), np.interp(y, *geometry["grid"]["y"]), to_source)
+    x, y = np.interp(x, *grid_lines(geometry.grid.x, columns)), np.interp(y, *grid_lines(geometry.grid.y, rows))
+    return sample(turned, x, y, to_source)
 
 
 def turn(image: np.ndarray, horizontal: bool, vertical: bool, quarters: int) -> np.ndarray:
@@ -43,6 +76,33 @@ def pixel_centres(length: int, size: int, crop: int) -> np.ndarray:
     return (np.arange(crop) + (size - crop) // 2 + 0.5) * (length / size) - 0.5
 
 
+def source_matrix(affine: Affine, columns: int, rows: int) -> np.ndarray:
+    """Where the pixel (x, y, 1) of a scaled, rotated and shifted image comes from, (2, 3)."""
+    angle = math.radians(affine.rotation)
+    centre = np.array([columns / 2 - 0.5, rows / 2 - 0.5])
+    shift = int(affine.shift[0] * columns), int(affine.shift[1] * rows)
+    turn_back = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    linear = turn_back / np.array(affine.scale)[:, None]
+    return np.column_stack([linear, centre - linear @ (centre + shift)])
+
+
+def grid_lines(shares: list[float], length: int) -> tuple[list[int], list[float]]:
+    """First and last pixel of each cell on an axis, and what they show: a cell ends on what the next begins with.
+
+    `shares` are one axis of a Grid. Scaled as Albumentations does where it is "normalized", its default.
+    """
+    cell = length // (len(shares) - 1)
+    shown = np.array(shares)
+    shown[-1] *= (length - cell * (len(shares) - 1)) / cell
+    shown *= length / cell / shown.sum()
+    pixels, places = [], [0.0]
+    starts = range(0, length - 1, cell)  # a single pixel that is left over shows what the one before it shows
+    for start, share in zip(starts, shown.tolist(), strict=False):
+        pixels += [start, min(start + cell, length) - 1]
+        places += [places[-1] + cell * share] * 2
+    return pixels, places[:-1]
+
+
 def sample_evenly(slices: list[np.ndarray], x: np.ndarray, y: np.ndarray, to_source: np.ndarray) -> list[np.ndarray]:
     """`sample` for evenly spaced x and y, which needs no maps."""
     spacing = np.array([[x[1] - x[0], 0, x[0]], [0, y[1] - y[0], y[0]], [0, 0, 1]])
@@ -52,9 +112,9 @@ def sample_evenly(slices: list[np.ndarray], x: np.ndarray, y: np.ndarray, to_sou
 
 def sample(slices: list[np.ndarray], x: np.ndarray, y: np.ndarray, to_source: np.ndarray) -> list[np.ndarray]:
     """Values of int16 slices at to_source @ (x, y, 1) for all x and y, linear between pixels, air outside of them."""
-    x, y, to_source = np.float32(x), np.float32(y)[:, None], np.float32(to_source)
-    maps = [by_x * x + (by_y * y + offset) for by_x, by_y, offset in to_source]
-    return [hounsfield_units(cv2.remap(above_air(image), *maps, cv2.INTER_LINEAR)) for image in slices]
+    x, y, to_source = x.astype(np.float32), y.astype(np.float32)[:, None], to_source.astype(np.float32)
+    map_x, map_y = (by_x * x + (by_y * y + offset) for by_x, by_y, offset in to_source)
+    return [hounsfield_units(cv2.remap(above_air(image), map_x, map_y, cv2.INTER_LINEAR)) for image in slices]
 
 
 def above_air(hounsfield: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A run as it goes on, for those who watch it: TensorBoard, and Weights & Biases when asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
@@ -14,7 +14,7 @@ PROJECT = "rsna-intracranial-hemorrhage"
 
 
 @contextmanager
-def watchers(options: TrainOptions, processes: Processes) -> Iterator[list[Callback]]:
+def watchers(options: TrainOptions, processes: Processes) -> Generator[list[Callback]]:
     """fastai's callbacks for what is installed and asked for. Raises InputError if what is asked for is missing."""
     callbacks = []
     if processes.is_main and find_spec("tensorboard"):

@@ -16,16 +16,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from torture import ENVIRONMENT, contents, drawn
+from torture import ENVIRONMENT, drawn
+from written import contents
 
 from models.common.errors import InputError
 from models.common.files import read_parquet
 from models.common.folders import Work
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.store import Series
+from models.preprocessing.tables import PREPARE
 
 SIZE = 48
-PREPARE = "python models/prepare.py"
 HARMLESS = ("refused", "the same")
 
 

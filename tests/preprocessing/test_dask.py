@@ -10,8 +10,8 @@ import pytest
 from torture import FOLDS, SIZES, compressed, large, require_same_cache, small
 
 from models.common.errors import InputError
-from models.prepare import PrepareOptions, prepare
 from models.preprocessing.parallel import progress_map
+from models.preprocessing.preparation import PrepareOptions, prepare
 
 distributed = pytest.importorskip("distributed")
 

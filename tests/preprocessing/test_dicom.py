@@ -9,9 +9,8 @@ import pytest
 
 from models.preprocessing.dicom import peek, read_file, read_slices, read_stored
 from models.preprocessing.elements import Reason, UnreadableSliceError
-from models.preprocessing.hounsfield import HOUNSFIELD_RANGE, to_hounsfield
+from models.preprocessing.hounsfield import AIR, HOUNSFIELD_RANGE, to_hounsfield
 
-AIR = HOUNSFIELD_RANGE[0]
 CANARIES = {
     "PatientName": "CANARY^NAME",
     "PatientBirthDate": "19010203",

@@ -21,7 +21,6 @@ from torture import (
     FOLDS,
     SIZES,
     command,
-    contents,
     large,
     require_one_line,
     require_same_cache,
@@ -30,11 +29,12 @@ from torture import (
     temporaries,
     undisturbed,
 )
+from written import contents
 
 from models.common.errors import InputError
 from models.common.files import read_parquet, write_csv, write_parquet, write_text
 from models.common.folders import Work
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.report import write_contact_sheet
 from models.preprocessing.store import Series, compress_slice, write_series
 

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from written import contents
 
 from models.common.errors import InputError
 from models.common.files import read_parquet
@@ -18,14 +19,14 @@ from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.locks import only_process
 from models.phantom.dicom import write_phantom
-from models.prepare import PrepareOptions, prepare
 from models.preprocessing import dicom
 from models.preprocessing.challenge_csv import read_labels
 from models.preprocessing.dicom import read_slices
 from models.preprocessing.elements import Reason
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.problems import Problem
 from models.preprocessing.store import Series, fit_to_square
-from models.preprocessing.tables import UNREADABLE
+from models.preprocessing.tables import PREPARE, UNREADABLE
 
 SIZE = 48
 
@@ -48,15 +49,11 @@ def copied(options, tmp_path) -> PrepareOptions:
 
 
 def metadata(options: PrepareOptions, split: str) -> pd.DataFrame:
-    return read_parquet(Work(options.work).metadata(split), "python models/prepare.py")
+    return read_parquet(Work(options.work).metadata(split), PREPARE)
 
 
 def problems(options: PrepareOptions) -> pd.DataFrame:
     return pd.read_csv(Work(options.work).problems)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def drop_lines(path: Path, start: str) -> None:

@@ -17,11 +17,12 @@ import pandas as pd
 import pydicom
 import pytest
 from pyarrow import parquet
-from torture import FOLDS, contents, drawn, require_one_line, run_prepare
+from torture import FOLDS, drawn, require_one_line, run_prepare
+from written import contents
 
 from models.common.folders import Work
 from models.phantom.draft import edited
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 
 SIZE = 48
 CANARY = re.compile(rb"c.?a.?n.?a.?r.?y", re.IGNORECASE | re.DOTALL)  # in UTF-16 too

@@ -1,16 +1,22 @@
 """Laws of a prepared series: what fastai says of the same files, each slice in its place, whatever else is wrong."""
 
+import json
+import math
+
 import numpy as np
 import pandas as pd
 import pydicom
 import pytest
 
 from models.common.folders import Work
-from models.preprocessing.elements import Reason
-from models.preprocessing.problems import Problem
+from models.preprocessing import dicom
+from models.preprocessing.elements import Reason, UnreadableSliceError
+from models.preprocessing.grouping import group_by_series, peek_batch
+from models.preprocessing.notes import SeriesNotes
+from models.preprocessing.problems import NOT_USED, Problem
 from models.preprocessing.pseudonyms import Pseudonyms
 from models.preprocessing.raw import RawFolder, find_raw
-from models.preprocessing.series import Prepared, group_by_series, peek_batch, prepare_series
+from models.preprocessing.series import prepare_series
 from models.preprocessing.store import Series
 from models.preprocessing.tables import UNREADABLE
 
@@ -46,7 +52,7 @@ SAME = {  # our column -> fastai's
 }
 
 
-def prepare_tree(folder, work=None, sizes=()) -> list[Prepared]:
+def prepare_tree(folder, work=None, sizes=()) -> list[SeriesNotes]:
     """The series of a folder of files, in the order of their identifiers."""
     raw = RawFolder(folder, None, None, folder, None, None)
     pseudonyms = Pseudonyms(b"", challenge=True)
@@ -89,6 +95,18 @@ def test_a_store_is_written_at_every_size_and_read_instead_of_the_files_then(wri
     pd.testing.assert_frame_equal(again.table, first.table)
 
 
+def test_notes_are_kept_as_in_the_stores_that_are_there_already():
+    kept = {
+        "source": "5f1c0e6a9d3b2847",
+        "slices": {"image_id": ["ID_a", "ID_b"], "z": [-12.5, math.nan], "chunk": [0, UNREADABLE]},
+        "problems": [["ID_b", "pixels are cut off", "left out"]],
+    }
+    notes = SeriesNotes.from_json(json.loads(json.dumps(kept)))
+    assert list(notes.table["chunk"]) == [0, UNREADABLE]
+    assert notes.problems == [("ID_b", "pixels are cut off", "left out")]
+    assert json.dumps(notes.to_json()) == json.dumps(kept)
+
+
 def test_of_two_files_with_one_image_the_first_is_kept(write_dicom, tmp_path):
     for name, values in (("a", IMAGE), ("b", IMAGE + 9)):
         write_dicom(tmp_path / "raw" / f"{name}.dcm", values, SOPInstanceUID="ID_same")
@@ -98,6 +116,34 @@ def test_of_two_files_with_one_image_the_first_is_kept(write_dicom, tmp_path):
     (store,) = tmp_path.glob("cache/slices_8/*.b2nd")
     assert len(Series(store)) == 1
     assert np.array_equal(Series(store).read(0), IMAGE - 1024)
+
+
+def test_a_damaged_copy_of_a_slice_is_left_out(write_dicom, tmp_path):
+    write_dicom(tmp_path / "a.dcm", IMAGE, SOPInstanceUID="ID_same")
+    copy = write_dicom(tmp_path / "b.dcm", IMAGE, SOPInstanceUID="ID_same")
+    copy.write_bytes(copy.read_bytes()[:-2])
+    (series,) = prepare_tree(tmp_path)
+    assert list(series.table["chunk"]) == [0]
+    assert [problem[1:] for problem in series.problems] == [(Reason.TRUNCATED.value, NOT_USED)]
+
+
+def test_a_file_that_fails_half_way_keeps_the_frames_before(write_dicom, tmp_path, monkeypatch):
+    def stored_frames(*_):
+        yield IMAGE
+        raise UnreadableSliceError(Reason.DECODING)
+
+    monkeypatch.setattr(dicom, "_stored_frames", stored_frames)
+    write_dicom(tmp_path / "ID_0.dcm", IMAGE, NumberOfFrames="2")
+    (series,) = prepare_tree(tmp_path)
+    assert list(series.table["image_id"]) == ["ID_0_0001", "ID_0_0002"]
+    assert list(series.table["chunk"]) == [0, UNREADABLE]
+    assert Problem.REPEATED_IMAGE.value[0] not in {problem for _, problem, _ in series.problems}
+
+
+def test_a_slice_of_one_value_is_not_said_to_be_padding(write_dicom, tmp_path):
+    write_dicom(tmp_path / "ID_0.dcm", np.full_like(IMAGE, -2000))
+    (series,) = prepare_tree(tmp_path)
+    assert series.problems == [("ID_0", *Problem.CONSTANT.value)]
 
 
 def test_a_slice_without_a_usable_header_keeps_a_row_in_its_series(write_dicom, tmp_path):

@@ -10,10 +10,9 @@ from once import HANG
 from torch.utils.data import DataLoader, Dataset
 
 from models.common.errors import InputError
-from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
+from models.preprocessing.hounsfield import AIR, HOUNSFIELD_RANGE
 from models.preprocessing.store import Series, compress_slice, fit_to_square, write_series
 
-AIR = HOUNSFIELD_RANGE[0]
 NOTES = {"source": "a1", "slices": [{"image_id": "ID_a", "z": 1.25}, {"image_id": "ID_b", "z": float("inf")}]}
 
 

@@ -11,8 +11,8 @@ from models.common.files import read_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.phantom.dicom import write_phantom
-from models.prepare import PrepareOptions, prepare
 from models.preprocessing.elements import Reason
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.problems import Problem
 from models.preprocessing.store import Series
 from models.preprocessing.tables import UNREADABLE

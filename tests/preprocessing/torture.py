@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from once import HANG, made_once
 from pydicom.uid import RLELossless
+from written import contents
 
 from models.phantom.dicom import write_phantom
 from models.phantom.draft import edited
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 
 TESTS = Path(__file__).parent.parent
 REPOSITORY = TESTS.parent
@@ -67,11 +68,6 @@ def run_prepare(data: Path, work: Path, *flags: object, **options: object) -> su
         check=False,
         **{"capture_output": True, "text": True, "timeout": HANG, "env": ENVIRONMENT, **options},
     )
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones too."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def temporaries(work: Path) -> list[str]:

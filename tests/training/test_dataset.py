@@ -12,6 +12,7 @@ from models.preprocessing.store import Series, compress_slice, write_series
 from models.preprocessing.tables import UNREADABLE, read_slices, split_fold
 from models.preprocessing.windows import BONE, BRAIN, LOW_INFORMATION, apply_window
 from models.training import dataset as module
+from models.training.augmentation import gamma_table
 from models.training.dataset import SliceDataset, open_series
 from models.training.loading import make_loader
 from models.training.warping import warp
@@ -188,8 +189,8 @@ def test_augmentation_is_geometry_on_hounsfield_units_then_windows_then_gamma(pr
     channels = (Channel(0, BRAIN), Channel(-1, BONE), Channel(1, BRAIN))
     dataset = SliceDataset(slices, prepared, config(*channels, crop_size=48, window_jitter=0.1), augment="hard")
     for row in range(20):
-        draw = dataset.augmentation.draw((0, 3, row), (64, 64))
-        gamma = np.arange(256, dtype=np.uint8) if draw.gamma is None else draw.gamma
+        draw = dataset.augmentation.draw((0, 3, row))
+        gamma = np.arange(256, dtype=np.uint8) if draw.gamma is None else gamma_table(draw.gamma)
         stored, sources = dataset.read(row)
         planes = [warp([stored[source]], draw.geometry, 64, 48)[0] for source in sources]
         expected = [gamma[apply_window(plane, window)] for plane, window in zip(planes, draw.windows, strict=True)]

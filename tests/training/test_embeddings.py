@@ -21,7 +21,7 @@ from models.common.prediction_files import read_predictions
 from models.inference import fold as predicting
 from models.inference.predict import infer
 from models.phantom.dicom import write_phantom
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.tables import UNREADABLE, read_slices, split_fold
 from models.training import embeddings as module
 from models.training import fold as running

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from written import FOLD_FILES
 
 from models import train_small
 from models.common.config import FinetuneConfig
@@ -22,8 +23,8 @@ from models.inference.predict import infer
 from models.inference.pseudolabel_files import PseudolabelOptions, make_pseudolabels
 from models.inference.runs import load_runs
 from models.phantom.dicom import write_phantom
-from models.prepare import PrepareOptions, prepare
 from models.preprocessing.folds import label_shares
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.tables import patients_of_fold, read_slices, split_fold
 from models.training import fold as running
 from models.training.dataset import SliceDataset
@@ -36,7 +37,6 @@ from models.training.weights import read_weights
 
 BASE = replace(train_small.CONFIG, image_size=32, epochs=1, batch_size=32)
 CONFIG = FinetuneConfig(**vars(BASE) | {"name": "small_pseudo", "start": "small", "pseudolabels": "pseudo"})
-FILES = {"config.json", "model.safetensors", "history.csv", "history.png", "valid.parquet", "test.parquet"}
 
 
 # ---- the loss ----
@@ -126,7 +126,7 @@ def test_a_finetuned_fold_is_a_run_like_any_other_and_needs_nothing_else_for_inf
     shutil.rmtree(own.run("small", 0))
     pseudolabels(own).unlink()
     infer(InferOptions(CONFIG.name, tta="none", machine=machine(own)))
-    assert {path.name for path in own.run(CONFIG.name, 0).iterdir()} == FILES
+    assert {path.name for path in own.run(CONFIG.name, 0).iterdir()} == FOLD_FILES | {"test.parquet"}
     (run,) = load_runs(own)
     assert list(run.test.index) == list(read_slices(own, "test")["image_id"])
 

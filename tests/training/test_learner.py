@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from written import FOLD_FILES
 
 from models.common.errors import InputError
 from models.common.labels import LABELS, METRIC_WEIGHTS
@@ -38,11 +39,8 @@ def run(options, few):
     return few.run("learner", 1)
 
 
-FILES = {"config.json", "model.safetensors", "history.csv", "history.png", "valid.parquet"}
-
-
 def test_a_run_is_the_five_files(run):
-    assert {file.name for file in run.iterdir()} == FILES
+    assert {file.name for file in run.iterdir()} == FOLD_FILES
 
 
 def test_out_of_fold_predictions_are_of_the_folds_patients_alone(run, few):

@@ -69,7 +69,7 @@ def publish(folder, network, monkeypatch):
     torch.save(state, plain)
     name = f"{network}-{hashlib.sha256(plain.read_bytes()).hexdigest()[:8]}.pth"
     file = plain.rename(folder / name)
-    architecture = ARCHITECTURES[network]._replace(imagenet=f"https://example.invalid/{name}")
+    architecture = ARCHITECTURES[network]._replace(imagenet=lambda: f"https://example.invalid/{name}")
     monkeypatch.setitem(ARCHITECTURES, network, architecture)
     return file, state
 
@@ -116,7 +116,7 @@ def test_a_file_that_is_not_the_published_one_is_not_opened(tmp_path, monkeypatc
     file.write_bytes(file.read_bytes() + b" ")
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("opened"))
     with pytest.raises(InputError, match="not the published"):
-        read_public_weights(file, ARCHITECTURES["efficientnet-b0"].imagenet)
+        read_public_weights(file, ARCHITECTURES["efficientnet-b0"].imagenet())
 
 
 def test_published_pickle_that_would_run_code_is_refused(tmp_path):

@@ -16,19 +16,19 @@ import psutil
 import pytest
 import torch
 from once import HANG
+from written import FOLD_FILES, contents
 
 from models.common.errors import InputError
 from models.common.folders import Work
 from models.common.options import Machine, TrainOptions
 from models.phantom.dicom import write_phantom
-from models.prepare import PrepareOptions, prepare
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.train_small import CONFIG
 from models.training.checkpoint_files import Checkpoint, read_checkpoint, write_checkpoint
 from models.training.run import train
 
 REPOSITORY = Path(__file__).parent.parent.parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-FILES = {"config.json", "model.safetensors", "history.csv", "history.png", "valid.parquet"}
 Moment = Callable[[Path], bool]  # of a run's folder
 
 
@@ -61,10 +61,6 @@ def working_folder(folder: Path, cache: Path) -> Path:
 
 def fold(work: Path) -> Path:
     return Work(work).run(CONFIG.name, 0)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def command(work: Path, *flags: object) -> list[str]:
@@ -135,7 +131,7 @@ def require_same_after_kills(work: Path, moments: list[Moment], undisturbed: dic
     last.write_bytes(damage(last.read_bytes(), random.Random(1)))
     assert re.search(r"warning: .*checkpoint_\d+.safetensors .* is damaged", finish(work))
     assert contents(fold(work)) == undisturbed
-    assert set(undisturbed) == FILES
+    assert set(undisturbed) == FOLD_FILES
 
 
 def test_a_run_that_is_killed_ends_with_the_same_bytes(work, undisturbed):
@@ -280,7 +276,7 @@ def require_one_trains(work: Path, count: int) -> None:
     for code, text in zip(codes, outputs, strict=True):
         refused = f"another training (process {trained[0]} on " in text and code == 1
         assert refused or "is finished" in text or "weighted log loss" in text, text
-    assert set(contents(fold(work))) == FILES
+    assert set(contents(fold(work))) == FOLD_FILES
 
 
 @pytest.mark.torture

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pydicom
@@ -14,13 +15,15 @@ import pytest
 import tyro
 from pydicom.pixels import get_decoder
 from pydicom.uid import JPEGLosslessSV1
-from trap_checks import COMPRESSED, SEE, SIZE, SLICES, contents, items, record, slices
+from trap_checks import COMPRESSED, SEE, SIZE, SLICES, items, record, slices
+from written import contents
 
 from models.common.errors import InputError
-from models.make_phantom import PhantomOptions
 from models.phantom import dicom
 from models.phantom.dicom import FAMILIES, write_phantom
 from models.phantom.jpeg import encode_jpeg_lossless
+from models.phantom.layouts import LAYOUTS
+from models.phantom.options import LayoutName, PhantomOptions, Trap
 from models.phantom.study import draw_study
 from models.phantom.traps import IN_TABLES, REFUSED, TRAPS
 
@@ -215,6 +218,11 @@ def test_the_command_line_takes_traps_and_layouts():
     assert (tyro.cli(PhantomOptions, args=["data"]).traps, options.folder) == ((), Path("data"))
     with pytest.raises(SystemExit):
         tyro.cli(PhantomOptions, args=["data", "--traps", "rust"])
+
+
+def test_the_command_line_knows_all_traps_and_layouts():
+    assert get_args(Trap) == ("all", *TRAPS)
+    assert get_args(LayoutName) == tuple(LAYOUTS)
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])

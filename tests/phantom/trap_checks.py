@@ -32,10 +32,6 @@ def record(folder: Path, trap: str | None = None) -> pd.DataFrame:
     return rows if trap is None else rows[rows["trap"] == trap]
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 def slices(folder: Path) -> dict[Path, pydicom.Dataset]:
     paths = sorted(path for path in folder.rglob("I[DM]*") if path.is_file() and b"DICM" in path.read_bytes()[:132])
     return {path: pydicom.dcmread(path) for path in paths}

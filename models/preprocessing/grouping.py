@@ -1,0 +1,80 @@
+"""Files -> the series that they belong to, by the first bytes of each."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from models.common.folders import Work
+from models.preprocessing.dicom import peek
+from models.preprocessing.elements import Reason, UnreadableSliceError
+from models.preprocessing.problems import NOT_USED, ProblemRows, unreadable
+from models.preprocessing.pseudonyms import Pseudonyms
+from models.preprocessing.raw import RawFolder
+
+_BATCH = 256  # files that are peeked into at a time
+
+
+class Peeked(NamedTuple):
+    """What the first bytes of a file tell."""
+
+    path: Path
+    series_id: str = ""
+    image_id: str = ""
+    mark: str = ""  # size and checksum of the first bytes
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True)
+class SeriesTask:
+    """The files of one series, and where its slices go."""
+
+    series_id: str  # the pseudonym
+    files: list[Peeked]
+    stores: dict[int, Path]  # image size -> file of the store; empty when only a report is wanted
+    root: Path
+    pseudonyms: Pseudonyms
+
+    def source(self) -> str:
+        """A hash of the files' names, sizes and first bytes: other files of these names have another one."""
+        lines = "\n".join(f"{file.path.name} {file.mark}" for file in self.files)
+        return hashlib.blake2b(lines.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+
+
+def in_batches(files: list[Path]) -> list[list[Path]]:
+    """Files for `peek_batch`, some hundred at a time."""
+    return [files[first : first + _BATCH] for first in range(0, len(files), _BATCH)]
+
+
+def peek_batch(files: list[Path]) -> list[Peeked]:
+    """What the first bytes of each file tell; for one that tells nothing, the reason."""
+    peeked = []
+    for path in files:
+        try:
+            series_id, image_id, size, checksum = peek(path)
+            peeked.append(Peeked(path, series_id, image_id, f"{size} {checksum:08x}"))
+        except UnreadableSliceError as error:
+            peeked.append(Peeked(path, reason=error.reason))
+    return peeked
+
+
+def group_by_series(
+    peeked: Iterable[Peeked], raw: RawFolder, work: Work, sizes: Iterable[int], pseudonyms: Pseudonyms
+) -> tuple[list[SeriesTask], ProblemRows]:
+    """A task for each series, sorted by its pseudonym, and a problem row for each file that tells no series.
+
+    `sizes` are those of the stores to write (pixels).
+    """
+    groups, problems = defaultdict(list), []
+    for file in peeked:
+        if file.reason is None and file.series_id and file.image_id:
+            groups[pseudonyms(file.series_id)].append(file)
+        else:
+            reason = file.reason or Reason.NO_IDENTIFIER
+            problems.append(unreadable(pseudonyms.file(file.path, raw.root), reason, NOT_USED))
+    return [
+        SeriesTask(name, files, {size: work.series(size, name) for size in sizes}, raw.root, pseudonyms)
+        for name, files in sorted(groups.items())
+    ], problems

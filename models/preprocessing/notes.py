@@ -1,0 +1,26 @@
+"""What is known of a prepared series beside its slices: stored with them, so that its files need not be read again."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from models.preprocessing.problems import ProblemRows
+
+
+@dataclass(frozen=True)
+class SeriesNotes:
+    """The notes of one series; in a store they are JSON (models/preprocessing/store.py)."""
+
+    source: str  # a hash of the files: SeriesTask.source
+    table: pd.DataFrame  # the metadata, a row a slice, in anatomical order
+    problems: ProblemRows
+
+    def to_json(self) -> dict[str, Any]:
+        """The notes as a store keeps them: the metadata by columns."""
+        return {"source": self.source, "slices": self.table.to_dict("list"), "problems": self.problems}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "SeriesNotes":
+        """Rebuild notes from `to_json`, with the types of columns that their values have in JSON."""
+        return cls(content["source"], pd.DataFrame(content["slices"]), [tuple(row) for row in content["problems"]])

@@ -1,0 +1,132 @@
+"""A raw folder -> the cache: every series into the store, then the tables, the folds and the report on problems."""
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from models.common.errors import InputError
+from models.common.files import without_temporaries, write_csv, write_json, write_parquet
+from models.common.folders import DataFolder, Stage, Work, WorkFolder, default_data, default_work
+from models.common.labels import LABELS
+from models.common.locks import only_process
+from models.preprocessing.cache import FORMAT, finished_sizes, is_whole, mark_complete, refuse_other_raw
+from models.preprocessing.challenge_csv import image_ids, read_labels, read_sample_submission
+from models.preprocessing.folds import make_folds
+from models.preprocessing.grouping import SeriesTask, group_by_series, in_batches, peek_batch
+from models.preprocessing.metadata import add_missing, join_labels, shared_patients, slice_table
+from models.preprocessing.parallel import progress_map
+from models.preprocessing.problems import Problem, ProblemRows, problem_rows, problem_table
+from models.preprocessing.pseudonyms import Pseudonyms, read_key
+from models.preprocessing.raw import RawFolder, find_raw
+from models.preprocessing.report import print_summary, require_disk, write_contact_sheet
+from models.preprocessing.series import prepare_series
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """Where the raw data is, and what to make of it."""
+
+    data: DataFolder = field(default_factory=default_data)
+    work: WorkFolder = field(default_factory=default_work)
+    image_size: tuple[int, ...] = (224, 512)
+    """sides of the stored slices, pixels; one store for each"""
+    folds: int = 5
+    """parts for cross-validation, grouped by patient"""
+    seed: int = 0
+    """of the folds"""
+    stage: Stage = None
+    check: bool = False
+    """only read everything and report what is wrong"""
+    jobs: int = -1
+    """processes; -1: one a core"""
+    dask: str | None = None
+    """scheduler of a Dask cluster to work on (tcp://...), which sees the same folders"""
+
+
+def prepare(options: PrepareOptions) -> None:
+    """Make the cache of a raw folder, or what it still lacks; with `check`, only report what is wrong with the files.
+
+    A series that is stored already is not read again. Raises InputError for data that is not there or cannot be used,
+    for a cache that was made from other data or with other settings, or is damaged, and for a disk that is too full.
+    """
+    if not options.image_size or min(options.image_size) < 1:
+        raise InputError(f"--image-size {options.image_size} must be one or more sizes above 0")
+    raw, work = find_raw(options.data, options.stage), Work(options.work, options.stage)
+    labels, repeated = read_labels(raw.labels) if raw.labels else (None, [])
+    expected = image_ids(read_sample_submission(raw.sample_submission)) if raw.sample_submission else None
+    source = {"raw": raw.fingerprint()}
+    settings = {"format": FORMAT, "folds": options.folds, "seed": options.seed}
+    with only_process(work.root / ".prepare.lock", "prepare.py"), without_temporaries(work.cache):
+        refuse_other_raw(work, source)
+        finished = finished_sizes(work, settings)
+        if not options.check and set(options.image_size) <= finished and is_whole(work, raw, finished):
+            print(f"{work.tables} is complete for image sizes {sorted(finished)}; nothing to do")
+            return
+        if not options.check:
+            write_json(work.raw, source)  # first, so that a cache cut short is not filled from other data
+        tables, problems = prepare_splits(raw, work, options)
+        problems += problem_rows(Problem.REPEATED_LABEL, repeated)
+        if labels is not None:
+            tables["train"], found = join_labels(tables["train"], labels)
+            problems += found + shared_patients(tables["train"], tables["test"])
+        if expected is not None:
+            tables["test"], found = add_missing(tables["test"], expected)
+            problems += found
+        settings |= {"image_size": sorted(finished | set(options.image_size))}
+        write_tables(work, tables, problem_table(problems), options, settings)
+
+
+def prepare_splits(raw: RawFolder, work: Work, options: PrepareOptions) -> tuple[dict[str, pd.DataFrame], ProblemRows]:
+    """The slice table of each split and the problems; the store of every series is written on the way.
+
+    Raises InputError for a disk that is too full, and if a split holds no CT slice.
+    """
+    pseudonyms = Pseudonyms(read_key(work.root / "pseudonyms.key"), challenge=raw.stage is not None)
+    sizes = () if options.check else options.image_size
+    tasks, problems = {}, []
+    for split in raw.splits:
+        tasks[split], found = find_series(raw, split, work, sizes, pseudonyms, options)
+        problems += found
+    if sizes:
+        print(require_disk(work, [task for split in tasks.values() for task in split]))
+    tables = {}
+    for split, series in tasks.items():
+        prepared = progress_map(prepare_series, series, options.jobs, f"{split}: series", options.dask)
+        tables[split], found = slice_table(prepared)
+        problems += found
+        if tables[split].empty:
+            reason = f", first: {problems[0][1]}" if problems else ""
+            raise InputError(
+                f"{split}: no file in {getattr(raw, split)} is a CT slice{reason}; name another with --data"
+            )
+    return tables, problems
+
+
+def find_series(
+    raw: RawFolder, split: str, work: Work, sizes: tuple[int, ...], pseudonyms: Pseudonyms, options: PrepareOptions
+) -> tuple[list[SeriesTask], ProblemRows]:
+    """The files of a split by series: the first bytes of each are read for that, nothing more."""
+    files = raw.files(split)
+    peeked = progress_map(peek_batch, in_batches(files), options.jobs, f"{split}: series of each file", options.dask)
+    return group_by_series((file for batch in peeked for file in batch), raw, work, sizes, pseudonyms)
+
+
+def write_tables(
+    work: Work, tables: dict[str, pd.DataFrame], problems: pd.DataFrame, options: PrepareOptions, settings: dict
+) -> None:
+    """Write what is not the store, and last the mark that the cache is complete; with --check the problems alone.
+
+    Raises InputError for folds that cannot be made, and for a file that cannot be written.
+    """
+    folds = None
+    if "train" in tables and not options.check:
+        folds = make_folds(tables["train"].dropna(subset=list(LABELS)), options.folds, options.seed)
+    write_csv(work.problems, problems)
+    if not options.check:
+        if folds is not None:
+            write_csv(work.folds, folds)
+        for split, table in tables.items():
+            write_parquet(work.metadata(split), table)
+        write_contact_sheet(work.contact_sheet, work, next(iter(tables.values())), max(settings["image_size"]))
+        mark_complete(work, settings)  # last
+    print_summary(work, tables, problems)

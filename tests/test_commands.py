@@ -1,0 +1,175 @@
+"""The commands of README.md and docs/ do what the pages say, on a small phantom and with small networks.
+
+Each page is followed from top to bottom in one process, in a folder of its own, with all the flags that it shows; those
+that make it small are added. A line that needs what a test cannot have is parsed, and so are commands in sentences.
+"""
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tyro
+from pages import PAGES, REPOSITORY, Line, commands_in_sentences, pipeline, shell_lines
+
+from models.common.folders import Work
+from models.phantom.dicom import write_phantom
+from models.preprocessing.tables import read_slices
+
+SIZE = "32"  # pixels, of slices and networks
+TINY = ["--network", "small", "--no-pretrained", "--epochs", "1", "--device", "cpu"]
+ELSEWHERE = {"make", "kaggle", "unzip", "tensorboard"}  # programs whose words are not this project's
+FOLLOWED = [page for page in PAGES if any(line.needs is None for line in shell_lines(page))]
+
+
+def small(script: str, words: list[str]) -> list[str]:
+    """The words of a command, and behind them, where they win, what makes it one of seconds."""
+    if script == "make_phantom":
+        drawn = [] if "--studies" in words else ["--studies", "12", "--test-studies", "3"]
+        return [*words, *drawn, "--image-size", SIZE, "--jobs", "1"]
+    if script == "prepare":  # the networks of the tests look at a size of their own
+        sizes = words.index("--image-size") if "--image-size" in words else None
+        words = [*words, "--image-size", "224", "512"] if sizes is None else words
+        place = words.index("--image-size") + 1
+        return [*words[:place], SIZE, *words[place:], "--jobs", "1"]
+    if script == "find_files":
+        return [*words, "--jobs", "1"]
+    if script == "train_sequence":
+        return [*words, "--epochs", "1", "--batch-size", "2", "--device", "cpu"]
+    if script.startswith("train_"):
+        batch = "2" if script == "train_b0_recurrent" else "16"  # studies, slices
+        crop = ["--crop-size", "26"] if script == "train_resnext101" else []
+        return [*words, *TINY, "--image-size", SIZE, "--batch-size", batch, *crop]
+    return [*words, "--device", "cpu"] if script.startswith("infer_") else words
+
+
+def call(script: Path, words: list[str]) -> None:
+    """Run a script as its own program does, in this process. Raises SystemExit if it ends with an error."""
+    arguments, sys.argv = sys.argv, [str(script), *words]
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as end:
+        if end.code not in (None, 0):
+            raise
+    finally:
+        sys.argv = arguments
+
+
+def execute(command: list[str]) -> None:
+    program, *words = command
+    if program == "python":
+        script = Path(words[0])
+        call(script, small(script.stem, words[1:]))
+    elif program == "jupyter":
+        folder = Path(sys.executable).parent
+        environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
+        subprocess.run([folder / "jupyter", *words], env=environment, check=True)
+    else:
+        pytest.fail(f"{' '.join(command)}: a test cannot execute this; say in a comment what it needs")
+
+
+def follow(line: Line, capfd: pytest.CaptureFixture[str]) -> None:
+    """Do what a line says; all that it is to write must be new. Only a table of scores is printed and not written."""
+    folder = Path()
+    assert line.writes or "score.py" in line.text, f"{line.text}: does not say what it writes"
+    already = [pattern for pattern in line.writes if any(folder.glob(pattern))]
+    assert already == [], f"{line.text}: is there before"
+    capfd.readouterr()
+    for command in line.commands:
+        execute(command)
+    lacking = [pattern for pattern in line.writes if not any(folder.glob(pattern))]
+    assert lacking == [], f"{line.text}: is not written"
+    assert line.writes or capfd.readouterr().out.strip(), f"{line.text}: prints nothing"
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
+    """A folder that holds data/ alone."""
+    folder = tmp_path_factory.mktemp("drawn")
+    write_phantom(folder / "data", studies=12, test_studies=3, image_size=int(SIZE), jobs=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(drawn, tmp_path_factory) -> Path:
+    """The same, and cache/."""
+    folder = tmp_path_factory.mktemp("prepared") / "work"
+    shutil.copytree(drawn, folder)
+    prepare = REPOSITORY / "models" / "prepare.py"
+    call(prepare, ["--data", str(folder / "data"), "--work", str(folder), "--image-size", SIZE, "--jobs", "1"])
+    return folder
+
+
+@pytest.fixture
+def checkout(request, tmp_path, monkeypatch) -> Path:
+    """What a reader has before the page that the test is about: a checkout, and what the pages before it have made."""
+    page, folder = request.node.callspec.params["page"], tmp_path / "checkout"
+    if page in ("README.md", "phantom.md"):
+        folder.mkdir()
+    elif page == "data.md":
+        shutil.copytree(request.getfixturevalue("drawn"), folder)
+        slices = read_slices(Work(request.getfixturevalue("prepared")), "train")
+        tested = slices["series_id"].isin(slices["series_id"].unique()[:2])
+        request.getfixturevalue("add_stage_1")(folder / "data", set(slices.loc[tested, "image_id"]))
+    else:
+        shutil.copytree(request.getfixturevalue("prepared"), folder)
+    for name in ("models", "blending.ipynb"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    monkeypatch.chdir(folder)
+    for variable in ("RSNA_DATA", "RSNA_WORK"):
+        monkeypatch.delenv(variable, raising=False)
+    return folder
+
+
+@pytest.mark.parametrize("page", FOLLOWED)
+def test_a_page_can_be_followed_from_top_to_bottom(page, checkout, capsys):
+    for line in shell_lines(page):
+        if line.needs is None:
+            follow(line, capsys)
+
+
+@pytest.mark.parametrize("page", ["README.md"])
+def test_the_pipeline_can_be_followed_from_top_to_bottom(page, checkout, capsys):
+    for step, line in enumerate(pipeline()):
+        if step == 4:  # needs two runs more, as its third column says
+            for name in ("b5", "resnext101"):
+                execute(["python", f"models/train_{name}.py"])
+                execute(["python", f"models/infer_{name}.py"])
+        follow(line, capsys)
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """Reads the words of a command as its script does, and does nothing of what they ask for."""
+    read, reached = tyro.cli, []
+
+    def only_read(*arguments, **options):
+        reached.append(read(*arguments, **options))
+        raise SystemExit(0)
+
+    def parse_command(command: list[str]) -> None:
+        place = next(place for place, word in enumerate(command) if word.endswith(".py"))
+        script, count = REPOSITORY / command[place], len(reached)
+        call(script, command[place + 1 :])
+        assert len(reached) > count or "--help" in command
+
+    monkeypatch.setattr(tyro, "cli", only_read)
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))  # some benchmarks set it
+    yield parse_command
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(REPOSITORY / "benchmarks")):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_that_are_not_executed_have_the_flags_that_their_scripts_know(page, parse):
+    for line in (*shell_lines(page), *commands_in_sentences(page)):
+        for command in line.commands:
+            if command[0] in ("python", "torchrun"):
+                parse(command)
+            else:
+                assert command[0] in {"jupyter", *ELSEWHERE}, line.text

@@ -1,0 +1,10 @@
+"""What commands leave behind, as tests compare it."""
+
+from pathlib import Path
+
+FOLD_FILES = {"config.json", "model.safetensors", "history.csv", "history.png", "valid.parquet"}  # of a finished fold
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, hidden ones too, by its path from there."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
