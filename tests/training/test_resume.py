@@ -287,14 +287,16 @@ def test_of_twenty_processes_on_a_fold_one_trains_and_the_others_leave(work):
 def test_a_second_process_is_refused_without_waiting_and_is_let_in_after_a_kill(work):
     """Even while the loaders of the one that was killed still live."""
     process = start(work, "--workers", 2, "--epochs", 50)
-    until(lambda: last_place(fold(work)) > (-1, 0), process)
     options = TrainOptions(replace(CONFIG, epochs=50), machine=Machine(work=work, device="cpu"))
-    before = time.process_time()
-    with pytest.raises(InputError, match=rf"another training \(process {process.pid} on .*\) works in .*fold0"):
-        train(options)
-    assert process.poll() is None
-    assert time.process_time() - before < 2  # of CPU time: another's load does not count
-    process.kill()
+    try:
+        until(lambda: last_place(fold(work)) > (-1, 0), process)
+        before = time.process_time()
+        with pytest.raises(InputError, match=rf"another training \(process {process.pid} on .*\) works in .*fold0"):
+            train(options)
+        assert process.poll() is None
+        assert time.process_time() - before < 2  # of CPU time: another's load does not count
+    finally:
+        process.kill()
     process.communicate(timeout=HANG)
     with pytest.raises(InputError, match="was begun with epochs 50"):
         train(replace(options, config=replace(options.config, epochs=1)))
