@@ -234,8 +234,8 @@ def test_committed_results_are_of_the_rows_of_their_benchmark(benchmark, name):
     assert written["settings"]["seeds"] == 3
 
 
-def test_what_a_script_costs_to_ask_is_its_cpu_time_and_a_missing_one_is_named(tmp_path):
-    startup = import_module("startup")
+def test_what_a_script_costs_to_ask_is_its_cpu_time_and_a_missing_one_is_named(benchmark, tmp_path):
+    startup = benchmark("startup")
     assert 0.05 < startup.cpu_seconds(REPOSITORY, "train_b2.py") < 60
     with pytest.raises(InputError, match=r"no .*train_b2\.py"):
         startup.cpu_seconds(tmp_path, "train_b2.py")
