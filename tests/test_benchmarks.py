@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from dataclasses import replace
 from importlib import import_module
@@ -93,7 +92,7 @@ def results(benchmark, monkeypatch, tmp_path, capsys):
     return json.loads((tmp_path / "results.json").read_text()), capsys.readouterr().out
 
 
-def test_results_tell_machine_commit_and_data(results, tmp_path):
+def test_results_tell_machine_commit_and_data_and_each_benchmark_has_a_process_of_its_own(results, tmp_path):
     written, printed = results
     assert set(written) == {"machine", "commit", "data", "rows"}
     assert set(written["machine"]) == {"cpu", "cores", "gpu", "python", "torch"}
@@ -104,11 +103,7 @@ def test_results_tell_machine_commit_and_data(results, tmp_path):
     for row in written["rows"]:
         assert set(row) == {"name", "ours", "peer", "unit", "ratio"}
         assert row["name"] in printed
-
-
-def test_each_benchmark_has_a_process_of_its_own(results):
-    names = [row["name"] for row in results[0]["rows"]]
-    assert len({*names, f"of process {os.getpid()}"}) == 3
+    assert len({*(row["name"] for row in written["rows"]), f"of process {os.getpid()}"}) == 3
 
 
 def test_some_benchmarks_are_printed_and_not_written(benchmark, monkeypatch, tmp_path, capsys):
@@ -147,32 +142,51 @@ def test_without_a_gpu_training_is_left_out_with_a_line(benchmark, monkeypatch, 
     assert capsys.readouterr().out == "training: left out, this machine has no CUDA device\n"
 
 
-def test_training_is_measured_beside_a_batch_in_memory(phantom, tmp_path):
+@pytest.fixture
+def call(monkeypatch, tmp_path, capsys):
+    """Call a benchmark with the words of a command line, in an empty folder that stays so; returns what it prints."""
+
+    def call_with(module, options: type, *words: object) -> list[str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, words)])
+        module.command(module.main, options)
+        assert list(tmp_path.iterdir()) == []
+        return capsys.readouterr().out.splitlines()
+
+    return call_with
+
+
+def test_training_is_measured_beside_a_batch_in_memory(benchmark, call, phantom):
+    training = benchmark("training")
     flags = ["--data", phantom, "--presets", "small", "--steps", "3", "--rounds", "1", "--device", "cpu"]
-    result = subprocess.run(
-        [sys.executable, FOLDER / "training.py", *flags], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    name, size, batch, precision, real, synthetic, ratio = result.stdout.splitlines()[-1].split()
+    line = call(training, training.TrainingOptions, *flags)[-1]
+    name, size, batch, precision, real, synthetic, ratio = line.split()
     assert (name, size, batch, precision) == ("small", "64", "16", "fp16")
     assert float(real) > 0
     assert float(ratio) == pytest.approx(float(real) / float(synthetic), abs=0.02)
-    assert list(tmp_path.iterdir()) == []
 
 
-def test_an_epoch_of_the_sequence_network_is_measured_on_a_tenth_of_the_studies_and_on_all(tmp_path):
-    flags = ["--studies", "640", "--share", "0.5", "--width", "8", "--device", "cpu"]
-    result = subprocess.run(
-        [sys.executable, FOLDER / "sequence.py", *flags], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    for line, expected in zip(result.stdout.splitlines()[-2:], (32, 320), strict=True):
+def test_an_epoch_of_the_sequence_network_is_measured_on_a_tenth_of_the_studies_and_on_all(
+    benchmark, call, monkeypatch
+):
+    """Of four studies a batch, and here; each of the two is to have a process of its own."""
+    sequence, measured = benchmark("sequence"), []
+
+    def here(function, *arguments):
+        measured.append(function)
+        return function(*arguments)
+
+    monkeypatch.setattr(sequence, "separately", here)
+    monkeypatch.setattr(sequence, "CONFIG", replace(sequence.CONFIG, batch_size=4))
+    flags = ["--studies", "80", "--share", "0.5", "--width", "8", "--device", "cpu"]
+    lines = call(sequence, sequence.SequenceOptions, *flags)
+    assert measured == [sequence.measure] * 2
+    for line, expected in zip(lines[-2:], (4, 40), strict=True):
         studies, slices, seen, _, speed, peak, _ = map(float, line.split())
         assert (studies, slices) == (expected, round(expected * 752_803 / 21_744))
         assert 0.5 * slices < seen < slices  # stretches of half a study to all of it
         assert speed > 0
         assert 50 < peak < 20_000
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_tenth_of_the_studies_that_is_no_batch_is_one_line(benchmark):

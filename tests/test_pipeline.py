@@ -1,11 +1,13 @@
 """The whole path: raw folder -> cache -> runs -> submission.csv."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from once import made_once
 
 from models import train_b0_224, train_b0_recurrent, train_sequence, train_small
 from models.common.files import write_parquet
@@ -90,16 +92,18 @@ def with_length(series, length):
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
+def demo(tmp_path_factory) -> Work:
     """A fold of the small network as `make demo` trains it."""
-    folder = tmp_path_factory.mktemp("demo")
-    write_phantom(folder / "data", studies=120, test_studies=20, image_size=64, seed=0, jobs=2)
+    return Work(made_once(tmp_path_factory, "demo", train_demo))
+
+
+def train_demo(folder: Path) -> None:
+    write_phantom(folder / "data", studies=120, test_studies=1, image_size=64, seed=0, jobs=2)
     prepare(PrepareOptions(data=folder / "data", work=folder, image_size=(64,), jobs=2))
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)  # as there: another number rounds otherwise, and ends with another network
+    torch.set_num_threads(1)  # another number rounds otherwise, and ends with another network
     train(TrainOptions(train_small.CONFIG, fold=0, machine=Machine(work=folder, device="cpu")))
     torch.set_num_threads(threads)
-    return Work(folder)
 
 
 @pytest.mark.slow

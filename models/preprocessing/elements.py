@@ -10,8 +10,10 @@ import os
 import stat
 import struct
 import zlib
+from contextlib import ContextDecorator, ExitStack
 from enum import Enum
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pydicom
@@ -94,8 +96,32 @@ def open_bounded(path: Path) -> BoundedReader:
     return file
 
 
-# The RSNA's UIDs (ID_...) are not valid UIDs: pydicom would warn several times for every file.
-@pydicom.config.disable_value_validation()
+class _Unvalidated(ContextDecorator):
+    """Within it pydicom takes values as they are: the RSNA's UIDs (ID_...) would give several warnings for every file.
+
+    pydicom's setting is the whole process's: the first thread that comes in changes it, the last one puts it back.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.setting = Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.inside == 0:
+                self.setting.enter_context(pydicom.config.disable_value_validation())
+            self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.setting.close()
+
+
+unvalidated = _Unvalidated()
+
+
+@unvalidated
 def parse(file: BoundedReader, tags: list[BaseTag], stop_when=None) -> tuple[pydicom.Dataset, UID]:
     """The asked elements of a file, and its transfer syntax. Raises UnreadableSliceError."""
     try:
@@ -146,7 +172,7 @@ def _inflate(file: BoundedReader) -> BoundedReader:
     return BoundedReader(io.BytesIO(inflated))
 
 
-@pydicom.config.disable_value_validation()
+@unvalidated
 def values_of(dataset: pydicom.Dataset) -> dict[str, Any]:
     """Keyword -> value of a data set's elements; the error in place of a value that cannot be parsed.
 

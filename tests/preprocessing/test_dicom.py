@@ -1,5 +1,6 @@
 """Laws of reading a slice: Hounsfield units of every pixel family, one repair, and a reason for what is no slice."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pydicom
 import pytest
 
 from models.preprocessing.dicom import peek, read_file, read_slices, read_stored
-from models.preprocessing.elements import Reason, UnreadableSliceError
+from models.preprocessing.elements import Reason, UnreadableSliceError, unvalidated
 from models.preprocessing.hounsfield import AIR, HOUNSFIELD_RANGE, to_hounsfield
 
 CANARIES = {
@@ -274,3 +275,16 @@ def test_the_identifiers_of_the_challenge_are_read_without_a_warning(write_dicom
     read_slice(write_dicom(tmp_path / "ID_a.dcm", small_slice()))
     assert not [warning for warning in recwarn if "Invalid value" in str(warning.message)]
     assert pydicom.config.settings.reading_validation_mode == before != pydicom.config.IGNORE
+
+
+def test_validation_comes_back_when_the_last_of_several_threads_has_read():
+    def mode() -> int:
+        return pydicom.config.settings.reading_validation_mode
+
+    before, first, second = mode(), ExitStack(), ExitStack()
+    first.enter_context(unvalidated)
+    second.enter_context(unvalidated)
+    first.close()
+    assert mode() == pydicom.config.IGNORE
+    second.close()
+    assert mode() == before != pydicom.config.IGNORE

@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import together
 import torch
 from once import HANG
 
 from models.common.folders import Work
 from models.common.prediction_files import read_predictions
+from models.training import kinds
 from models.training.loading import OrderedBatches, ShuffledBatches
+from models.training.networks import ARCHITECTURES
 from models.training.weights import read_weights
 
 SCRIPT = Path(__file__).with_name("together.py")
@@ -49,13 +52,17 @@ def test_an_epoch_that_starts_in_its_middle_goes_on_with_the_same_batches():
     assert len(batches) == len(whole) == 8
 
 
-def run(work: Path, cache: Path, *launcher: str, words: tuple[str, ...] = TRAIN) -> subprocess.Popen:
-    work.mkdir(exist_ok=True)
-    if not (work / "cache").exists():
-        (work / "cache").symlink_to(cache)
+def working_folder(folder: Path, cache: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "cache").symlink_to(cache)
+    return folder
+
+
+def start(work: Path, *words: str) -> subprocess.Popen:
+    """Two processes."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "RSNA_WORK": str(work)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([sys.executable, *launcher, str(SCRIPT), *words], env=environment, **pipes)
+    return subprocess.Popen([sys.executable, *TWO, str(SCRIPT), *words], env=environment, **pipes)
 
 
 def finish(process: subprocess.Popen) -> str:
@@ -65,14 +72,24 @@ def finish(process: subprocess.Popen) -> str:
 
 
 @pytest.fixture(scope="module")
-def both(prepared, tmp_path_factory) -> dict[str, tuple[Path, str]]:
-    """The folder and the output of a run of one process and of one of two."""
-    runs = {}
-    for name, launcher in (("one", ()), ("two", TWO)):
-        work = tmp_path_factory.mktemp(name)
-        runs[name] = work, finish(run(work, prepared.cache, *launcher))
-        finish(run(work, prepared.cache, *launcher, words=("infer",)))
-    return runs
+def both(few, tmp_path_factory) -> dict[str, tuple[Path, str]]:
+    """The folder of a run of one process and of one of two, with what the two have said."""
+    one, two = (working_folder(tmp_path_factory.mktemp(name), few.cache) for name in ("one", "two"))
+    for words in (TRAIN, ("infer",)):
+        run_here(one, *words)
+    output = finish(start(two, *TRAIN))
+    finish(start(two, "infer"))
+    return {"one": (one, ""), "two": (two, output)}
+
+
+def run_here(work: Path, *words: str) -> None:
+    """One process, which is this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RSNA_WORK", str(work))
+        patch.setattr(sys, "argv", [str(SCRIPT), *words])
+        patch.setattr(kinds, "SliceDataset", kinds.SliceDataset)  # to be put back, as what follows
+        patch.setitem(ARCHITECTURES, "plain", None)
+        together.main()
 
 
 def folder(work: Path) -> Path:
@@ -112,18 +129,19 @@ def test_only_the_main_process_speaks(both):
     assert "on 2 x cpu" in lines[0]
 
 
-def test_an_error_before_the_training_is_said_once(prepared, tmp_path):
-    process = run(tmp_path / "work", prepared.cache, *TWO, words=(*TRAIN, "--fold", "9"))
+def test_an_error_before_the_training_is_said_once(few, tmp_path):
+    process = start(working_folder(tmp_path / "work", few.cache), *TRAIN, "--fold", "9")
     output, _ = process.communicate(timeout=HANG)
     assert process.returncode == 1
     assert output.count("error: no fold 9: ") == 1, output
 
 
 @pytest.mark.torture
-def test_two_processes_that_are_stopped_go_on(both, prepared, tmp_path):
+def test_two_processes_that_are_stopped_go_on(few, tmp_path):
     """SIGTERM to the launcher, which passes it on: they stop after the same step and say how to go on."""
-    work, words = tmp_path / "work", (*TRAIN, "--epochs", "4", "--checkpoint-steps", "5")
-    process = run(work, prepared.cache, *TWO, words=words)
+    words = (*TRAIN, "--epochs", "4", "--checkpoint-steps", "5")
+    work = working_folder(tmp_path / "work", few.cache)
+    process = start(work, *words)
     end = time.monotonic() + HANG
     while not list(folder(work).glob("checkpoint_*.json")) and time.monotonic() < end and process.poll() is None:
         time.sleep(0.05)
@@ -131,4 +149,4 @@ def test_two_processes_that_are_stopped_go_on(both, prepared, tmp_path):
     output, _ = process.communicate(timeout=HANG)
     assert process.returncode != 0
     assert output.count("all steps are saved; go on with: ") == 1, output
-    assert "going on in epoch" in finish(run(work, prepared.cache, *TWO, words=words))
+    assert "going on in epoch" in finish(start(work, *words))

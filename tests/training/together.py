@@ -35,14 +35,20 @@ class NotedDataset(SliceDataset):
         return super().__getitem__(key)
 
 
-ARCHITECTURES["plain"] = Architecture(plain, None)
 TOGETHER = replace(CONFIG, name="together", network="plain", epochs=2, batch_size=15, accumulate=2)
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Train or infer, by the words of the command line, in the working folder of the environment."""
+    ARCHITECTURES["plain"] = Architecture(plain, None)
     if sys.argv[1] == "infer":
         infer(InferOptions("together", machine=Machine(device="cpu")))
     else:
         models.training.kinds.SliceDataset = NotedDataset
         models.training.run.main(TOGETHER)
+
+
+if __name__ == "__main__":
+    main()
     time.sleep(0.5)  # a thread that has ended may still be listed
     assert not [name for file in Path("/proc/self/task").glob("*/comm") if "gloo" in (name := file.read_text())]
