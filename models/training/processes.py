@@ -112,6 +112,8 @@ def started_processes(device: str) -> Generator[Processes]:
     if not is_one_of_several():
         yield Processes(choose_device(device))
         return
+    # DistributedDataParallel imports it. What is imported while there is a group holds it, and gloo's threads with it.
+    import torch._dynamo  # noqa: F401
     from accelerate import PartialState  # a second, for those who need it
 
     state = PartialState(cpu=choose_device(device).type == "cpu")
