@@ -39,7 +39,10 @@ def predict_batches(
     title: str,
     view: View = single_view,
 ) -> Iterator[np.ndarray]:
-    """What `view` gives for each batch of a loader; probabilities, float32 (slices, 6), if nothing else is asked."""
+    """What `view` gives for each batch of a loader; probabilities, float32 (slices, 6), if nothing else is asked.
+
+    Raises InputError for what fails in the loader.
+    """
     device = processes.device
     network = network_to_device(network, device).eval()
     with explained(loader):
@@ -63,6 +66,6 @@ def network_to_device(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def to_device(part: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A part of a batch on the device; images in the memory format of the network."""
+    """A part of a batch, of any shape, on the device; images in the memory format of the network."""
     images = part.ndim == 4
     return part.to(device, non_blocking=True, memory_format=torch.channels_last if images else torch.preserve_format)

@@ -51,7 +51,7 @@ def fit(
 
     The network ends with its best epoch's weights. Returns the history, whose losses are the weighted log loss.
     `sources` are the sha256 of what the run builds on beside the cache, by name: raises InputError if the checkpoint
-    was made on others.
+    was made on others, if a loss is not finite, or if the memory is too small.
     """
     config, folder = options.config, options.folder
     history = History()

@@ -65,11 +65,11 @@ class ShuffledStudies(Sampler):
         return sum(map(len, self.studies()[batch]))
 
     def rows(self) -> list[np.ndarray]:
-        """The rows of the epoch's batches, those of all processes."""
+        """The rows of each batch of the epoch, (slices,), those of all processes."""
         return [np.concatenate(studies) for studies in self.studies()]
 
     def studies(self) -> list[list[np.ndarray]]:
-        """The rows of each study of each batch of the epoch."""
+        """The rows of each study, (slices,), of each batch of the epoch."""
         if self.drawn is None or self.drawn[0] != self.epoch:
             self.drawn = self.epoch, self._draw(np.random.default_rng((self.seed, self.epoch)))
         return self.drawn[1]
