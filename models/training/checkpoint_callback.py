@@ -79,7 +79,7 @@ class Checkpoints(Callback):
     # ---- what ----
 
     def save(self) -> None:
-        """Write what `capture` gives; of several processes the main one does."""
+        """Write what `capture` gives, in the main process. Raises InputError if the disk is full."""
         if self.processes.is_main:
             write_checkpoint(self.options.folder, self.config, self.capture())
         self.saved, self.steps_since = time.monotonic(), 0

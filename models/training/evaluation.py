@@ -24,7 +24,10 @@ def single_view(network: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
 
 
 def predict(network: nn.Module, loader: DataLoader, processes: Processes, precision: str, title: str) -> np.ndarray:
-    """Probabilities of all slices of a loader, float32 (slices, 6); of several processes each predicts a stretch."""
+    """Probabilities of all slices of a loader, float32 (slices, 6); of several processes each predicts a stretch.
+
+    Raises InputError as `predict_batches`.
+    """
     own = list(predict_batches(network, loader, processes, precision, title))
     shares = processes.gather(np.concatenate(own) if own else np.empty((0, len(LABELS)), np.float32))
     return np.concatenate(shares)

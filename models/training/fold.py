@@ -53,7 +53,7 @@ def carry_out(options: TrainOptions) -> None:
 
 
 def train_fold(kind: Kind, options: TrainOptions, processes: Processes, stop: Stop) -> None:
-    """Train the fold of a run and write its files."""
+    """Train the fold of a run and write its files. Raises InputError as `start_fold`, `start_network` and `fit`."""
     fold = start_fold(kind, options, processes)
     network = start_network(kind, fold, processes)
     where = f"{processes.count} x {processes.device.type}" if processes.count > 1 else processes.device
@@ -67,7 +67,10 @@ def train_fold(kind: Kind, options: TrainOptions, processes: Processes, stop: St
 
 
 def suggest_rate(kind: Kind, options: TrainOptions, processes: Processes) -> None:
-    """Try learning rates on the slices of the fold; a run that lies in its folder is neither read nor changed."""
+    """Try learning rates on the slices of the fold; a run that lies in its folder is neither read nor changed.
+
+    Raises InputError as `start_fold` and `start_network`.
+    """
     fold = start_fold(kind, options, processes)
     find_learning_rate(start_network(kind, fold, processes), fold.train, options, processes)
 

@@ -117,7 +117,7 @@ class StudyNetwork(nn.Module):
 
 
 def build_study_network(config: StudyConfig) -> StudyNetwork:
-    """The network of a configuration, with random weights."""
+    """The network of a configuration, with random weights. Raises InputError as `build_network`."""
     return StudyNetwork(build_network(config), config)
 
 

@@ -34,8 +34,9 @@ class ShuffledStudies(Sampler):
     """The batches of an epoch, drawn by (seed, epoch), as lists of keys (epoch, row): so many studies each.
 
     Of a study they hold all slices in their order or, as the recurrence says, a stretch of them, or the reverse. All
-    batches are whole. Of each this gives the share of one of `count` processes. The first `start` batches are left
-    out, for a run that goes on in the middle of an epoch; the length stays the epoch's.
+    batches are whole. Of each this gives the share of one of `count` processes. The first `start` batches are left out,
+    for a run that goes on in the middle of an epoch; the length stays the epoch's. `lengths` says how many slices each
+    study has, (studies,).
     """
 
     def __init__(
@@ -86,7 +87,10 @@ class ShuffledStudies(Sampler):
 
 
 class OrderedStudies(Sampler):
-    """All rows in order, as lists of keys (0, row), so many studies each; one of `count` processes has a stretch."""
+    """All rows in order, as lists of keys (0, row), so many studies each; one of `count` processes has a stretch.
+
+    `lengths` says how many slices each study has, (studies,).
+    """
 
     start = 0
 
