@@ -27,10 +27,11 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
+        """Whether this is the one that writes the files."""
         return self.rank == 0
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum of a tensor over all processes."""
+        """The sum of a tensor, of any shape, over all processes."""
         if self.count == 1:
             return values
         total = values.to(self.device, copy=True)
