@@ -119,7 +119,10 @@ def update(
     eps: float,
     weight_decay: float,
 ) -> None:
-    """Apply the equations at the top of this file, in place, to tensors of one device, type and step."""
+    """Apply the equations at the top of this file, in place, to tensors of one device, type and step.
+
+    Each parameter may have any shape; its gradient, m and v have the same. `step` counts from 1, this one included.
+    """
     beta1, beta2 = betas
     r = rectification(step, beta2)
     if r is None:

@@ -57,6 +57,8 @@ ROWS = {
 
 @dataclass(frozen=True)
 class BlendingOptions(ExperimentOptions):
+    """The command line of this benchmark."""
+
     studies: int = 100
     epochs: int = 6
     output: Path = RESULTS
@@ -64,6 +66,7 @@ class BlendingOptions(ExperimentOptions):
 
 
 def main(options: BlendingOptions) -> None:
+    """Score all rows for each seed, print the table and write it."""
     scores = {name: [] for name in ROWS}
     with working_folder(options.work) as folder:
         prepare_phantom(folder, options)
@@ -107,6 +110,7 @@ def finetuned(config: TrainConfig, pseudolabels: str) -> FinetuneConfig:
 
 
 def infer_folds(config: TrainConfig, folds: int, machine: Machine) -> None:
+    """Predict the test slices with each fold of a run."""
     for fold in range(folds):
         infer(InferOptions(config.name, fold, tta="flip", machine=machine))
 
@@ -122,6 +126,7 @@ def blend_scores(work: Work) -> dict[str, float]:
 
 
 def pseudolabel_scores(work: Work) -> dict[str, float]:
+    """The out-of-fold scores of B5's stand-in, before and after it was finetuned."""
     return {"b5_like": score_run(work, "b5"), "b5_like_pseudo": score_run(work, "b5_pseudo")}
 
 

@@ -25,11 +25,14 @@ RATE = "slices/s"  # the unit of which more is better
 
 
 def default_data() -> Path | None:
+    """The folder that RSNA_DATA names, if any."""
     return data_of_environment() if "RSNA_DATA" in os.environ else None
 
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
+    """What the command lines of the benchmarks share."""
+
     data: Path | None = field(default_factory=default_data)
     """folder in Kaggle's layout (or set RSNA_DATA); none: a phantom of some 200 slices"""
 
@@ -41,12 +44,14 @@ def row(name: str, ours: float, peer: float, unit: str) -> Row:
 
 
 def table(rows: list[Row]) -> str:
+    """The rows as lines to print, below a heading."""
     lines = [f"{'':28}{'ours':>10}{'peer':>10}  {'unit':14}{'ratio':>6}   (above 1: ours is better)"]
     lines += ["{name:28}{ours:10.2f}{peer:10.2f}  {unit:14}{ratio:6.2f}".format(**row) for row in rows]
     return "\n".join(lines)
 
 
 def seconds(function: Callable[[], object]) -> float:
+    """How long a call takes."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start

@@ -44,12 +44,15 @@ ROWS = {
 
 @dataclass(frozen=True)
 class ContextOptions(ExperimentOptions):
+    """The command line of this benchmark."""
+
     studies: int = 160
     epochs: int = 8
     output: Path = RESULTS
 
 
 def main(options: ContextOptions) -> None:
+    """Train and score all rows for each seed, print the table and write it."""
     with working_folder(options.work) as folder:
         work, machine = Work(folder), Machine(work=folder, device=options.device)
         prepare_phantom(folder, options)

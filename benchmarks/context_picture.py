@@ -34,6 +34,8 @@ RUNS = {"single": ("C0", "o:"), "smoothing": ("C1", "s--"), "recurrent": ("C2", 
 
 @dataclass(frozen=True)
 class PictureOptions:
+    """The command line of this benchmark."""
+
     work: WorkFolder = field(default_factory=default_work)
     seed: int = 0
     """of the networks"""
@@ -41,6 +43,7 @@ class PictureOptions:
 
 
 def main(options: PictureOptions) -> None:
+    """Draw the picture of a typical study."""
     work = Work(options.work)
     predictions = {name: read_out_of_fold(work, run_name(name, options.seed)) for name in RUNS}
     study = typical_study(read_slices(work, "train"), predictions)
@@ -50,6 +53,7 @@ def main(options: PictureOptions) -> None:
 
 
 def run_name(row: str, seed: int) -> str:
+    """The run in which benchmarks/context.py has trained a row for a seed."""
     return f"single_{seed}_smoothed" if row == "smoothing" else f"{row}_{seed}"
 
 
@@ -67,6 +71,7 @@ def typical_study(slices: pd.DataFrame, predictions: dict[str, pd.DataFrame]) ->
 
 
 def mean_loss(study: pd.DataFrame, predictions: pd.DataFrame) -> float:
+    """Log loss of `any`, the mean over the slices of a study."""
     labels = list(LABELS)
     return log_losses(study[labels].to_numpy(), predictions.loc[study.index].to_numpy())[labels.index("any")]
 
@@ -88,6 +93,7 @@ def draw(work: Work, study: pd.DataFrame, predictions: dict[str, pd.DataFrame]) 
 
 
 def draw_probabilities(axis: Axes, study: pd.DataFrame, predictions: dict[str, pd.DataFrame]) -> None:
+    """The curves of the runs over the slices that have blood."""
     places = np.arange(len(study))
     bled = study["any"].to_numpy() == 1
     axis.bar(places[bled], 1, width=1, color="C3", alpha=0.15, label="truth: blood")

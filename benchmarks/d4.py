@@ -27,6 +27,7 @@ OURS, TTACH, EIGHT = "mean_probability over D4", "ttach, d4_transform()", "eight
 
 
 def main() -> None:
+    """Print the milliseconds a slice of each way, and how far ttach's probabilities are from ours."""
     ways = make_ways()
     milliseconds = measure(ways)
     print(f"{CONFIG.network} at {CONFIG.image_size} pixels, {BATCH} slices at a time; median of {ROUNDS} rounds\n")
@@ -40,12 +41,14 @@ def main() -> None:
 
 
 def rows(_: Path | None = None) -> list[Row]:
+    """The rows of this benchmark, each beside another way."""
     milliseconds = measure(make_ways())
     peers = {"d4_vs_ttach": TTACH, "d4_vs_eight_forwards": EIGHT}
     return [row(name, milliseconds[OURS], milliseconds[peer], "ms a slice") for name, peer in peers.items()]
 
 
 def make_ways() -> dict[str, Callable[[], torch.Tensor]]:
+    """The three ways to probabilities of one batch, (slices, 6)."""
     torch.manual_seed(0)
     network = build_network(CONFIG).to(memory_format=torch.channels_last).eval()
     shape = (BATCH, len(CONFIG.channels), CONFIG.image_size, CONFIG.image_size)
@@ -61,6 +64,7 @@ def make_ways() -> dict[str, Callable[[], torch.Tensor]]:
 
 @torch.inference_mode()
 def measure(ways: dict[str, Callable[[], torch.Tensor]]) -> dict[str, float]:
+    """Milliseconds a slice of each way."""
     torch.set_num_threads(THREADS)
     turns = {name: partial(seconds, way) for name, way in ways.items()}
     return {name: 1000 * median / BATCH for name, median in take_turns(turns, ROUNDS, WARM_UP).items()}

@@ -36,6 +36,8 @@ Rows = dict[str, dict[str, float]]  # of each name: mean, spread
 
 @dataclass(frozen=True)
 class ExperimentOptions:
+    """What the command lines of the experiments share."""
+
     studies: int
     """of the phantom, to train and validate on"""
     epochs: int
@@ -89,6 +91,7 @@ def fold_trainer(folds: int) -> Generator[Trainer]:
 
 
 def train_quietly(options: TrainOptions) -> None:
+    """Train a fold without a word; what a process is asked to do."""
     with quiet():
         train(options)
 

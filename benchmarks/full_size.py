@@ -50,6 +50,8 @@ FOLDS, STUDY = 5, 35  # slices of a study
 
 @dataclass(frozen=True)
 class FullSizeOptions:
+    """The command line of this benchmark."""
+
     slices: int = 752_803
     """to fit on; fewer if the label file holds fewer"""
     test_slices: int = 121_232
@@ -60,6 +62,7 @@ class FullSizeOptions:
 
 
 def main(options: FullSizeOptions) -> None:
+    """Make the runs, and print the seconds and the memory of each step."""
     print(f"{cpu_model()}, torch {torch.__version__}: {options.runs} runs, {options.slices:,} slices\n")
     with tempfile.TemporaryDirectory() as name:
         separately(make_runs, Path(name), options)
@@ -95,6 +98,7 @@ def make_runs(folder: Path, options: FullSizeOptions) -> None:
 
 
 def make_slices(split: str, count: int) -> pd.DataFrame:
+    """The metadata of so many slices with random labels, and the fold of each."""
     random = np.random.default_rng(len(split))
     study = np.arange(count) // STUDY
     columns = {
@@ -115,6 +119,7 @@ def make_slices(split: str, count: int) -> pd.DataFrame:
 def write_fold(
     work: Work, name: str, fold: int, valid: pd.DataFrame, test: pd.DataFrame, noise: float, random: np.random.Generator
 ) -> None:
+    """Write the files of a finished fold, whose predictions are the truth and noise, on logits."""
     folder = work.run(name, fold)
     for split, table in (("valid", valid), ("test", test)):
         truth = table[list(LABELS)].to_numpy()
@@ -136,6 +141,7 @@ def fit_second_level(folder: Path) -> str:
 
 
 def blend(folder: Path, fit: Fit) -> str:
+    """Read the runs, blend them by `fit`, score that on unseen patients and write submission.csv."""
     work = Work(folder)
     runs, slices = load_runs(work), read_slices(work, "train")
     aligned = align_runs({run.name: run.out_of_fold for run in runs}, slices)

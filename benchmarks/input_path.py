@@ -47,6 +47,7 @@ Read = Callable[[tuple[int, int]], Any]  # key (epoch, row) -> network input
 
 
 def main(options: BenchmarkOptions) -> None:
+    """Print the milliseconds a slice of each input path."""
     times = measure(options.data)
     for size, milliseconds in times.items():
         print(f"\n{f'{size} x {size}, hard augmentations':40}{'ms a slice':>10}{'times ours':>12}")
@@ -55,6 +56,7 @@ def main(options: BenchmarkOptions) -> None:
 
 
 def rows(data: Path | None) -> list[Row]:
+    """The rows of this benchmark, each beside one of the original's ways."""
     times = measure(data)
     pairs = [("input_512_vs_original", 512, ORIGINAL), ("input_224_vs_original", 224, ORIGINAL)]
     pairs += [("input_512_vs_png", 512, PNG), ("input_224_vs_png", 224, PNG)]
@@ -95,6 +97,7 @@ def milliseconds(read: Read, epochs: Iterator[int], length: int) -> float:
 
 
 def ours(slices: pd.DataFrame, work: Work, size: int, augment: Augment) -> Read:
+    """What this project reads at `size` pixels."""
     channels = tuple(Channel(0, window) for window in WINDOWS)
     config = TrainConfig(
         name="benchmark",
@@ -110,7 +113,7 @@ def ours(slices: pd.DataFrame, work: Work, size: int, augment: Augment) -> Read:
 
 
 class Peer:
-    """A picture of three windows, then Albumentations as in the original, down to a normalised tensor."""
+    """Three windows (rows, columns, 3), then Albumentations as in the original, down to a tensor (3, size, size)."""
 
     def __init__(self, read: Callable[[int], np.ndarray], size: int, brightest: float) -> None:
         self.read, self.random = read, random.Random()
@@ -149,6 +152,7 @@ def float_windows(dicom: Path) -> np.ndarray:
 
 
 def write_pngs(dicoms: list[Path], folder: Path) -> list[Path]:
+    """Cache the three windows of each file as the colours of a PNG."""
     pngs = [folder / f"{dicom.stem}.png" for dicom in dicoms]
     for dicom, png in zip(dicoms, pngs, strict=True):
         cv2.imwrite(str(png), np.round(255 * float_windows(dicom)).astype(np.uint8))
@@ -156,6 +160,7 @@ def write_pngs(dicoms: list[Path], folder: Path) -> list[Path]:
 
 
 def read_png(file: Path) -> np.ndarray:
+    """Three windows of a slice, uint8 (rows, columns, 3)."""
     pixels = cv2.imread(str(file))
     assert pixels is not None, file
     return pixels

@@ -44,12 +44,15 @@ WINDOWS = [getattr(fastai.medical.imaging.dicom_windows, name) for name in ("bra
 
 
 class Setting(NamedTuple):
+    """What is prepared, and where."""
+
     raw: RawFolder
     files: list[Path]
     folder: Path  # to work in
 
 
 def main(options: BenchmarkOptions) -> None:
+    """Print both ways, the floor, what a second process brings, and what checksums cost."""
     with setting(options.data) as at:
         pixels = [next(iter(read_slices(path))) for path in at.files]
         shape = f"{pixels[0].shape[0]} x {pixels[0].shape[1]} pixels"
@@ -67,6 +70,7 @@ def main(options: BenchmarkOptions) -> None:
 
 
 def rows(data: Path | None) -> list[Row]:
+    """The rows of this benchmark: beside fastai, and two processes beside one."""
     with setting(data) as at:
         milliseconds, speed = compare_with_fastai(at), compare_processes(at)
     return [
@@ -77,6 +81,7 @@ def rows(data: Path | None) -> list[Row]:
 
 @contextmanager
 def setting(data: Path | None) -> Generator[Setting]:
+    """The slices, or a phantom's if none are given, with one thread for each library."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with scratch(data) as (slices, folder):
@@ -102,6 +107,7 @@ def compare_with_fastai(at: Setting) -> dict[str, float]:
 
 
 def seconds_to_prepare(raw: RawFolder, work: Path) -> float:
+    """All of prepare.py, from an empty folder."""
     shutil.rmtree(work, ignore_errors=True)
     options = PrepareOptions(data=raw.root, work=work, image_size=SIZES, folds=2, jobs=1)
     with quiet():
@@ -109,7 +115,10 @@ def seconds_to_prepare(raw: RawFolder, work: Path) -> float:
 
 
 def print_floor(files: list[Path], pixels: list[np.ndarray]) -> float:
-    """What cannot be avoided: reading the bytes, one parse by pydicom, one encode at full size."""
+    """What cannot be avoided, in milliseconds a slice: one parse by pydicom, which reads the bytes, and one encode.
+
+    `pixels` are int16 (rows, columns).
+    """
     steps = {
         "reading the bytes": lambda: [path.read_bytes() for path in files],
         "pydicom.dcmread": lambda: [pydicom.dcmread(path) for path in files],
@@ -132,6 +141,7 @@ def compare_processes(at: Setting) -> dict[int, float]:
 
 
 def seconds_of_processes(raw: RawFolder, folder: Path, jobs: int) -> float:
+    """Preparing every series COPIES times, from an empty folder."""
     shutil.rmtree(folder, ignore_errors=True)
     tasks = [task for copy in range(COPIES) for task in series_tasks(raw, Work(folder / str(copy)))]
     with quiet():
@@ -139,6 +149,7 @@ def seconds_of_processes(raw: RawFolder, folder: Path, jobs: int) -> float:
 
 
 def series_tasks(raw: RawFolder, work: Work) -> list[SeriesTask]:
+    """What there is to do, a task a series."""
     files = [path for split in raw.splits for path in raw.files(split)]
     return group_by_series(peek_batch(files), raw, work, SIZES, Pseudonyms(b"", challenge=True))[0]
 

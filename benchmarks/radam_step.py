@@ -26,6 +26,7 @@ OPTIMIZERS = {
 
 
 def main() -> None:
+    """Print the milliseconds a step of each optimizer."""
     parameters = list(network().parameters())
     milliseconds = measure(parameters)
     sizes = [parameter.numel() for parameter in parameters]
@@ -37,12 +38,14 @@ def main() -> None:
 
 
 def rows(_: Path | None = None) -> list[Row]:
+    """The rows of this benchmark, each beside one of torch's optimizers."""
     milliseconds = measure(list(network().parameters()))
     peers = {"radam_vs_torch": RADAM, "radam_vs_adamw": ADAMW}
     return [row(name, milliseconds[OURS], milliseconds[peer], "ms a step") for name, peer in peers.items()]
 
 
 def measure(parameters: list[torch.Tensor]) -> dict[str, float]:
+    """Milliseconds a step of each optimizer, on copies of parameters of any shape."""
     torch.set_num_threads(THREADS)
     optimizers = {
         name: make(with_gradients(parameters), lr=1e-4, weight_decay=1e-4) for name, make in OPTIMIZERS.items()
@@ -52,11 +55,13 @@ def measure(parameters: list[torch.Tensor]) -> dict[str, float]:
 
 
 def network() -> EfficientNet:
+    """EfficientNet-B2 with random weights, always the same."""
     torch.manual_seed(0)
     return EfficientNet.from_name("efficientnet-b2", num_classes=6)
 
 
 def with_gradients(parameters: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Copies of parameters of any shape, with random gradients, always the same."""
     copies = [parameter.detach().clone().requires_grad_() for parameter in parameters]
     generator = torch.Generator().manual_seed(0)
     for copy in copies:

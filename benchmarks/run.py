@@ -32,6 +32,8 @@ EXPERIMENTS = ("blending", "context", "context_picture", "full_size", "sequence"
 
 @dataclass(frozen=True)
 class RunOptions:
+    """The command line of all benchmarks."""
+
     data: Path | None = field(default_factory=default_data)
     """folder in Kaggle's layout (or set RSNA_DATA); none: a phantom of some 200 slices"""
     only: tuple[str, ...] = ()
@@ -39,6 +41,7 @@ class RunOptions:
 
 
 def main(options: RunOptions) -> None:
+    """Measure, print the table and, if all are measured, write it."""
     results = measure(options.only or BENCHMARKS, options.data)
     print(f"\n{json.dumps(results['machine'])}\ncommit {results['commit']}, {results['data']}\n")
     print(table(results["rows"]))
@@ -61,10 +64,12 @@ def measure(names: tuple[str, ...], data: Path | None) -> dict[str, Any]:
 
 
 def rows_of(name: str, data: Path) -> list[Row]:
+    """The rows of a benchmark, by the name of its module."""
     return import_module(name).rows(data)
 
 
 def describe_machine() -> dict[str, Any]:
+    """What a measurement depends on: processor, cores, GPU, and the versions of Python and torch."""
     import torch  # here, for the benchmarks' processes import this module
 
     return {
@@ -77,6 +82,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def cpu_model() -> str:
+    """The name of the processor."""
     file = Path("/proc/cpuinfo")  # elsewhere than on Linux `platform` knows more
     lines = file.read_text().splitlines() if file.is_file() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -93,6 +99,7 @@ def commit() -> str:
 
 
 def git(*words: str) -> str:
+    """What git answers here. Raises CalledProcessError where it fails, OSError where it is not installed."""
     done = subprocess.run(["git", *words], cwd=FOLDER.parent, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 

@@ -37,6 +37,8 @@ _SHORTEST, _LONGEST = 20, 60  # slices of a study, before all are scaled to thei
 
 @dataclass(frozen=True)
 class SequenceOptions:
+    """The command line of this benchmark."""
+
     studies: int = STUDIES
     """of some 35 slices each, as the challenge's"""
     width: int = 2048
@@ -50,6 +52,7 @@ class SequenceOptions:
 
 
 def main(options: SequenceOptions) -> None:
+    """Print the time and the memory of an epoch. Raises InputError for fewer studies than ten batches."""
     studies = round(options.share * options.studies)
     if studies // 10 < CONFIG.batch_size:
         raise InputError(f"a tenth of {studies} studies is no batch of {CONFIG.batch_size}; raise --studies or --share")
@@ -129,6 +132,7 @@ def make_study(study: int, slices: int, numbers: int) -> torch.Tensor:
 
 @cache
 def random_block(count: int) -> np.ndarray:
+    """Random numbers, float16 (count,)."""
     return np.random.default_rng(0).standard_normal(count, np.float32).astype(np.float16)
 
 

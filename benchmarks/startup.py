@@ -26,6 +26,8 @@ HERE = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class StartupOptions:
+    """The command line of this benchmark."""
+
     checkouts: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """folders of other checkouts"""
     rounds: int = 3
@@ -33,6 +35,7 @@ class StartupOptions:
 
 
 def main(options: StartupOptions) -> None:
+    """Print the seconds of each script, then their median and the largest."""
     checkouts = [HERE, *(path.resolve() for path in options.checkouts)]
     scripts = [path.name for path in sorted((HERE / "models").glob("*.py")) if path.stem != "__init__"]
     rows = {}

@@ -41,6 +41,8 @@ from models.training.steps import StepLearner
 
 @dataclass(frozen=True)
 class TrainingOptions(BenchmarkOptions):
+    """The command line of this benchmark."""
+
     presets: tuple[str, ...] = ("b0_224", "b0", "b2", "b5")
     """training scripts, without their train_"""
     steps: int = 40
@@ -56,6 +58,7 @@ class TrainingOptions(BenchmarkOptions):
 
 
 def main(options: TrainingOptions) -> None:
+    """Print the slices a second of each preset."""
     print(f"slices/s on {choose_device(options.device)}, torch {torch.__version__}\n")
     print(f"{'':12}{'size':>6}{'batch':>7}{'precision':>11}{'real':>10}{'synthetic':>11}{'ratio':>7}{'peak GiB':>10}")
     for config, result, peak in measure(options):
@@ -68,6 +71,7 @@ def main(options: TrainingOptions) -> None:
 
 
 def rows(data: Path | None) -> list[Row]:
+    """The rows of this benchmark; none without a GPU."""
     if not torch.cuda.is_available():
         print("training: left out, this machine has no CUDA device")
         return []
@@ -117,7 +121,10 @@ def endless_loader(config: TrainConfig, work: Work, workers: int, length: int) -
 
 
 class OneBatch:
-    """In place of a loader: its first batch again and again, on the device already."""
+    """In place of a loader: its first batch again and again, on the device already.
+
+    Grey values (slices, channels, size, size) and labels (slices, 6).
+    """
 
     def __init__(self, loader: DataLoader, device: torch.device) -> None:
         self.dataset, self.batch_sampler = loader.dataset, loader.batch_sampler
@@ -151,12 +158,14 @@ class StepStopwatch(Callback):
             raise CancelFitException
 
     def now(self) -> float:
+        """Seconds, when the device has done all that it was given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
 
 def seconds_of_steps(learner: StepLearner, stopwatch: StepStopwatch, batches: DataLoader | OneBatch) -> float:
+    """Train on batches until the stopwatch ends it; the seconds that it took."""
     learner.dls = DataLoaders(batches, batches, device=stopwatch.device)
     with learner.no_bar(), learner.no_logging():
         learner.fit(1, lr=learner.config.max_lr)

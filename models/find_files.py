@@ -26,6 +26,8 @@ from models.preprocessing.raw import RawFolder, find_raw
 
 @dataclass(frozen=True)
 class FindOptions:
+    """The command line of this script."""
+
     table: Annotated[Path, tyro.conf.Positional]
     """a prediction file (.parquet) or a problems.csv"""
     output: Path = Path("by_file.csv")
@@ -37,6 +39,7 @@ class FindOptions:
 
 
 def find_files(options: FindOptions) -> None:
+    """Write the table with its files. Raises InputError if the key or the data lacks, or the table cannot be read."""
     table = read_table(options.table)
     key = options.work / "pseudonyms.key"
     if not key.is_file():
@@ -50,7 +53,7 @@ def find_files(options: FindOptions) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table whose first column holds names of slices or files."""
+    """A table whose first column holds names of slices or files. Raises InputError if it cannot be read."""
     if path.suffix == ".parquet":
         return read_parquet(path, "python models/infer_<name>.py")
     try:

@@ -24,6 +24,8 @@ from models.reporting.subject import BLEND, read_subject
 
 @dataclass(frozen=True)
 class ReportOptions:
+    """The command line of this script."""
+
     name: Annotated[str, tyro.conf.Positional] = BLEND
     """the run, or "blend" """
     output: Path | None = None

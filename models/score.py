@@ -31,6 +31,8 @@ from models.training.scoring import label_table
 
 @dataclass(frozen=True)
 class ScoreOptions:
+    """The command line of this script."""
+
     files: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """prediction files or submissions; none: every run of the working folder, out-of-fold"""
     labels: Path | None = None
@@ -40,6 +42,7 @@ class ScoreOptions:
 
 
 def score(options: ScoreOptions) -> None:
+    """Print the tables. Raises InputError if there are no predictions, or none of a slice that has a label."""
     work = Work(options.work, options.stage)
     labels = read_labels(options.labels)[0] if options.labels else read_slices(work, "train")
     labels = labels.set_index("image_id")[list(LABELS)].dropna()

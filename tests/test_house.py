@@ -1,9 +1,10 @@
-"""Laws of the layout: files under models/ are run, folders are imported, and imports run one way."""
+"""Laws of the layout: files under models/ are run, folders are imported, imports run one way, and docstrings tell."""
 
 import ast
 import subprocess
 import sys
 
+import docstrings
 import house
 import pytest
 
@@ -109,3 +110,34 @@ def test_a_module_has_one_concern_and_a_function_fits_on_a_screen(module):
     for node in ast.walk(ast.parse(MODULES[module])):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno < LONGEST_FUNCTION, node.name
+
+
+def test_everything_public_has_a_docstring():
+    assert docstrings.without_docstring(MODULES) == []
+
+
+def test_what_raises_an_input_error_says_so():
+    assert docstrings.silent_about_errors(MODULES) == []
+
+
+def test_what_takes_or_gives_an_array_says_its_shape():
+    assert docstrings.silent_about_shapes(MODULES) == []
+
+
+@pytest.mark.parametrize(
+    ("law", "text"),
+    [
+        (docstrings.without_docstring, "def some(): ..."),
+        (docstrings.without_docstring, "class Some: ..."),
+        (docstrings.without_docstring, "class Work:\n    'Some.'\n    def some(self): ..."),
+        (docstrings.silent_about_errors, "def some():\n    'Some.'\n    raise InputError('')"),
+        (docstrings.silent_about_errors, "def some():\n    raise made()\ndef made() -> InputError: ..."),
+        (docstrings.silent_about_errors, "def some():\n    _some()\ndef _some():\n    raise InputError('')"),
+        (docstrings.silent_about_errors, "class Some:\n    def __init__(self):\n        raise InputError('')"),
+        (docstrings.silent_about_shapes, "def some(array: np.ndarray):\n    'An array (of slices).'"),
+        (docstrings.silent_about_shapes, "def some() -> list[torch.Tensor]:\n    'What `other` gives.'"),
+        (docstrings.silent_about_shapes, "class Some:\n    def forward(self, *images: torch.Tensor): ..."),
+    ],
+)
+def test_a_docstring_that_lacks_or_is_silent_is_found(law, text):
+    assert len(law({"models.common.folders": text})) == 1

@@ -18,7 +18,10 @@ Views = Literal["none", "flip", "d4"]
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """What every run declares: its name, and how its weights are learnt. A run's folds differ in nothing else."""
+    """What every run declares: its name, and how its weights are learnt. A run's folds differ in nothing else.
+
+    Raises InputError for a value that cannot be, naming the flag that repairs it; the kinds of runs below do, too.
+    """
 
     name: str
     """folder of the run below runs/"""

@@ -70,11 +70,13 @@ def _unwritable(path: Path, error: OSError) -> InputError:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text, whole or not at all. Raises InputError if it cannot be written, as do all that write here."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table without its index."""
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False)
 
@@ -86,7 +88,10 @@ def write_parquet(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_parquet(path: Path, repair: str) -> pd.DataFrame:
-    """Read a table of this project, page checksums verified. `repair` tells how to make the file anew."""
+    """Read a table of this project, page checksums verified. `repair` tells how to make the file anew.
+
+    Raises InputError if it is missing or damaged.
+    """
     if not path.is_file():
         raise InputError(f"no {path}; make it with: {repair}")
     try:

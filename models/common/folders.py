@@ -20,10 +20,12 @@ class Work:
 
     @property
     def cache(self) -> Path:
+        """What is derived from the raw data, and can be made anew."""
         return self.root / "cache"
 
     @property
     def runs(self) -> Path:
+        """Results, a folder a run."""
         return self.root / "runs"
 
     @property
@@ -33,6 +35,7 @@ class Work:
 
     @property
     def tables(self) -> Path:
+        """Where the tables of this stage stand."""
         return self.cache / f"stage_{self.stage}" if self.stage else self.cache
 
     @property
@@ -47,14 +50,17 @@ class Work:
 
     @property
     def folds(self) -> Path:
+        """The fold of each patient."""
         return self.tables / "folds.csv"
 
     @property
     def problems(self) -> Path:
+        """Each file that could not be used as it is, and why."""
         return self.tables / "problems.csv"
 
     @property
     def contact_sheet(self) -> Path:
+        """A picture of some slices, to look at."""
         return self.tables / "contact_sheet.png"
 
     @property
@@ -68,18 +74,23 @@ class Work:
         return self.tables / "prepare.json"
 
     def metadata(self, split: str) -> Path:
+        """A row for each slice of a split, "train" or "test"."""
         return self.tables / f"metadata_{split}.parquet"
 
     def pseudolabels(self, name: str, fold: int) -> Path:
+        """Labels of test slices, which a fold may train on."""
         return self.tables / f"pseudolabels_{name}_fold{fold}.parquet"
 
     def slices(self, image_size: int) -> Path:
+        """The slice store of one size, the side of a slice in pixels."""
         return self.cache / f"slices_{image_size}"
 
     def series(self, image_size: int, series_id: str) -> Path:
+        """The file of a series in the slice store."""
         return self.slices(image_size) / f"{series_id}.b2nd"
 
     def run(self, name: str, fold: int) -> Path:
+        """The folder of a fold of a run."""
         return self.runs / name / f"fold{fold}"
 
     def prediction(self, name: str, fold: int, split: str) -> Path:
@@ -95,8 +106,10 @@ Stage = Annotated[Literal[1, 2] | None, tyro.conf.arg(help=_STAGE)]
 
 
 def default_data() -> Path:
+    """The folder that RSNA_DATA names, else data/ in the current one."""
     return Path(os.environ.get("RSNA_DATA", "data"))
 
 
 def default_work() -> Path:
+    """The folder that RSNA_WORK names, else the current one."""
     return Path(os.environ.get("RSNA_WORK", "."))

@@ -21,6 +21,7 @@ class Machine:
 
     @property
     def working_folder(self) -> Work:
+        """The working folder, with the tables of the stage."""
         return Work(self.work, self.stage)
 
 

@@ -11,7 +11,7 @@ from models.common.labels import LABELS
 
 
 def prediction_table(image_ids: pd.Series, probability: np.ndarray) -> pd.DataFrame:
-    """A prediction file's table: `image_id` and six float32 columns in the order of LABELS."""
+    """A prediction file's table, of probabilities (slices, 6): `image_id` and six float32 columns, those of LABELS."""
     table = pd.DataFrame(probability.astype(np.float32), columns=list(LABELS))
     table.insert(0, "image_id", image_ids.to_numpy())
     return table

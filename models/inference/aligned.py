@@ -51,4 +51,5 @@ def fill_missing(values: np.ndarray) -> np.ndarray:
 
 
 def to_probability(values: np.ndarray, space: Space) -> np.ndarray:
+    """Probabilities of values of any shape."""
     return expit(values) if space == "logit" else values

@@ -39,14 +39,14 @@ class Blend:
 
 
 def fit_equal(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Blend:
-    """Every run counts the same; nothing is fitted."""
+    """Every run counts the same; nothing is fitted. Takes what `fit_weights` takes, as all of these."""
     return Blend(runs.names, np.full((len(LABELS), len(runs.names)), 1 / len(runs.names)))
 
 
 def fit_original(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Blend:
     """The original's weights of those of its runs that are there, scaled to a sum of 1; nothing is fitted.
 
-    Raises InputError if none of them is there.
+    Takes what `fit_weights` takes. Raises InputError if none of them is there.
     """
     weights = np.array([ORIGINAL_WEIGHTS.get(name, 0) for name in runs.names])
     if not weights.any():
@@ -55,7 +55,7 @@ def fit_original(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Blend:
 
 
 def fit_best_single(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Blend:
-    """The run with the lowest weighted log loss alone."""
+    """The run with the lowest weighted log loss alone, of those slices that `fit_weights` would look at."""
     values = runs.values["probability"][:, rows]  # (6, slices, runs)
     losses = [weighted_log_loss(target[rows], values[:, :, run].T) for run in range(len(runs.names))]
     return Blend(runs.names, np.tile(np.eye(len(losses))[np.argmin(losses)], (len(LABELS), 1)))

@@ -12,7 +12,7 @@ _PRIOR = 1.0  # slices' worth of belief that nothing has to change: without it a
 
 
 class Calibration(NamedTuple):
-    """calibrated logit = logit / temperature + bias"""
+    """calibrated logit = logit / temperature + bias, of logits of any shape"""
 
     temperature: float
     bias: float

@@ -67,7 +67,8 @@ def predict_missing(
 ) -> None:
     """Predict readable slices with a trained network; write a part every few minutes, and when told to stop.
 
-    Of several processes each predicts a stretch of the slices.
+    Of several processes each predicts a stretch of the slices. Raises InputError if the weights have changed or do not
+    fit, and for what fails in the loader; Interrupted when it was told to stop.
     """
     dataset = kind.dataset(slices, options.machine.working_folder, "none")
     network = kind.network(dataset)

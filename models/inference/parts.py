@@ -51,6 +51,7 @@ class Parts:
         write_parquet(self.folder / f"{image_ids.iloc[0]}.parquet", table)
 
     def delete(self) -> None:
+        """Delete all parts."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

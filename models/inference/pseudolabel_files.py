@@ -23,6 +23,8 @@ from models.training.sources import require_unseen
 
 @dataclass(frozen=True)
 class PseudolabelOptions:
+    """The command line of models/make_pseudolabels.py."""
+
     runs: Annotated[tuple[str, ...], tyro.conf.Positional]
     """runs whose test predictions are averaged"""
     kind: Kind = "soft"
@@ -63,7 +65,10 @@ def make_pseudolabels(options: PseudolabelOptions) -> None:
 
 
 def predicted_folds(work: Work, runs: tuple[str, ...]) -> list[int]:
-    """The folds of which every run has test predictions; where only some runs have them, that is printed."""
+    """The folds of which every run has test predictions; where only some runs have them, that is printed.
+
+    Raises InputError, naming the command that predicts, if there is no such fold.
+    """
     predicted = {
         run: {fold for fold in finished_folds(work, run) if work.prediction(run, fold, "test").is_file()}
         for run in runs
@@ -97,7 +102,10 @@ def require_fold_safe(work: Work, run: str, fold: int, valid_ids: pd.Series) -> 
 
 
 def make_fold(work: Work, fold: int, image_ids: pd.Series, options: PseudolabelOptions) -> pd.DataFrame:
-    """Write the pseudolabels of a fold, or read them where they have been made."""
+    """Write the pseudolabels of a fold, or read them where they have been made.
+
+    Raises InputError if that was in another way, or predictions lack.
+    """
     file, origin = work.pseudolabels(options.name, fold), origin_of(work, fold, options)
     if file.is_file():
         table = read_parquet(file, "the same command")

@@ -36,7 +36,8 @@ def in_common(labels: pd.DataFrame, predictions: pd.DataFrame) -> tuple[pd.Index
 def read_patients(work: Work) -> pd.DataFrame:
     """The patient of each slice of the cache, and whether train has slices of this patient.
 
-    Indexed by `image_id`, columns `patient_id` and `in_train`; without rows where there is no cache.
+    Indexed by `image_id`, columns `patient_id` and `in_train`; without rows where there is no cache. Raises InputError
+    if a table of it is damaged.
     """
     none = pd.DataFrame(columns=["image_id", "patient_id"])
     splits = [split for split in ("train", "test") if work.metadata(split).is_file()]

@@ -22,6 +22,8 @@ from models.training.scoring import WEIGHTED
 
 @dataclass(frozen=True)
 class SmoothOptions:
+    """The command line of models/smooth.py."""
+
     run: Annotated[str, tyro.conf.Positional]
     """the run whose predictions to smooth"""
     work: WorkFolder = field(default_factory=default_work)
@@ -106,6 +108,7 @@ def print_scores(
 
 
 def compare(labels: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
+    """How many slices, and their weighted log losses. Raises InputError if one has no label or lacks in `after`."""
     image_ids = before.index.to_series()
     target, after = align(labels, image_ids, "the table of labels"), align(after, image_ids, "the smoothed run")
     return {

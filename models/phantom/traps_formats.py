@@ -44,13 +44,13 @@ def rle(draft: Draft) -> Items:
 
 
 def jpeg_ls(draft: Draft) -> Items:
-    """A series in lossless JPEG-LS."""
+    """A series in lossless JPEG-LS. Raises InputError without its encoder."""
     _require(draft, "jpeg_ls", "pyjpegls")
     yield _compress(draft, lambda data: data.compress(JPEGLSLossless, encoding_plugin="pyjpegls", **_KEEP_NAME))
 
 
 def jpeg_2000(draft: Draft) -> Items:
-    """A series in lossless JPEG 2000."""
+    """A series in lossless JPEG 2000. Raises InputError without its encoder."""
     _require(draft, "openjpeg", "pylibjpeg pylibjpeg-openjpeg")
     yield _compress(draft, lambda data: data.compress(JPEG2000Lossless, encoding_plugin="pylibjpeg", **_KEEP_NAME))
 

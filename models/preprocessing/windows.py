@@ -33,7 +33,7 @@ def apply_window(hounsfield: np.ndarray, window: Window, out: np.ndarray | None 
 
 
 def fraction_in_window(hounsfield: np.ndarray, window: Window = BRAIN) -> float:
-    """Share of pixels strictly inside the window, 0 ... 1 (fastai's `pct_in_window`, its column `img_pct_window`)."""
+    """Share of Hounsfield units, of any shape, strictly inside the window, 0 ... 1 (fastai's `img_pct_window`)."""
     low, high = window.center - window.width // 2, window.center + window.width // 2
     if hounsfield.dtype == np.int16:
         return cv2.countNonZero(cv2.inRange(hounsfield, low + 1, high - 1)) / hounsfield.size

@@ -22,6 +22,8 @@ _REASONS = {UNREADABLE: "cannot be read", _BEYOND: "end of the series"}
 
 
 class Picture(NamedTuple):
+    """A view of a slice, or why there is none."""
+
     caption: str
     image: str | None  # a data URI; none: there is nothing to see,
     reason: str  # and this is why

@@ -30,14 +30,15 @@ def score_labels(scored: Scored) -> pd.DataFrame:
 
 
 def average_precision(target: np.ndarray, probability: np.ndarray) -> float:
-    """Mean precision over the recall of one label, NaN if only one class is there."""
+    """Mean precision over the recall of one label, of targets and probabilities (slices,); NaN for one class alone."""
     return float(average_precision_score(target, probability)) if 0 < target.mean() < 1 else float("nan")
 
 
 def calibrate(target: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
     """Slices in tenths of the probability of one label: `slices`, mean `predicted`, share `observed`, `low`, `high`.
 
-    Index: the middle of each tenth that holds slices. The interval is Wilson's, 95 %, of independent slices.
+    Targets and probabilities are (slices,). Index: the middle of each tenth that holds slices. The interval is
+    Wilson's, 95 %, of independent slices.
     """
     tenths = np.minimum((probability * 10).astype(int), 9)
     groups = pd.DataFrame({"predicted": probability, "observed": target}).groupby((tenths + 0.5) / 10)

@@ -46,6 +46,7 @@ class Augmentation:
         return Draw(geometry, gamma, self.jittered_windows() if self.jitter else self.windows)
 
     def geometry(self) -> Geometry:
+        """Which pixels go where, drawn from the numbers that come next."""
         horizontal, vertical = self.happens(), self.happens()
         quarters = self.random.randint(0, 3) if self.happens() else 0
         affine = self.affine() if self.happens() else None
@@ -53,16 +54,18 @@ class Augmentation:
         return Geometry(horizontal, vertical, quarters, affine, grid)
 
     def happens(self) -> bool:
+        """True in half of the samples."""
         return self.random.random() < 0.5
 
     def affine(self) -> Affine:
+        """Shifts by up to 1/16 of a side, scales of 0.9 ... 1.1, a rotation by up to 45 degrees."""
         shift = self.random.uniform(-0.0625, 0.0625), self.random.uniform(-0.0625, 0.0625)
         _shear = self.random.random(), self.random.random()  # by 0 degrees, for which Albumentations takes numbers too
         scale = self.random.uniform(0.9, 1.1), self.random.uniform(0.9, 1.1)
         return Affine(shift, scale, self.random.uniform(-45, 45))
 
     def grid(self) -> Grid:
-        """Five cells and what is left over, on either axis."""
+        """Five cells and what is left over, on either axis, each showing up to 30 % more or less."""
         x, y = ([1 + self.random.uniform(-0.3, 0.3) for _ in range(6)] for _ in "xy")
         return Grid(x, y)
 

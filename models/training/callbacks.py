@@ -98,7 +98,7 @@ class RecomputeBatchNorm(Callback):
 
 
 class TakesList(nn.Module):
-    """A network whose inputs stand in a list."""
+    """A network whose inputs stand in a list; gives what the network gives, logits (slices, 6)."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

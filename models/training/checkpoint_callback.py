@@ -67,6 +67,7 @@ class Checkpoints(Callback):
         self.save_if_due(must=self.epoch_index == self.config.epochs)
 
     def save_if_due(self, must: bool = False) -> None:
+        """Save at the interval, when it `must`, and when told to stop; raises Interrupted then."""
         steps = self.options.checkpoint_steps
         waited = time.monotonic() - self.saved >= 60 * self.options.checkpoint_minutes
         due = self.training and (self.steps_since >= steps if steps else waited)
@@ -78,11 +79,13 @@ class Checkpoints(Callback):
     # ---- what ----
 
     def save(self) -> None:
+        """Write what `capture` gives, in the main process. Raises InputError if the disk is full."""
         if self.processes.is_main:
             write_checkpoint(self.options.folder, self.config, self.capture())
         self.saved, self.steps_since = time.monotonic(), 0
 
     def capture(self) -> Checkpoint:
+        """All that lies between the last step and the next one."""
         network, optimizer = self.model.state_dict(), self.opt.opt
         tensors = {f"network.{name}": value for name, value in network.items()}
         tensors |= {f"best.{name}": value for name, value in self.history.best_weights.items()}
@@ -106,7 +109,10 @@ class Checkpoints(Callback):
         return Checkpoint(tensors, state)
 
     def put_back(self, checkpoint: Checkpoint) -> None:
-        """Put weights, optimizer and history back now, and the place in the epoch when fastai gets there."""
+        """Put weights, optimizer and history back now, and the place in the epoch when fastai gets there.
+
+        Raises InputError if the run builds on other weights or pseudolabels than when it was begun.
+        """
         tensors, self.state = checkpoint
         if self.state.get("sources") != self.sources:
             raise InputError(
@@ -143,6 +149,7 @@ class Checkpoints(Callback):
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    """The parameters of all groups; their places in this list are their names in a checkpoint."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
@@ -155,6 +162,7 @@ def random_states(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_random_states(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Put back what `random_states` gave; a run may go on with another kind of device than it was begun with."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)

@@ -61,6 +61,7 @@ def read_checkpoint(folder: Path, config: RunConfig, stage: int | None = None) -
 
 
 def delete_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of a run, whole or not."""
     for number in _numbers(folder):
         _delete(folder, number)
 

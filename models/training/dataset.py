@@ -30,7 +30,7 @@ class SliceDataset(Dataset):
 
     `slices` are readable rows of the metadata, any of them: neighbours come from the whole series. Indexed by
     (epoch, row): the augmentation of a sample depends on the seed, the epoch and the row alone, not on the process that
-    makes it.
+    makes it. Raises InputError if the cache has no slices of this size.
     """
 
     def __init__(self, slices: pd.DataFrame, work: Work, config: TrainConfig, augment: Augment) -> None:
@@ -70,7 +70,7 @@ class SliceDataset(Dataset):
     def read(self, row: int) -> tuple[list[np.ndarray], list[int]]:
         """The slices that a sample shows, Hounsfield units (size, size), each once, and which of them each channel is.
 
-        Beyond an end of the series its last slice stands in.
+        Beyond an end of the series its last slice stands in. Raises InputError if the series is missing or damaged.
         """
         series = open_series(self.folder / f"{self.series_ids[row]}.b2nd")
         last = len(series) - 1
@@ -112,4 +112,5 @@ class StudyDataset(Dataset):
 
 @lru_cache(maxsize=256)
 def open_series(path: Path) -> Series:
+    """A series of the store; the last 256 stay open."""
     return Series(path)

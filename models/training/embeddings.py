@@ -110,7 +110,10 @@ class SequenceDataset(Dataset):
         return self.read(row)[self.chunks[row]], self.places[row], self.targets[row]
 
     def read(self, row: int) -> torch.Tensor:
-        """What networks see in all slices of the series of a row, float32 (slices, width + 6 networks)."""
+        """What networks see in all slices of the series of a row, float32 (slices, width + 6 networks).
+
+        Raises InputError as `read_study`.
+        """
         return read_study(*(store / f"{self.series_ids[row]}.b2nd" for store in self.stores))
 
     @property

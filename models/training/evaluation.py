@@ -24,7 +24,10 @@ def single_view(network: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
 
 
 def predict(network: nn.Module, loader: DataLoader, processes: Processes, precision: str, title: str) -> np.ndarray:
-    """Probabilities of all slices of a loader, float32 (slices, 6); of several processes each predicts a stretch."""
+    """Probabilities of all slices of a loader, float32 (slices, 6); of several processes each predicts a stretch.
+
+    Raises InputError as `predict_batches`.
+    """
     own = list(predict_batches(network, loader, processes, precision, title))
     shares = processes.gather(np.concatenate(own) if own else np.empty((0, len(LABELS)), np.float32))
     return np.concatenate(shares)
@@ -39,7 +42,10 @@ def predict_batches(
     title: str,
     view: View = single_view,
 ) -> Iterator[np.ndarray]:
-    """What `view` gives for each batch of a loader; probabilities, float32 (slices, 6), if nothing else is asked."""
+    """What `view` gives for each batch of a loader; probabilities, float32 (slices, 6), if nothing else is asked.
+
+    Raises InputError for what fails in the loader.
+    """
     device = processes.device
     network = network_to_device(network, device).eval()
     with explained(loader):
@@ -63,6 +69,6 @@ def network_to_device(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def to_device(part: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A part of a batch on the device; images in the memory format of the network."""
+    """A part of a batch, of any shape, on the device; images in the memory format of the network."""
     images = part.ndim == 4
     return part.to(device, non_blocking=True, memory_format=torch.channels_last if images else torch.preserve_format)

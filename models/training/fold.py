@@ -53,7 +53,7 @@ def carry_out(options: TrainOptions) -> None:
 
 
 def train_fold(kind: Kind, options: TrainOptions, processes: Processes, stop: Stop) -> None:
-    """Train the fold of a run and write its files."""
+    """Train the fold of a run and write its files. Raises InputError as `start_fold`, `start_network` and `fit`."""
     fold = start_fold(kind, options, processes)
     network = start_network(kind, fold, processes)
     where = f"{processes.count} x {processes.device.type}" if processes.count > 1 else processes.device
@@ -67,7 +67,10 @@ def train_fold(kind: Kind, options: TrainOptions, processes: Processes, stop: St
 
 
 def suggest_rate(kind: Kind, options: TrainOptions, processes: Processes) -> None:
-    """Try learning rates on the slices of the fold; a run that lies in its folder is neither read nor changed."""
+    """Try learning rates on the slices of the fold; a run that lies in its folder is neither read nor changed.
+
+    Raises InputError as `start_fold` and `start_network`.
+    """
     fold = start_fold(kind, options, processes)
     find_learning_rate(start_network(kind, fold, processes), fold.train, options, processes)
 
@@ -84,7 +87,11 @@ class Fold(NamedTuple):
 
 
 def start_fold(kind: Kind, options: TrainOptions, processes: Processes) -> Fold:
-    """Raises InputError if the cache lacks the fold or the image size, or a batch is larger than the fold."""
+    """The slices of a fold and their loaders, once all that these need has been made.
+
+    Raises InputError if the cache lacks the fold or the image size, a batch is larger than the fold, or what the run
+    builds on is missing or has trained on the slices of its validation.
+    """
     work = options.machine.working_folder
     slices = processes.main_first(lambda: read_slices(work, "train"))
     processes.on_main(lambda: kind.require_fold_safe(work, options.fold))
@@ -113,7 +120,10 @@ def load_fold(kind: Kind, options: TrainOptions, processes: Processes) -> Fold:
 
 
 def start_network(kind: Kind, fold: Fold, processes: Processes) -> nn.Module:
-    """The network with the weights that it starts from, the same in each process, and random numbers of its own."""
+    """The network with the weights that it starts from, the same in each process, and random numbers of its own.
+
+    Raises InputError if the weights cannot be had.
+    """
     torch.manual_seed(kind.config.seed)
     network = kind.network(fold.train_set)
     # The other processes get them when the training starts.

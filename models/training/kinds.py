@@ -71,12 +71,15 @@ class Kind(Generic[Config, Dataset, Network]):
                 require_unseen(source.folder, valid_slices["image_id"], work.folds)
 
     def make_inputs(self, slices: pd.DataFrame, machine: Machine, processes: Processes) -> None:
-        """Make what it needs of all slices of a split beside the cache."""
+        """Make what it needs of all slices of a split beside the cache. Raises InputError if that cannot be done."""
 
     # ---- slices and network ----
 
     def training_slices(self, slices: pd.DataFrame, work: Work, fold: int) -> pd.DataFrame:
-        """The slices that a fold trains on, of those that have labels."""
+        """The slices that a fold trains on: those that have labels, and others that its kind adds.
+
+        Raises InputError if what it adds cannot be had.
+        """
         return slices
 
     def dataset(self, slices: pd.DataFrame, work: Work, augment: Augment) -> Dataset:
@@ -84,7 +87,7 @@ class Kind(Generic[Config, Dataset, Network]):
         raise NotImplementedError
 
     def network(self, dataset: Dataset) -> Network:
-        """The network for the inputs of a dataset, with random weights."""
+        """The network for the inputs of a dataset, with random weights. Raises InputError for an unknown name."""
         raise NotImplementedError
 
     def load_start(self, network: Network) -> None:

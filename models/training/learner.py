@@ -51,7 +51,7 @@ def fit(
 
     The network ends with its best epoch's weights. Returns the history, whose losses are the weighted log loss.
     `sources` are the sha256 of what the run builds on beside the cache, by name: raises InputError if the checkpoint
-    was made on others.
+    was made on others, if a loss is not finite, or if the memory is too small.
     """
     config, folder = options.config, options.folder
     history = History()
@@ -88,7 +88,10 @@ def _fit_from(
 
 
 def find_learning_rate(network: nn.Module, train: DataLoader, options: TrainOptions, processes: Processes) -> None:
-    """Run fastai's learning-rate finder (Smith 2015, arXiv:1506.01186); print its suggestion and plot the losses."""
+    """Run fastai's learning-rate finder (Smith 2015, arXiv:1506.01186); print its suggestion and plot the losses.
+
+    Raises InputError for what fails in the loader.
+    """
     with tempfile.TemporaryDirectory() as scratch, explained(train):
         learner = make_learner(network, train, train, options.config, processes, [ChannelsLast()], RateFinder)
         learner.path = Path(scratch)  # where fastai makes a folder

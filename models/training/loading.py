@@ -74,7 +74,10 @@ Batches = ShuffledBatches | OrderedBatches | ShuffledStudies | OrderedStudies
 
 
 class Samples(Protocol):
-    """What is loaded: a dataset of samples by (epoch, row), each some tensors, of which the last is the target."""
+    """What is loaded: a dataset of samples by (epoch, row), each some tensors, of which the last is the target (6,).
+
+    Where labels have weights, the target is (2, 6): labels, then weights.
+    """
 
     def __len__(self) -> int: ...
 
@@ -94,7 +97,10 @@ class StudySamples(Samples, Protocol):
 
 
 class WatchedDataset(Dataset):
-    """A dataset that notes which row each loader process reads, so that the death of one can be explained."""
+    """A dataset that notes which row each loader process reads, so that the death of one can be explained.
+
+    `image_ids` names the rows. A sample is what `Samples` give.
+    """
 
     def __init__(self, dataset: Samples, image_ids: Sequence[str] | range, workers: int) -> None:
         self.dataset, self.image_ids = dataset, image_ids

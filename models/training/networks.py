@@ -22,6 +22,8 @@ MEAN, STD = 0.449, 0.226
 
 
 class Architecture(NamedTuple):
+    """How a network is built, and where its ImageNet weights are."""
+
     build: Callable[[int], nn.Module]  # input size in pixels -> a network of three channels
     imagenet: Callable[[], str] | None  # the address at which the package publishes its weights
 
@@ -45,7 +47,10 @@ class HemorrhageNetwork(nn.Module):
 
 
 class Cadene(nn.Module):
-    """A network of pretrainedmodels with a pool that takes any input size (its own takes 7 x 7 features only)."""
+    """A network of pretrainedmodels with a pool that takes any input size (its own takes 7 x 7 features only).
+
+    Normalised images (slices, channels, height, width) -> what the last linear layer makes of them, (slices, 1000).
+    """
 
     def __init__(self, name: str) -> None:
         import pretrainedmodels  # seconds, of torchvision and torch._dynamo, which the other networks do without

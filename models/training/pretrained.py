@@ -48,7 +48,10 @@ def read_public_weights(path: Path, url: str) -> dict[str, torch.Tensor]:
 
 
 def published_hash(url: str) -> str:
-    """First eight hex digits of the sha256, which torch.hub's naming puts before the ending of the file name."""
+    """First digits, in hex, of the sha256, which torch.hub's naming puts before the ending of the file name.
+
+    Raises ValueError for an address without them.
+    """
     found = re.search(r"-([0-9a-f]{8,})\.pth$", url)
     if found is None:
         raise ValueError(f"{url} names no sha256, by which its file could be checked")
@@ -56,7 +59,7 @@ def published_hash(url: str) -> str:
 
 
 def adapt_first_convolution(weight: torch.Tensor, channels: int) -> torch.Tensor:
-    """Weights (out, 3, height, width) for an input of `channels` channels.
+    """Weights (out, 3, height, width) for an input of `channels` channels: (out, channels, height, width).
 
     The three input planes are repeated in turn and scaled by 3 / channels, so that equal channels give the same
     response as before (the way of timm's adapt_input_conv).

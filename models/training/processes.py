@@ -27,10 +27,11 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
+        """Whether this is the one that writes the files."""
         return self.rank == 0
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum of a tensor over all processes."""
+        """The sum of a tensor, of any shape, over all processes."""
         if self.count == 1:
             return values
         total = values.to(self.device, copy=True)
@@ -112,6 +113,8 @@ def started_processes(device: str) -> Generator[Processes]:
     if not is_one_of_several():
         yield Processes(choose_device(device))
         return
+    # DistributedDataParallel imports it. What is imported while there is a group holds it, and gloo's threads with it.
+    import torch._dynamo  # noqa: F401
     from accelerate import PartialState  # a second, for those who need it
 
     state = PartialState(cpu=choose_device(device).type == "cpu")

@@ -117,7 +117,7 @@ class StudyNetwork(nn.Module):
 
 
 def build_study_network(config: StudyConfig) -> StudyNetwork:
-    """The network of a configuration, with random weights."""
+    """The network of a configuration, with random weights. Raises InputError as `build_network`."""
     return StudyNetwork(build_network(config), config)
 
 
@@ -128,6 +128,7 @@ def forward_and_again(network: nn.Module) -> tuple[AbstractContextManager, Abstr
 
 @contextmanager
 def unmoved_statistics(network: nn.Module) -> Generator[None]:
+    """Within the block the running batch-norm statistics stay as they are, and what is computed does not change."""
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
     before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:

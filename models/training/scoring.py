@@ -21,19 +21,22 @@ def score(target: np.ndarray, probability: np.ndarray) -> pd.Series:
 
 
 def auc(target: np.ndarray, probability: np.ndarray) -> float:
-    """Area under the ROC curve of one label, NaN if only one class is there."""
+    """Area under the ROC curve of one label, of targets and probabilities (slices,); NaN if only one class is there."""
     from sklearn.metrics import roc_auc_score  # half a second, which a misspelt flag does not need
 
     return float(roc_auc_score(target, probability)) if 0 < target.mean() < 1 else float("nan")
 
 
 def score_prior(target: np.ndarray) -> pd.Series:
-    """The scores of the best constant prediction."""
+    """What `score` gives for the best constant prediction for targets (slices, 6)."""
     return score(target, prior(target))
 
 
 def label_table(target: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
-    """A row for the weighted log loss and for each label: log loss, the prior's log loss, AUC."""
+    """A row for the weighted log loss and for each label: log loss, the prior's log loss, AUC.
+
+    Of targets and probabilities (slices, 6).
+    """
     scores, baseline = score(target, probability), score_prior(target)
     rows = {WEIGHTED: (scores[WEIGHTED], baseline[WEIGHTED], float("nan"))}
     for label in LABELS:

@@ -20,7 +20,8 @@ class StepLearner(Learner):
 
     The gradients of the parts, and of the shares of several processes, add up to that of the mean loss over the whole
     batch, so schedule, history and checkpoints count the same steps however it is divided. Batch norm sees a part at a
-    time.
+    time. A batch that is too large for the memory is divided further. Raises InputError where it cannot be, and for a
+    loss that is not finite.
     """
 
     def __init__(self, *arguments, config: RunConfig, processes: Processes, **keywords) -> None:
@@ -113,5 +114,5 @@ class StepLearner(Learner):
 
 
 def indivisible(images: torch.Tensor, place: torch.Tensor | None = None) -> list[int]:
-    """How many slices of a batch must stay together: one, or those of a study where their places are told."""
+    """How many slices of a batch must stay together: one, or those of a study where places (slices, 3) are told."""
     return [1] * len(images) if place is None else split_studies(place)

@@ -34,8 +34,9 @@ class ShuffledStudies(Sampler):
     """The batches of an epoch, drawn by (seed, epoch), as lists of keys (epoch, row): so many studies each.
 
     Of a study they hold all slices in their order or, as the recurrence says, a stretch of them, or the reverse. All
-    batches are whole. Of each this gives the share of one of `count` processes. The first `start` batches are left
-    out, for a run that goes on in the middle of an epoch; the length stays the epoch's.
+    batches are whole. Of each this gives the share of one of `count` processes. The first `start` batches are left out,
+    for a run that goes on in the middle of an epoch; the length stays the epoch's. `lengths` says how many slices each
+    study has, (studies,).
     """
 
     def __init__(
@@ -65,11 +66,11 @@ class ShuffledStudies(Sampler):
         return sum(map(len, self.studies()[batch]))
 
     def rows(self) -> list[np.ndarray]:
-        """The rows of the epoch's batches, those of all processes."""
+        """The rows of each batch of the epoch, (slices,), those of all processes."""
         return [np.concatenate(studies) for studies in self.studies()]
 
     def studies(self) -> list[list[np.ndarray]]:
-        """The rows of each study of each batch of the epoch."""
+        """The rows of each study, (slices,), of each batch of the epoch."""
         if self.drawn is None or self.drawn[0] != self.epoch:
             self.drawn = self.epoch, self._draw(np.random.default_rng((self.seed, self.epoch)))
         return self.drawn[1]
@@ -86,7 +87,10 @@ class ShuffledStudies(Sampler):
 
 
 class OrderedStudies(Sampler):
-    """All rows in order, as lists of keys (0, row), so many studies each; one of `count` processes has a stretch."""
+    """All rows in order, as lists of keys (0, row), so many studies each; one of `count` processes has a stretch.
+
+    `lengths` says how many slices each study has, (studies,).
+    """
 
     start = 0
 

@@ -65,7 +65,7 @@ def warp(slices: list[np.ndarray], geometry: Geometry, size: int, crop: int) -> 
 
 
 def turn(image: np.ndarray, horizontal: bool, vertical: bool, quarters: int) -> np.ndarray:
-    """Flip an image, then turn it counterclockwise by so many quarters: pixels change place, not value."""
+    """Flip an image (rows, columns), then turn it counterclockwise by quarters: pixels change place, not value."""
     if horizontal or vertical:
         image = cv2.flip(image, -1 if horizontal and vertical else int(horizontal))
     return cv2.rotate(image, _QUARTERS[quarters]) if quarters else image
@@ -111,16 +111,20 @@ def sample_evenly(slices: list[np.ndarray], x: np.ndarray, y: np.ndarray, to_sou
 
 
 def sample(slices: list[np.ndarray], x: np.ndarray, y: np.ndarray, to_source: np.ndarray) -> list[np.ndarray]:
-    """Values of int16 slices at to_source @ (x, y, 1) for all x and y, linear between pixels, air outside of them."""
+    """Values of int16 slices at to_source @ (x, y, 1) for all x (columns,) and y (rows,): int16 (rows, columns).
+
+    Linear between pixels, air outside of them; `to_source` is (2, 3).
+    """
     x, y, to_source = x.astype(np.float32), y.astype(np.float32)[:, None], to_source.astype(np.float32)
     map_x, map_y = (by_x * x + (by_y * y + offset) for by_x, by_y, offset in to_source)
     return [hounsfield_units(cv2.remap(above_air(image), map_x, map_y, cv2.INTER_LINEAR)) for image in slices]
 
 
 def above_air(hounsfield: np.ndarray) -> np.ndarray:
-    """int16 as uint16, which OpenCV interpolates faster; its 0 for what lies outside is then air."""
+    """int16 of any shape as uint16, which OpenCV interpolates faster; its 0 for what lies outside is then air."""
     return (hounsfield - _AIR).view(np.uint16)
 
 
 def hounsfield_units(above_air: np.ndarray) -> np.ndarray:
+    """Back from what `above_air` gives, int16."""
     return above_air.view(np.int16) + _AIR

@@ -13,6 +13,7 @@ from models.training.run_record import RunRecord
 
 
 def save_weights(folder: Path, network: nn.Module) -> None:
+    """Write model.safetensors of a run. Raises InputError if it cannot be written."""
     write_tensors(folder / "model.safetensors", network.state_dict())
 
 
