@@ -10,13 +10,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
 from pyarrow import parquet
 
 from models.common.errors import InputError
+from models.common.patience import patiently
 
 _MARK = "writing-"  # in the name of a temporary file: then the machine and the process that write it
 _TEMPORARY = re.compile(rf"\..+\.{_MARK}(?P<machine>[0-9a-f]{{8}})-(?P<process>\d+)-\w{{8}}(\.\w+)?")
@@ -153,6 +154,7 @@ def read_parquet(path: Path, repair: str) -> pd.DataFrame:
             raise ValueError("its footer contradicts itself")
         return table
     except Exception as error:  # a damaged footer fails in any of the parsers of pyarrow and pandas
+        require_readable(path)
         raise damaged(path, repair) from error
 
 
@@ -174,6 +176,11 @@ def read_json(path: Path, repair: str) -> dict:
 
 def _hash_json(content: dict) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def require_readable(path: Path) -> None:
+    """Raise InputError for a file that the system does not let this process read: it is not to be called damaged."""
+    patiently(partial(hash_file, path), path)
 
 
 def damaged(path: Path, repair: str) -> InputError:

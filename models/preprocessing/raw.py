@@ -113,7 +113,8 @@ def _walk(root: Path, work: Path | None) -> list[Path]:
         identity, files, folders = patiently(lambda folder=folder: _list(folder), folder)
         if identity not in seen:
             found += [path for path in files if identity != own or not _OWN.fullmatch(path.name)]
-            waiting += [path for path in folders if identity != own or not _OWN.fullmatch(path.name)]
+            kept = [path for path in folders if identity != own or not _OWN.fullmatch(path.name)]
+            waiting += sorted(kept, reverse=True)  # of two links to a folder the same one counts every time
         seen.add(identity)
     return found
 
