@@ -16,7 +16,7 @@ import tyro
 
 from models.common.cli import command
 from models.common.errors import InputError
-from models.common.files import read_parquet, write_csv
+from models.common.files import legible, read_parquet, write_csv
 from models.common.folders import DataFolder, WorkFolder, default_data, default_work
 from models.preprocessing.grouping import in_batches, peek_batch
 from models.preprocessing.parallel import progress_map
@@ -44,7 +44,7 @@ def find_files(options: FindOptions) -> None:
     key = options.work / "pseudonyms.key"
     if not key.is_file():
         raise InputError(f"no {key}; name the working folder that the cache was made in with --work")
-    raw = find_raw(options.data)
+    raw = find_raw(options.data, work=options.work)
     files = names_of_files(raw, Pseudonyms(read_key(key), challenge=raw.stage is not None), options.jobs)
     names = table.iloc[:, 0]
     found = names.map(files).fillna(names.str.replace(r"_\d{4}$", "", regex=True).map(files))  # a frame of a file
@@ -68,9 +68,10 @@ def names_of_files(raw: RawFolder, pseudonyms: Pseudonyms, jobs: int) -> dict[st
     names = {}
     for batch in progress_map(peek_batch, in_batches(files), jobs, "names of files"):
         for file in batch:
-            names[pseudonyms.file(file.path, raw.root)] = str(file.path.relative_to(raw.root))
+            name = legible(file.path.relative_to(raw.root))
+            names[pseudonyms.file(file.path, raw.root)] = name
             if file.image_id:
-                names[pseudonyms.image(file.image_id)] = str(file.path.relative_to(raw.root))
+                names[pseudonyms.image(file.image_id)] = name
     return names
 
 

@@ -1,6 +1,10 @@
 """Laws of find_files.py: whoever has the key and the files finds the file of every line, and nobody else does."""
 
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +21,7 @@ from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.store import Series
 
 SIZE = 32
+REPOSITORY = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +76,40 @@ def test_a_frame_is_traced_to_its_file(tmp_path):
     write_parquet(tmp_path / "test.parquet", read_parquet(Work(tmp_path).metadata("test"), "")[["image_id"]])
     find_files(FindOptions(tmp_path / "test.parquet", tmp_path / "out.csv", data=tree, work=tmp_path, jobs=1))
     assert pd.read_csv(tmp_path / "out.csv")["file"].notna().all()
+
+
+def test_names_that_are_not_utf_8_are_prepared_and_traced(own, tmp_path):
+    folder, table, _ = own
+    data = shutil.copytree(folder / "data", tmp_path / os.fsdecode(b"gro\xdf"))
+    first = next(path for path in sorted(data.iterdir()) if path.is_dir())
+    first.rename(data / os.fsdecode(b"M\xfcller"))
+    assert run(tmp_path, "prepare.py", "--image-size", SIZE, data=data) == 0
+    assert run(tmp_path, "find_files.py", "work/cache/metadata_test.parquet", data=data) == 0
+    traced = pd.read_csv(tmp_path / "by_file.csv")
+    assert len(traced) == len(table)
+    assert traced["file"].str.startswith("M\\xfcller/").any()
+    assert run(tmp_path, "prepare.py", "--image-size", SIZE, data=data / os.fsdecode(b"\xff")) == 1
+
+
+def run(folder: Path, script: str, *words: object, data: Path) -> int:
+    """Run a script in a folder, which gets the subfolder work; returns the exit code of a run without a traceback."""
+    command = [sys.executable, REPOSITORY / "models" / script, *map(str, words), "--data", data, "--work", "work"]
+    done = subprocess.run([*command, "--jobs", "1"], capture_output=True, cwd=folder, check=False)
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    return done.returncode
+
+
+@pytest.mark.parametrize("place", ["same", "above"])
+def test_data_may_lie_where_the_work_is_done(own, tmp_path, place):
+    folder, table, _ = own
+    data = shutil.copytree(folder / "data", tmp_path / "data")
+    work = data if place == "same" else data / "own"
+    options = PrepareOptions(data=data, work=work, image_size=(SIZE,), jobs=1)
+    prepare(options)
+    stored = {path: path.stat().st_mtime_ns for path in Work(work).slices(SIZE).iterdir()}
+    write_parquet(tmp_path / "test.parquet", read_parquet(Work(work).metadata("test"), "")[["image_id"]])
+    find_files(FindOptions(tmp_path / "test.parquet", work / "by_file.csv", data=data, work=work, jobs=1))
+    assert pd.read_csv(work / "by_file.csv")["file"].notna().all()
+    prepare(options)
+    assert {path: path.stat().st_mtime_ns for path in Work(work).slices(SIZE).iterdir()} == stored
+    assert len(read_parquet(Work(work).metadata("test"), "")) == len(table)

@@ -1,5 +1,6 @@
 """From a dataclass to a command line."""
 
+import io
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -8,21 +9,36 @@ from typing import TypeVar
 import tyro
 
 from models.common.errors import InputError
+from models.common.patience import ENVIRONMENT
 from models.common.process import start_process
 
 Options = TypeVar("Options")
 
 
-def command(function: Callable[[Options], None], options: type[Options] | Options) -> None:
-    """Parse the command line into a dataclass and call `function` with it.
+def command(function: Callable[[Options], int | None], options: type[Options] | Options) -> None:
+    """Parse the command line into a dataclass and call `function` with it, which may return an exit code.
 
     `options` is the dataclass, or an instance whose values become the defaults. Unknown flags end the process with
-    exit code 2 (tyro); an `InputError` is printed as one line and ends it with exit code 1.
+    exit code 2 (tyro); an `InputError`, or what the system refuses, is one line and ends it with exit code 1, Ctrl-C
+    with 130.
     """
     start_process()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files that are not UTF-8
     asked = partial(tyro.cli, description=sys.modules["__main__"].__doc__, config=(tyro.conf.OmitArgPrefixes,))
     parsed = asked(options) if isinstance(options, type) else asked(type(options), default=options)
     try:
-        function(parsed)
+        if code := function(parsed):
+            sys.exit(code)
     except InputError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in ENVIRONMENT:
+            raise
+        sys.exit(
+            f"error: {error.filename or 'the system'}: {error.strerror}; mend that, and run the same command again"
+        )
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on where it was", file=sys.stderr)
+        sys.exit(130)

@@ -1,17 +1,27 @@
 """How files are written, whole or not at all, and read back, so that a flipped bit is seen."""
 
+import errno
 import hashlib
 import json
 import os
+import re
+import socket
 import tempfile
+import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
 from pyarrow import parquet
 
 from models.common.errors import InputError
+from models.common.patience import patiently
+
+_MARK = "writing-"  # in the name of a temporary file: then the machine and the process that write it
+_TEMPORARY = re.compile(rf"\..+\.{_MARK}(?P<machine>[0-9a-f]{{8}})-(?P<process>\d+)-\w{{8}}(\.\w+)?")
+_DAY = 86_400  # seconds
 
 
 @contextmanager
@@ -24,12 +34,14 @@ def replacing(path: Path, mode: int = 0o644) -> Generator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        prefix = f".{path.name}.{_MARK}{_this_machine()}-{os.getpid()}-"
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        temporary.chmod(mode)  # mkstemp makes files that only their owner reads
-        with temporary.open("rb") as written:
+        with _unless_unknown_here():
+            temporary.chmod(mode)  # mkstemp makes files that only their owner reads
+        with temporary.open("rb") as written, _unless_unknown_here():
             os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
@@ -58,10 +70,54 @@ def without_temporaries(folder: Path) -> Generator[None]:
         remove_temporaries(folder)
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Delete what `replacing` has left in a folder and those below it because its process was killed."""
-    for temporary in folder.rglob(".*"):
-        temporary.unlink(missing_ok=True)
+def remove_temporaries(folder: Path, pattern: str = "**/.*") -> None:
+    """Delete what `replacing` has left in a folder and those below it because its process was killed.
+
+    Nothing else that is hidden is touched, nor what a living process writes; what another machine writes, whose
+    processes cannot be seen from here, is living for a day.
+    """
+    for path in folder.glob(pattern):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match is not None and not _is_being_written(path, match["machine"], match["process"]):
+            with suppress(OSError):  # it does no harm
+                path.unlink()
+
+
+def _is_being_written(path: Path, machine: str, process: str) -> bool:
+    if machine != _this_machine():
+        with suppress(FileNotFoundError):
+            return time.time() - path.stat().st_mtime < _DAY
+        return True
+    try:
+        os.kill(int(process), 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except OSError:  # another's
+        pass
+    return True
+
+
+@cache
+def _this_machine() -> str:
+    """What tells the processes of this machine, or of this container, from those of others."""
+    space = Path("/proc/self/ns/pid")
+    name = f"{socket.gethostname()} {space.readlink() if space.is_symlink() else ''}"
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+@contextmanager
+def _unless_unknown_here() -> Generator[None]:
+    """Let a call pass that the file system does not know: on many disks of a network nobody can set modes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
+
+
+def legible(path: Path) -> str:
+    """A path as text that can be written down; bytes that are no UTF-8 as \\xfc."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:
@@ -103,6 +159,7 @@ def read_parquet(path: Path, repair: str) -> pd.DataFrame:
             raise ValueError("its footer contradicts itself")
         return table
     except Exception as error:  # a damaged footer fails in any of the parsers of pyarrow and pandas
+        require_readable(path)
         raise damaged(path, repair) from error
 
 
@@ -124,6 +181,11 @@ def read_json(path: Path, repair: str) -> dict:
 
 def _hash_json(content: dict) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def require_readable(path: Path) -> None:
+    """Raise InputError for a file that the system does not let this process read: it is not to be called damaged."""
+    patiently(partial(hash_file, path), path)
 
 
 def damaged(path: Path, repair: str) -> InputError:

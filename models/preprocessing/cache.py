@@ -6,9 +6,12 @@ cache/prepare.json     the settings, and the hashes of the files without a check
 
 from pathlib import Path
 
+import pandas as pd
+
 from models.common.errors import InputError
 from models.common.files import damaged, hash_file, read_json, read_parquet, write_json
 from models.common.folders import Work
+from models.preprocessing.problems import wait_for_decoder
 from models.preprocessing.raw import RawFolder
 from models.preprocessing.tables import PREPARE, UNREADABLE
 
@@ -49,9 +52,16 @@ def is_whole(work: Work, raw: RawFolder, sizes: set[int]) -> bool:
             raise damaged(work.tables / name, PREPARE)
     if not all(work.metadata(split).is_file() for split in raw.splits):
         return False
+    if wait_for_decoder(read_problems(work)["problem"]):
+        return False
     tables = [read_parquet(work.metadata(split), PREPARE) for split in raw.splits]
     stored = {name for table in tables for name in table.loc[table["chunk"] != UNREADABLE, "series_id"].unique()}
     return all(stored <= {path.stem for path in work.slices(size).glob("*.b2nd")} for size in sizes)
+
+
+def read_problems(work: Work) -> pd.DataFrame:
+    """The rows of cache/problems.csv."""
+    return pd.read_csv(work.problems, dtype=str, keep_default_na=False)
 
 
 def mark_complete(work: Work, settings: dict) -> None:

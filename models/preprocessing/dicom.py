@@ -25,6 +25,7 @@ from models.preprocessing.elements import (
     numbers_of,
     open_bounded,
     parse,
+    parsing,
     text_of,
     values_of,
 )
@@ -104,6 +105,7 @@ def read_file(path: Path) -> Iterator[Slice]:
     """Read a file once; yields its slices, one for most files, one a frame for enhanced CT.
 
     Raises UnreadableSliceError; when the header was readable and only the pixels are not, it carries the header rows.
+    Raises OSError if the system does not let this process read the file, or has ended a decoder.
     """
     with open_bounded(path) as file:
         dataset, syntax = parse(file, _TAGS)
@@ -117,8 +119,6 @@ def read_file(path: Path) -> Iterator[Slice]:
             yield Slice(row, values, _rescale(header, row))
     except UnreadableSliceError as error:
         raise UnreadableSliceError(error.reason, rows) from error
-    except Exception as error:  # pydicom parses an element when it is asked for, and can fail in many ways
-        raise UnreadableSliceError(Reason.HEADER, rows) from error
 
 
 def read_stored(path: Path) -> tuple[np.ndarray, Rescale]:
@@ -138,24 +138,26 @@ def read_slices(path: Path) -> list[np.ndarray]:
     return [clip(to_hounsfield(item.stored, item.rescale)) for item in read_file(path)]
 
 
-def peek(path: Path) -> tuple[str, str, int, int]:
-    """The raw SeriesInstanceUID and SOPInstanceUID, size in bytes and crc32 of the first 4 KB, which is all it reads.
+def peek(path: Path) -> tuple[str, str, int, int, UID]:
+    """The raw SeriesInstanceUID and SOPInstanceUID, size in bytes, crc32 of the first 4 KB, and transfer syntax.
 
-    Raises UnreadableSliceError.
+    The first 4 KB are all it reads. Raises UnreadableSliceError, and OSError as `read_file` does.
     """
     with open_bounded(path) as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(4096)
     try:
-        header = values_of(parse(BoundedReader(io.BytesIO(head)), _SERIES_AND_IMAGE, _is_after_series)[0])
+        dataset, syntax = parse(BoundedReader(io.BytesIO(head)), _SERIES_AND_IMAGE, _is_after_series)
+        header = values_of(dataset)
         series, image = text_of(header, IDENTIFIERS["series_id"]), text_of(header, IDENTIFIERS["image_id"])
     except UnreadableSliceError:
-        series = image = ""
+        series, image, syntax = "", "", UID("")
     if not (series and image):  # a header longer than that, or a deflated one
         with open_bounded(path) as file:
-            header = values_of(parse(file, _SERIES_AND_IMAGE, _is_after_series)[0])
+            dataset, syntax = parse(file, _SERIES_AND_IMAGE, _is_after_series)
+        header = values_of(dataset)
         series, image = text_of(header, IDENTIFIERS["series_id"]), text_of(header, IDENTIFIERS["image_id"])
-    return series, image, size, zlib.crc32(head)
+    return series, image, size, zlib.crc32(head), syntax
 
 
 def _is_after_series(tag: BaseTag, *_) -> bool:
@@ -185,10 +187,11 @@ def _of_frame(header: dict, frame: int) -> dict:
     if not each and not shared:
         return header
     merged = dict(header)
-    for groups in (shared[0] if shared else {}, each[frame] if each else {}):
-        for sequence in _FUNCTIONAL_GROUPS:
-            if sequence in groups and groups[sequence].value:
-                merged |= values_of(groups[sequence].value[0])
+    with parsing():
+        for groups in (shared[0] if shared else {}, each[frame] if each else {}):
+            for sequence in _FUNCTIONAL_GROUPS:
+                if sequence in groups and groups[sequence].value:
+                    merged |= values_of(groups[sequence].value[0])
     return merged
 
 

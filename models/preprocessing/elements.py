@@ -4,13 +4,15 @@ Files are not trusted: what would take minutes or gigabytes to parse is refused 
 asked for, names, dates and free text of a patient among them, are skipped where they stand.
 """
 
+import errno
 import io
 import math
 import os
 import stat
 import struct
 import zlib
-from contextlib import ContextDecorator, ExitStack
+from collections.abc import Generator
+from contextlib import ContextDecorator, ExitStack, contextmanager
 from enum import Enum
 from pathlib import Path
 from threading import Lock
@@ -20,7 +22,7 @@ import pydicom
 import pydicom.config
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
@@ -57,7 +59,7 @@ class Reason(Enum):
     RESCALE = "the rescale slope or intercept is not a usable number"
     TRUNCATED = "pixels are cut off"
     COMPRESSION = "a compression that is not known"
-    NO_DECODER = "needs the package pylibjpeg-libjpeg (GPL-3): pip install pylibjpeg-libjpeg"
+    NO_DECODER = "needs a decoder that is not installed: pip install imagecodecs pyjpegls pylibjpeg-openjpeg"
     DECODING = "compressed pixels cannot be decoded"
 
 
@@ -79,21 +81,56 @@ class BoundedReader(io.BufferedReader):
         self.reads += 1
         if self.reads > MAX_READS:
             raise UnreadableSliceError(Reason.UNREASONABLE)
-        return super().read(size)
+        # Memory is had for as many bytes as are asked for, not for those that are there; no file has so many.
+        return super().read(MAX_BYTES if size is not None and size > MAX_BYTES else size)
+
+
+# What the header of a file, not the system, makes pydicom fail with; it has no class of its own for that.
+_PARSER_ERRORS = (ArithmeticError, AttributeError, EOFError, LookupError, RuntimeError, TypeError, ValueError)
+_PARSER_ERRORS += (BytesLengthException, struct.error, zlib.error)
+_NO_FILE = (errno.ELOOP, errno.ENXIO, errno.ENODEV)  # a link to itself, a socket, a device
+_BAD_SEEK = (None, errno.EINVAL, errno.EOVERFLOW)  # of what pydicom raises itself, or where a length leads nowhere
+
+
+@contextmanager
+def parsing() -> Generator[None]:
+    """A block in which pydicom parses: what it fails with becomes UnreadableSliceError, but errors of the system.
+
+    Let nothing else stand in the block: a defect of this project would be taken for damaged data.
+    """
+    try:
+        yield
+    except UnreadableSliceError:
+        raise
+    except InvalidDicomError as error:
+        raise UnreadableSliceError(Reason.NOT_DICOM) from error
+    except OSError as error:
+        if error.errno not in _BAD_SEEK:
+            raise
+        # pydicom turns what the bounded reader raises within a sequence into an OSError of its own
+        unreasonable = isinstance(error.__context__, UnreadableSliceError)
+        raise UnreadableSliceError(Reason.UNREASONABLE if unreasonable else Reason.HEADER) from error
+    except _PARSER_ERRORS as error:
+        raise UnreadableSliceError(Reason.HEADER) from error
 
 
 def open_bounded(path: Path) -> BoundedReader:
-    """Open a file. Raises UnreadableSliceError if it cannot be opened, is no file, or has more than MAX_BYTES."""
+    """Open a file. Raises UnreadableSliceError if it is no file, leads nowhere, or has more than MAX_BYTES.
+
+    Raises OSError if the system does not let this process read it.
+    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would block for ever
-        file = BoundedReader(io.FileIO(handle))
-        status = os.fstat(handle)
     except OSError as error:
-        raise UnreadableSliceError(Reason.NOT_OPENED) from error
+        is_broken_link = isinstance(error, FileNotFoundError) and path.is_symlink()
+        if is_broken_link or error.errno in _NO_FILE:
+            raise UnreadableSliceError(Reason.NOT_OPENED) from error
+        raise
+    status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
-        file.close()
+        os.close(handle)
         raise UnreadableSliceError(Reason.UNREASONABLE if stat.S_ISREG(status.st_mode) else Reason.NOT_OPENED)
-    return file
+    return BoundedReader(io.FileIO(handle))
 
 
 class _Unvalidated(ContextDecorator):
@@ -123,27 +160,18 @@ unvalidated = _Unvalidated()
 
 @unvalidated
 def parse(file: BoundedReader, tags: list[BaseTag], stop_when=None) -> tuple[pydicom.Dataset, UID]:
-    """The asked elements of a file, and its transfer syntax. Raises UnreadableSliceError."""
-    try:
-        syntax = _read_syntax(file)
-        if syntax == DeflatedExplicitVRLittleEndian:
-            file, syntax = _inflate(file), ExplicitVRLittleEndian
-        if syntax is not None:  # the way of nearly all files
+    """The asked elements of a file, and its transfer syntax. Raises UnreadableSliceError, and OSError of the system."""
+    syntax = _read_syntax(file)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        file, syntax = _inflate(file), ExplicitVRLittleEndian
+    if syntax is not None:  # the way of nearly all files
+        with parsing():
             implicit = syntax == ImplicitVRLittleEndian
             return read_dataset(file, implicit, True, stop_when=stop_when, specific_tags=[*tags]), syntax
-        file.seek(0)
+    file.seek(0)
+    with parsing():
         dataset = pydicom.dcmread(file, specific_tags=tags)
         return dataset, UID(dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
-    except UnreadableSliceError:
-        raise
-    except InvalidDicomError as error:
-        raise UnreadableSliceError(Reason.NOT_DICOM) from error
-    except Exception as error:  # a damaged file can fail in any of pydicom's parsers
-        if isinstance(error, OSError) and error.errno:
-            raise UnreadableSliceError(Reason.NOT_OPENED) from error
-        # pydicom turns what the bounded reader raises within a sequence into an OSError of its own
-        unreasonable = isinstance(error.__context__, UnreadableSliceError)
-        raise UnreadableSliceError(Reason.UNREASONABLE if unreasonable else Reason.HEADER) from error
 
 
 def _read_syntax(file: BoundedReader) -> UID | None:
@@ -165,8 +193,10 @@ def _read_syntax(file: BoundedReader) -> UID | None:
 
 def _inflate(file: BoundedReader) -> BoundedReader:
     """The rest of a deflated file, inflated within bounds; pydicom has none."""
+    deflated = file.read()
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = inflater.decompress(file.read(), MAX_BYTES // 8)
+    with parsing():
+        inflated = inflater.decompress(deflated, MAX_BYTES // 8)
     if inflater.unconsumed_tail:
         raise UnreadableSliceError(Reason.UNREASONABLE)
     return BoundedReader(io.BytesIO(inflated))
@@ -189,7 +219,7 @@ def values_of(dataset: pydicom.Dataset) -> dict[str, Any]:
                 values[element.keyword] = element.value
         except UnreadableSliceError:
             raise
-        except Exception as error:  # pydicom parses an element when it is asked for, and can fail in many ways
+        except _PARSER_ERRORS as error:  # pydicom parses an element when it is asked for
             values[keyword_for_tag(tag)] = error
     return values
 

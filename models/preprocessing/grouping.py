@@ -4,10 +4,13 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from models.common.folders import Work
+from models.common.patience import patiently
+from models.preprocessing.decoding import missing_decoder
 from models.preprocessing.dicom import peek
 from models.preprocessing.elements import Reason, UnreadableSliceError
 from models.preprocessing.problems import NOT_USED, ProblemRows, unreadable
@@ -24,6 +27,7 @@ class Peeked(NamedTuple):
     series_id: str = ""
     image_id: str = ""
     mark: str = ""  # size and checksum of the first bytes
+    lacks: str = ""  # the package that decodes its pixels and is not installed
     reason: Reason | None = None
 
 
@@ -37,6 +41,11 @@ class SeriesTask:
     root: Path
     pseudonyms: Pseudonyms
 
+    @property
+    def lacks(self) -> str:
+        """A package that is not installed, and without which some file of it cannot be decoded; "" if none is."""
+        return next((file.lacks for file in self.files if file.lacks), "")
+
     def source(self) -> str:
         """A hash of the files' names, sizes and first bytes: other files of these names have another one."""
         lines = "\n".join(f"{file.path.name} {file.mark}" for file in self.files)
@@ -49,12 +58,16 @@ def in_batches(files: list[Path]) -> list[list[Path]]:
 
 
 def peek_batch(files: list[Path]) -> list[Peeked]:
-    """What the first bytes of each file tell; for one that tells nothing, the reason."""
+    """What the first bytes of each file tell; for one that tells nothing, the reason.
+
+    Raises InputError for a file that the system does not let this process read.
+    """
     peeked = []
     for path in files:
         try:
-            series_id, image_id, size, checksum = peek(path)
-            peeked.append(Peeked(path, series_id, image_id, f"{size} {checksum:08x}"))
+            series_id, image_id, size, checksum, syntax = patiently(partial(peek, path), path)
+            lacks = missing_decoder(syntax) or ""
+            peeked.append(Peeked(path, series_id, image_id, f"{size} {checksum:08x}", lacks))
         except UnreadableSliceError as error:
             peeked.append(Peeked(path, reason=error.reason))
     return peeked

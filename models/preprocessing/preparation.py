@@ -9,17 +9,18 @@ from models.common.files import without_temporaries, write_csv, write_json, writ
 from models.common.folders import DataFolder, Stage, Work, WorkFolder, default_data, default_work
 from models.common.labels import LABELS
 from models.common.locks import only_process
-from models.preprocessing.cache import FORMAT, finished_sizes, is_whole, mark_complete, refuse_other_raw
+from models.preprocessing.cache import FORMAT, finished_sizes, is_whole, mark_complete, read_problems, refuse_other_raw
 from models.preprocessing.challenge_csv import image_ids, read_labels, read_sample_submission
 from models.preprocessing.folds import make_folds
 from models.preprocessing.grouping import SeriesTask, group_by_series, in_batches, peek_batch
 from models.preprocessing.metadata import add_missing, join_labels, shared_patients, slice_table
 from models.preprocessing.parallel import progress_map
-from models.preprocessing.problems import Problem, ProblemRows, problem_rows, problem_table
+from models.preprocessing.problems import Problem, ProblemRows, problem_rows, problem_table, wait_for_decoder
 from models.preprocessing.pseudonyms import Pseudonyms, read_key
 from models.preprocessing.raw import RawFolder, find_raw
-from models.preprocessing.report import print_summary, require_disk, write_contact_sheet
+from models.preprocessing.report import judge, missing_decoders, print_summary, require_disk, write_contact_sheet
 from models.preprocessing.series import prepare_series
+from models.preprocessing.tables import read_slices
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,23 @@ class PrepareOptions:
     """only read everything and report what is wrong"""
     jobs: int = -1
     """processes; -1: one a core"""
+    min_readable: float = 0.99
+    """share of the CT slices that must be readable; with fewer the exit code is 3"""
     dask: str | None = None
     """scheduler of a Dask cluster to work on (tcp://...), which sees the same folders"""
 
 
-def prepare(options: PrepareOptions) -> None:
+def prepare(options: PrepareOptions) -> int:
     """Make the cache of a raw folder, or what it still lacks; with `check`, only report what is wrong with the files.
 
-    A series that is stored already is not read again. Raises InputError for data that is not there or cannot be used,
-    for a cache that was made from other data or with other settings, or is damaged, and for a disk that is too full.
+    A series that is stored already is not read again. Returns the exit code: 0, or 3 if too few slices are readable, or
+    some wait for a decoder: the cache is then not finished, and the same command makes the rest. Raises InputError for
+    data that is not there or cannot be used, for a cache that was made from other data or with other settings, or is
+    damaged, for a disk that is too full, and for a file that the system does not let this process read.
     """
     if not options.image_size or min(options.image_size) < 1:
         raise InputError(f"--image-size {options.image_size} must be one or more sizes above 0")
-    raw, work = find_raw(options.data, options.stage), Work(options.work, options.stage)
+    raw, work = find_raw(options.data, options.stage, options.work), Work(options.work, options.stage)
     labels, repeated = read_labels(raw.labels) if raw.labels else (None, [])
     expected = image_ids(read_sample_submission(raw.sample_submission)) if raw.sample_submission else None
     source = {"raw": raw.fingerprint()}
@@ -61,7 +66,8 @@ def prepare(options: PrepareOptions) -> None:
         finished = finished_sizes(work, settings)
         if not options.check and set(options.image_size) <= finished and is_whole(work, raw, finished):
             print(f"{work.tables} is complete for image sizes {sorted(finished)}; nothing to do")
-            return
+            tables = {split: read_slices(work, split) for split in raw.splits}
+            return judge(work, tables, read_problems(work), options.min_readable)
         if not options.check:
             write_json(work.raw, source)  # first, so that a cache cut short is not filled from other data
         tables, problems = prepare_splits(raw, work, options)
@@ -73,7 +79,9 @@ def prepare(options: PrepareOptions) -> None:
             tables["test"], found = add_missing(tables["test"], expected)
             problems += found
         settings |= {"image_size": sorted(finished | set(options.image_size))}
-        write_tables(work, tables, problem_table(problems), options, settings)
+        listed = problem_table(problems)
+        write_tables(work, tables, listed, options, settings)
+        return judge(work, tables, listed, options.min_readable)
 
 
 def prepare_splits(raw: RawFolder, work: Work, options: PrepareOptions) -> tuple[dict[str, pd.DataFrame], ProblemRows]:
@@ -87,8 +95,11 @@ def prepare_splits(raw: RawFolder, work: Work, options: PrepareOptions) -> tuple
     for split in raw.splits:
         tasks[split], found = find_series(raw, split, work, sizes, pseudonyms, options)
         problems += found
+    everything = [task for split in tasks.values() for task in split]
+    for line in missing_decoders(everything):
+        print(line)
     if sizes:
-        print(require_disk(work, [task for split in tasks.values() for task in split]))
+        print(require_disk(work, everything))
     tables = {}
     for split, series in tasks.items():
         prepared = progress_map(prepare_series, series, options.jobs, f"{split}: series", options.dask)
@@ -121,6 +132,9 @@ def write_tables(
     folds = None
     if "train" in tables and not options.check:
         folds = make_folds(tables["train"].dropna(subset=list(LABELS)), options.folds, options.seed)
+    waits = wait_for_decoder(problems["problem"])
+    if waits and not options.check:
+        work.prepared.unlink(missing_ok=True)  # first: it tells of a whole cache
     write_csv(work.problems, problems)
     if not options.check:
         if folds is not None:
@@ -128,5 +142,6 @@ def write_tables(
         for split, table in tables.items():
             write_parquet(work.metadata(split), table)
         write_contact_sheet(work.contact_sheet, work, next(iter(tables.values())), max(settings["image_size"]))
-        mark_complete(work, settings)  # last
+        if not waits:
+            mark_complete(work, settings)  # last
     print_summary(work, tables, problems)

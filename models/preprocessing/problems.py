@@ -39,6 +39,9 @@ class Problem(Enum):
 
 NO_SLICE_OF_FILE = "no slice: left out of training and validation, predicted from its neighbours"
 NOT_USED = "left out"
+WAITS = "waits: install it and run the same command again"
+
+_LOST = {Reason.NOT_OPENED.value, Reason.HEADER.value, Reason.UNREASONABLE.value}  # these may have been slices
 
 
 def problem_rows(problem: Problem, items: Iterable[str]) -> ProblemRows:
@@ -50,6 +53,16 @@ def problem_rows(problem: Problem, items: Iterable[str]) -> ProblemRows:
 def unreadable(item: str, reason: Reason, treatment: str) -> ProblemRow:
     """The row of a file that gives no slice."""
     return item, reason.value, treatment
+
+
+def wait_for_decoder(problems: Iterable[str]) -> bool:
+    """Whether slices are lacking because a decoder was, which is no property of the data; in older caches, too."""
+    return any(problem.startswith(("needs a decoder", "needs the package")) for problem in problems)
+
+
+def count_lost_files(table: pd.DataFrame) -> int:
+    """How many files of cache/problems.csv may have been slices and have no row in the metadata."""
+    return (table["problem"].isin(_LOST) & (table["treatment"] == NOT_USED)).sum()
 
 
 def problem_table(rows: Iterable[ProblemRow]) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.common.files import replacing
+from models.common.files import remove_temporaries, replacing
 
 _RSNA = re.compile(r"ID_[0-9a-f]{6,12}")
 _PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
@@ -48,8 +48,7 @@ def read_key(path: Path) -> bytes:
     Raises InputError if it cannot be written.
     """
     if not path.is_file():
-        for left_over in path.parent.glob(f".{path.name}.*"):  # of a run that was killed
-            left_over.unlink()
+        remove_temporaries(path.parent, f".{path.name}.*")  # of a run that was killed
         with replacing(path, mode=0o600) as temporary:
             temporary.write_text(secrets.token_hex(32))
     return bytes.fromhex(path.read_text())

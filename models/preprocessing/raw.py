@@ -1,17 +1,20 @@
 """The raw folder: which files of a download are slices, labels and the sample submission."""
 
+import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from models.common.errors import InputError
+from models.common.patience import patiently
 
 _FOLDER = re.compile(r"stage_(?P<stage>[12])_(?P<split>train|test)(_images)?")
 _TABLE = re.compile(r"stage_[12]_(train|sample_submission)\.csv")
 NESTED = "rsna-intracranial-hemorrhage-detection"  # the zip of `kaggle competitions download` holds this folder
+
+_OWN = re.compile(r"cache|runs|blend|pseudonyms\.key|submission\.csv|by_file\.csv|report_\w+\.html")
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class RawFolder:
     test: Path
     labels: Path | None
     sample_submission: Path | None
+    work: Path | None = None  # the working folder: what this project writes there is no data
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -31,13 +35,14 @@ class RawFolder:
         return ("test",) if self.train is None else ("train", "test")
 
     def files(self, split: str) -> list[Path]:
-        """The slices of "train" or "test", sorted by name; of a tree every file that is not hidden."""
+        """The slices of "train" or "test", sorted by name; of a tree every file that is not hidden.
+
+        Raises InputError for a folder that may not be listed: what is in it must not be lost in silence.
+        """
         folder = getattr(self, split)
         if self.stage is None:
-            return sorted(_walk(folder))
-        with os.scandir(folder) as entries:  # some names on Kaggle ended in a newline
-            names = [entry.name for entry in entries if entry.name.strip().lower().endswith(".dcm")]
-        return [folder / name for name in sorted(names)]
+            return sorted(_walk(folder, self.work))
+        return [folder / name for name in sorted(_slice_names(folder))]
 
     def fingerprint(self) -> str:
         """A hash of the names and sizes of all files: another download has another one."""
@@ -49,11 +54,16 @@ class RawFolder:
         return digest.hexdigest()[:16]
 
 
-def find_raw(data: Path, stage: int | None = None) -> RawFolder:
+def find_raw(data: Path, stage: int | None = None, work: Path | None = None) -> RawFolder:
     """Recognise a stage of the challenge in `data`, in any of the folder names that Kaggle has used, or a DICOM tree.
 
-    Without `stage`, the second is taken where both are there. Raises InputError naming what is missing.
+    Without `stage`, the second is taken where both are there. What is written into `work`, the working folder, is no
+    data, also where it lies in `data`. Raises InputError naming what is missing, or may not be read.
     """
+    return patiently(lambda: _recognise(data, stage, work), data)
+
+
+def _recognise(data: Path, stage: int | None, work: Path | None) -> RawFolder:
     if not data.is_dir():
         raise InputError(
             f"no data folder at {data}; name it with --data or RSNA_DATA, "
@@ -65,9 +75,9 @@ def find_raw(data: Path, stage: int | None = None) -> RawFolder:
         (int(m["stage"]), m["split"]): path for path in entries if (m := _FOLDER.fullmatch(path.name)) and path.is_dir()
     }
     if stage is None and not folders and not any(_TABLE.fullmatch(path.name) for path in entries):
-        if next(_walk(root), None) is None:
+        if not _walk(root, work):
             raise InputError(f"{root} holds no files; name another folder with --data")
-        return RawFolder(root, None, None, root, None, None)
+        return RawFolder(root, None, None, root, None, None, work)
     stage = stage or _latest_stage(folders, entries)
     for split in ("train", "test"):
         if (stage, split) not in folders:
@@ -85,17 +95,52 @@ def _latest_stage(folders: dict[tuple[int, str], Path], entries: list[Path]) -> 
     return max(stages)
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Every file below a folder that is not hidden; linked folders are followed, each folder once."""
-    seen = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            subfolders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        yield from (Path(folder, name) for name in names if not name.startswith("."))
+def _slice_names(folder: Path) -> list[str]:
+    def list_names() -> list[str]:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if not entry.name.startswith(".")]
+
+    # Some names on Kaggle ended in a newline.
+    return [name for name in patiently(list_names, folder) if name.strip().lower().endswith(".dcm")]
+
+
+def _walk(root: Path, work: Path | None) -> list[Path]:
+    """Every file below a folder that is not hidden, nor this project's own; linked folders are followed, each once."""
+    own = None if work is None or not work.is_dir() else _identity(work)
+    seen, found, waiting = set(), [], [root]
+    while waiting:
+        folder = waiting.pop()
+        identity, files, folders = patiently(lambda folder=folder: _list(folder), folder)
+        if identity not in seen:
+            found += [path for path in files if identity != own or not _OWN.fullmatch(path.name)]
+            kept = [path for path in folders if identity != own or not _OWN.fullmatch(path.name)]
+            waiting += sorted(kept, reverse=True)  # of two links to a folder the same one counts every time
+        seen.add(identity)
+    return found
+
+
+def _list(folder: Path) -> tuple[tuple[int, int], list[Path], list[Path]]:
+    """What tells a folder from others under any name, its files and its folders, none hidden. Raises OSError."""
+    files, folders = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith("."):  # .nfs0123... too
+                (folders if _is_folder(entry) else files).append(Path(entry.path))
+    return _identity(folder), files, folders
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself
+            return False
+        raise
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _size(path: Path) -> int:

@@ -1,6 +1,7 @@
 """What a person sees of `prepare.py`: the disk it will need, a summary at the end, a contact sheet."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,7 @@ from models.common.folders import Work
 from models.preprocessing.folds import label_shares
 from models.preprocessing.grouping import SeriesTask
 from models.preprocessing.pictures import contact_sheet
-from models.preprocessing.problems import count_problems
+from models.preprocessing.problems import count_lost_files, count_problems, wait_for_decoder
 from models.preprocessing.store import Series
 from models.preprocessing.tables import UNREADABLE
 
@@ -37,6 +38,34 @@ def require_disk(work: Work, tasks: list[SeriesTask]) -> str:
     if needed > free:
         raise InputError(f"{line}: make room, choose another folder with --work, or fewer sizes with --image-size")
     return line
+
+
+def missing_decoders(tasks: list[SeriesTask]) -> list[str]:
+    """A line for each package that decodes some of these files and is not installed, before the work begins."""
+    lacking = Counter(file.lacks for task in tasks for file in task.files if file.lacks)
+    total = sum(len(task.files) for task in tasks)
+    return [
+        f"{count:,} of {total:,} files cannot be decoded without {package}, which is not installed; "
+        f"the others are prepared now, these by the same command after: pip install {package}"
+        for package, count in sorted(lacking.items())
+    ]
+
+
+def judge(work: Work, tables: dict[str, pd.DataFrame], problems: pd.DataFrame, min_readable: float) -> int:
+    """The exit code: 0, or 3 where too few CT slices are readable or some wait for a decoder; then says what to do."""
+    slices = pd.concat([table.loc[table["series_id"].notna(), "chunk"] for table in tables.values()])
+    lost = (slices == UNREADABLE).sum() + count_lost_files(problems)
+    due = len(slices) + count_lost_files(problems)
+    waits = wait_for_decoder(problems["problem"])
+    if waits:
+        print("not finished: install what is missing and run the same command again")
+    if lost > (1 - min_readable) * due:
+        print(
+            f"{lost:,} of {due:,} CT slices cannot be read, more than --min-readable {min_readable} allows: see "
+            f"{work.problems}, mend or copy those files anew (models/find_files.py names them), or lower --min-readable"
+        )
+        return 3
+    return 3 if waits else 0
 
 
 def gigabytes(count: float) -> str:

@@ -1,5 +1,6 @@
 """The files of one series -> its stores at every asked size, and its notes: the metadata and what was wrong."""
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,15 +8,26 @@ import cv2
 import numpy as np
 
 from models.common.errors import InputError
+from models.common.patience import patiently
 from models.preprocessing.dicom import Slice, read_file
 from models.preprocessing.elements import Reason, UnreadableSliceError
 from models.preprocessing.grouping import Peeked, SeriesTask
 from models.preprocessing.hounsfield import Rescale, clip, to_hounsfield
 from models.preprocessing.metadata import STATISTICS, series_table
 from models.preprocessing.notes import SeriesNotes
-from models.preprocessing.problems import NO_SLICE_OF_FILE, NOT_USED, Problem, ProblemRows, problem_rows, unreadable
+from models.preprocessing.problems import (
+    NO_SLICE_OF_FILE,
+    NOT_USED,
+    WAITS,
+    Problem,
+    ProblemRows,
+    problem_rows,
+    unreadable,
+    wait_for_decoder,
+)
 from models.preprocessing.pseudonyms import Pseudonyms
 from models.preprocessing.store import Series, compress_slice, fit_to_square, write_series
+from models.preprocessing.tables import UNREADABLE
 from models.preprocessing.windows import fraction_in_window
 
 _NOT_SLICES = (Reason.NOT_CT, Reason.LOCALIZER)  # no row is due for what never was a slice
@@ -31,12 +43,14 @@ class _Prepared(NamedTuple):
 def prepare_series(task: SeriesTask) -> SeriesNotes:
     """Read the files of a series, each once, and write its stores; a series that is stored already is not read.
 
-    Memory: the series, compressed. Raises InputError if a store was made from other files, is damaged, or cannot be
-    written.
+    A series of which a part waits for a decoder is not stored. Memory: the series, compressed. Raises InputError if a
+    store was made from other files, is damaged, or cannot be written, and for a file that the system does not let this
+    process read.
     """
     stored = [_read_notes(task, store) for store in task.stores.values() if store.is_file()]
-    if not stored or len(stored) < len(task.stores):
-        return _prepare_from_files(task)
+    outdated = not task.lacks and any(wait_for_decoder(problem for _, problem, _ in notes.problems) for notes in stored)
+    if outdated or not stored or len(stored) < len(task.stores):
+        return _prepare_from_files(task, anew=outdated)
     return stored[0]
 
 
@@ -50,19 +64,21 @@ def _read_notes(task: SeriesTask, store: Path) -> SeriesNotes:
     return notes
 
 
-def _prepare_from_files(task: SeriesTask) -> SeriesNotes:
-    """Read, order and store a series."""
+def _prepare_from_files(task: SeriesTask, anew: bool) -> SeriesNotes:
+    """Read, order and store a series; `anew`: also where it is stored already."""
     cv2.setNumThreads(1)  # a process a core: more threads would fight over them
     slices: list[_Prepared] = []
     problems: ProblemRows = []
     for file in task.files:
-        found, wrong = _prepare_file(file, task, slices)
+        found, wrong = patiently(partial(_prepare_file, file, task, slices), file.path)
         slices += found
         problems += wrong
     table, places, wrong = series_table([prepared.row for prepared in slices], task.series_id)
+    if waits := wait_for_decoder(problem for _, problem, _ in problems):
+        table["chunk"] = UNREADABLE
     content = SeriesNotes(task.source(), table, sorted({*problems, *wrong})).to_json()
     for size, store in task.stores.items():
-        if places and not store.is_file():
+        if places and not waits and (anew or not store.is_file()):
             write_series(store, [slices[place].chunks[size] for place in places], (size, size), content)
     return SeriesNotes.from_json(content)  # what a later call will read
 
@@ -82,6 +98,8 @@ def _prepare_file(file: Peeked, task: SeriesTask, before: list[_Prepared]) -> tu
         missing = _rows_without_slices(task, file, error, known)
         slices += [_Prepared(row, {}) for row in missing]
         treatment = NO_SLICE_OF_FILE if missing else NOT_USED
+        if error.reason is Reason.NO_DECODER:
+            treatment = WAITS
         problems.append(unreadable(task.pseudonyms.file(file.path, task.root), error.reason, treatment))
     return slices, problems + [row for problem in odd for row in problem_rows(problem, [task.series_id])]
 

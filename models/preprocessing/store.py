@@ -18,7 +18,7 @@ import numpy as np
 from isal.isal_zlib import crc32  # zlib's, but faster (benchmarks/prepare.py: its share of reading)
 
 from models.common.errors import InputError
-from models.common.files import replacing
+from models.common.files import replacing, require_readable
 from models.preprocessing.hounsfield import AIR
 from models.preprocessing.tables import PREPARE
 
@@ -140,4 +140,5 @@ class Series:
             raise self._damaged("the table of its slices does not match its checksum") from error
 
     def _damaged(self, what: str) -> InputError:
+        require_readable(self.path)
         return InputError(f"{self.path} is damaged: {what}; delete it and make it anew with: {self.repair}")

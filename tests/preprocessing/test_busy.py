@@ -27,10 +27,7 @@ def slow_start(tmp_path, monkeypatch):
 
 def forget_decoder() -> None:
     """Let the next compressed file start a decoder."""
-    child = decoding._child()
-    child.kill()
-    child.wait()
-    decoding._children.clear()
+    decoding._decoder().stop()
 
 
 @pytest.fixture
@@ -48,9 +45,9 @@ def test_a_decoder_that_starts_slowly_loses_no_slice(pair, slow_start):
 
 def test_a_decoder_that_was_killed_between_two_files_loses_no_slice(pair):
     plain, packed = pair
-    child = decoding._child()
-    child.kill()
-    child.wait()
+    process = decoding._decoder().process
+    process.kill()
+    process.wait()
     assert np.array_equal(read_slices(packed), read_slices(plain))
 
 

@@ -1,5 +1,6 @@
 """Laws of reading a slice: Hounsfield units of every pixel family, one repair, and a reason for what is no slice."""
 
+import socket
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian
 
 from models.preprocessing.dicom import peek, read_file, read_slices, read_stored
 from models.preprocessing.elements import Reason, UnreadableSliceError, unvalidated
@@ -182,8 +184,20 @@ def test_what_is_no_dicom_file_says_so(tmp_path, content, function):
 
 
 @pytest.mark.parametrize("function", [peek, read_slices])
-def test_a_file_that_is_not_there_has_a_reason(tmp_path, function):
-    assert reason(tmp_path / "absent.dcm", function) is Reason.NOT_OPENED
+def test_what_is_no_file_has_a_reason(tmp_path, function):
+    (tmp_path / "broken.dcm").symlink_to(tmp_path / "absent.dcm")
+    (tmp_path / "circle.dcm").symlink_to(tmp_path / "circle.dcm")
+    (tmp_path / "folder.dcm").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket.dcm"))
+        for name in ("broken", "circle", "folder", "socket"):
+            assert reason(tmp_path / f"{name}.dcm", function) is Reason.NOT_OPENED
+
+
+@pytest.mark.parametrize("function", [peek, read_slices])
+def test_a_file_that_has_vanished_is_no_property_of_the_data(tmp_path, function):
+    with pytest.raises(FileNotFoundError):
+        function(tmp_path / "absent.dcm")
 
 
 RGB = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0, "Rows": 4, "Columns": 2}
@@ -263,8 +277,9 @@ def test_a_file_that_is_cut_off_anywhere_has_a_reason(write_dicom, tmp_path):
 
 
 def test_a_peek_tells_series_and_image_however_long_the_header(write_dicom, tmp_path):
-    series, image, size, checksum = peek(write_dicom(tmp_path / "a.dcm", small_slice()))
+    series, image, size, checksum, syntax = peek(write_dicom(tmp_path / "a.dcm", small_slice()))
     assert (series, image, size) == ("ID_series", "a", (tmp_path / "a.dcm").stat().st_size)
+    assert syntax == ExplicitVRLittleEndian
     long = write_dicom(tmp_path / "b.dcm", small_slice(), ImageComments="x" * 9000, SpecificCharacterSet="ISO_IR 100")
     assert peek(long)[:2] == ("ID_series", "b")
     assert peek(long)[3] != checksum

@@ -152,7 +152,7 @@ def require_silence(work: Path, done: list[subprocess.CompletedProcess], words: 
 def run_all(data: Path, work: Path, *flags: object) -> list[subprocess.CompletedProcess]:
     """Check, then work."""
     done = [run_prepare(data, work, "--image-size", SIZE, *flags, *more) for more in (["--check"], [])]
-    assert [run.returncode for run in done] == [0, 0], done
+    assert all(run.returncode in (0, 3) for run in done), done  # 3: so many files are damaged
     return done
 
 
@@ -190,7 +190,7 @@ def test_the_texts_of_a_challenges_files_get_nowhere(traps, tmp_path_factory, tm
 @pytest.mark.torture
 def test_what_is_refused_is_refused_without_a_name(tmp_path_factory, tmp_path):
     data, work = hospital(tmp_path_factory, tmp_path / "data", damages=2), tmp_path / "work"
-    flags = ("--image-size", SIZE, "--jobs", 2)
+    flags = ("--image-size", SIZE, "--jobs", 2, "--min-readable", 0)
     assert run_prepare(data, work, *flags).returncode == 0
     stores = shutil.copytree(work, tmp_path / "stores only")
     for table in stores.glob("cache/*.*"):

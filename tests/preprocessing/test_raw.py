@@ -1,10 +1,13 @@
 """Laws of the raw folder: every layout that Kaggle has used is found, and what is missing is named."""
 
+import errno
 import itertools
+import os
 from pathlib import Path
 
 import pytest
 
+from models.common import patience
 from models.common.errors import InputError
 from models.preprocessing.raw import find_raw
 
@@ -98,3 +101,71 @@ def test_the_fingerprint_changes_with_every_file_and_not_with_the_place(tmp_path
         fingerprints[name] = find_raw(tmp_path / name / "data").fingerprint()
     assert fingerprints.pop("moved") == original
     assert all(one != other for one, other in itertools.combinations(fingerprints.values(), 2))
+
+
+# ---- a tree ----
+
+
+def names(data: Path, work: Path | None = None) -> list[str]:
+    return [str(path.relative_to(data)) for path in find_raw(data, work=work).files("test")]
+
+
+def tree(root: Path, *paths: str) -> Path:
+    for name in paths:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"a")
+    return root
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE], ids=errno.errorcode.get)
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path, monkeypatch, number):
+    tree(tmp_path, "a/1", "b/2")
+    real = os.scandir
+
+    def scandir(path: object) -> object:
+        if str(path).endswith("/b"):
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path)
+
+    monkeypatch.setattr(patience, "WAITS", (0,))
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match=f"cannot read {tmp_path}/b: {os.strerror(number)}"):
+        find_raw(tmp_path)
+
+
+def test_hidden_files_are_no_data_in_any_layout(tmp_path):
+    hidden = (".nfs00000012", "._1.dcm", ".DS_Store", ".ipynb_checkpoints/1.dcm")
+    assert names(tree(tmp_path / "tree", "a/1.dcm", *(f"a/{name}" for name in hidden))) == ["a/1.dcm"]
+    raw = find_raw(lay_out(tmp_path / "kaggle"))
+    tree(raw.train, "._ID_traina.dcm", ".nfs01.dcm")
+    assert [path.name for path in raw.files("train")] == ["ID_traina.dcm", "ID_trainb.dcm"]
+
+
+def test_links_are_followed_once_and_circles_end(tmp_path):
+    tree(tmp_path / "data", "a/1", "b/2")
+    (tmp_path / "data" / "a" / "up").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "again").symlink_to(tmp_path / "data" / "b")
+    (tmp_path / "data" / "self").symlink_to(tmp_path / "data" / "self")
+    (tmp_path / "data" / "broken").symlink_to(tmp_path / "absent")
+    files = set(names(tmp_path / "data")) - {"self", "broken"}
+    resolved = {(tmp_path / "data" / name).resolve() for name in files}
+    assert resolved == {tmp_path / "data" / "a" / "1", tmp_path / "data" / "b" / "2"}
+    assert len(names(tmp_path / "data")) == 4
+
+
+OWN = ["cache/a.parquet", "runs/b2/fold0/b", "blend/c", "pseudonyms.key"]
+OWN += ["submission.csv", "by_file.csv", "report_b2.html"]
+
+
+def test_what_this_project_has_written_is_no_data_wherever_it_lies(tmp_path):
+    tree(tmp_path, "runs/1", "x/cache/2", *(f"own/{name}" for name in OWN))
+    assert names(tmp_path, work=tmp_path / "own") == ["runs/1", "x/cache/2"]
+    tree(tmp_path / "same", "3", *OWN)
+    assert names(tmp_path / "same", work=tmp_path / "same") == ["3"]
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "same")
+    assert names(tmp_path / "same", work=link) == ["3"]
+
+
+def test_work_that_is_not_there_yet_is_none(tmp_path):
+    assert names(tree(tmp_path, "1"), work=tmp_path / "absent") == ["1"]

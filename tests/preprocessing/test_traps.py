@@ -90,7 +90,6 @@ def plain(tmp_path_factory) -> Prepared:
 
 @pytest.fixture(scope="module")
 def trapped(tmp_path_factory) -> Prepared:
-    pytest.importorskip("libjpeg", reason="lossless JPEG needs the extra pylibjpeg-libjpeg")
     return Prepared(tmp_path_factory.mktemp("trapped"), ("all",))
 
 
@@ -192,14 +191,3 @@ def test_a_tree_without_tables_is_read_as_test_slices_under_pseudonyms(few, tmp_
     shape = ["z", "gap_above", "img_mean", "img_pct_window"]
     assert np.allclose(*(np.sort(one.table[shape].fillna(-1), axis=0) for one in (tree, few)))
     assert not tree.work.folds.exists()
-
-
-def test_a_decoder_that_is_not_installed_is_named(tmp_path, monkeypatch):
-    data = tmp_path / "data"
-    write_phantom(data, 3, 1, 32, traps=("jpeg_lossless",), jobs=1)
-    monkeypatch.setattr("models.preprocessing.dicom.missing_decoder", lambda syntax: "pylibjpeg-libjpeg")
-    prepare(PrepareOptions(data=data, work=tmp_path, image_size=(32,), folds=2, jobs=1))
-    problems = pd.read_csv(Work(tmp_path).problems)
-    lines = problems[problems["problem"].str.contains("pip install pylibjpeg-libjpeg", regex=False)]
-    assert len(lines) >= 20
-    assert lines["treatment"].str.contains("predicted from its neighbours").all()

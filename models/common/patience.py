@@ -1,0 +1,49 @@
+"""Errors of the system: waited for a little, then told on one line, and never taken for a property of the data."""
+
+import errno
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from models.common.errors import InputError
+
+# What a system answers that is busy, full, broken or closed; anything else may be a defect of this project.
+ENVIRONMENT = {
+    *(errno.EACCES, errno.EAGAIN, errno.EBUSY, errno.EDQUOT, errno.EHOSTDOWN, errno.EIO, errno.EMFILE, errno.ENFILE),
+    *(errno.ENODEV, errno.ENOLCK, errno.ENOMEM, errno.ENOSPC, errno.ENOTCONN, errno.EPERM, errno.EROFS, errno.ESTALE),
+    errno.ETIMEDOUT,
+}
+WAITS = (0.1, 0.5, 2.0)  # seconds before each further try
+
+Result = TypeVar("Result")
+
+
+def patiently(function: Callable[[], Result], path: Path) -> Result:
+    """What a function returns that reads a path; after an error of the system it is called again, some times.
+
+    Raises InputError naming the path if the error stays (a failing disk, a lost mount, no permission, no memory). Any
+    other exception gets a note that names the path.
+    """
+    for wait in (*WAITS, None):
+        try:
+            return function()
+        except InputError:
+            raise
+        except (OSError, MemoryError) as error:
+            if wait is None:
+                raise unreadable(path, error) from error
+            time.sleep(wait)
+        except Exception as error:
+            error.add_note(f"while reading {path}")
+            raise
+    raise AssertionError  # not reached
+
+
+def unreadable(path: Path, error: OSError | MemoryError) -> InputError:
+    """The error for a path that the system does not let this process read."""
+    reason = "not enough memory" if isinstance(error, MemoryError) else error.strerror or error
+    where = getattr(error, "filename", None) or path
+    return InputError(
+        f"cannot read {where}: {reason}; mend that and run the same command again, which goes on from there"
+    )
