@@ -5,7 +5,8 @@ raw           which files there are, labels among them   (challenge_csv: Kaggle'
 grouping      files by series                            (pseudonyms: what they are called)
 series        the files of a series -> its store         (notes, metadata: its rows; store: its slices)
 dicom         one file -> slices                         (elements, decoding: nothing in it is trusted)
-hounsfield    stored values -> Hounsfield units          (windows: -> grey values)
+pixel_data    bytes -> stored values
+hounsfield    stored values -> Hounsfield units          (modality_table; windows: -> grey values)
 geometry      the order of slices, and where they lie    (neighbours: who is next to whom)
 folds         patients -> folds
 problems      all that can be wrong                      (report, pictures: what a person sees of it)
