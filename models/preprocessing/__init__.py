@@ -4,6 +4,7 @@ preparation   the whole of it: raw folder -> cache/      (cache: is it whole; ta
 raw           which files there are, labels among them   (challenge_csv: Kaggle's tables)
 grouping      files by series                            (pseudonyms: what they are called)
 series        the files of a series -> its store         (notes, metadata: its rows; store: its slices)
+selection     which series are axial head CT             (header_facts: what a header tells of its series)
 dicom         one file -> slices                         (elements, decoding: nothing in it is trusted)
 pixel_data    bytes -> stored values
 hounsfield    stored values -> Hounsfield units          (modality_table; windows: -> grey values)

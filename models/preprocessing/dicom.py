@@ -26,6 +26,7 @@ from models.preprocessing.elements import (
     text_of,
     values_of,
 )
+from models.preprocessing.header_facts import CT_CLASSES, TAGS, HeaderFacts, header_facts, is_localizer, is_picture
 from models.preprocessing.hounsfield import Rescale, clip, shows_wrapped_air, to_hounsfield
 from models.preprocessing.modality_table import read_modality_table
 from models.preprocessing.pixel_data import stored_frames
@@ -65,6 +66,7 @@ HEADER_COLUMNS = [
     *(f"{name}_{i}" for name, (_, length) in _VECTORS.items() for i in range(length)),
 ]
 _FORMAT = [
+    *TAGS,
     "Modality",
     "ImageType",
     "SamplesPerPixel",
@@ -89,6 +91,8 @@ _FUNCTIONAL_GROUPS = (
     "PlanePositionSequence",
     "PlaneOrientationSequence",
     "PixelMeasuresSequence",
+    "CTImageFrameTypeSequence",
+    "CTReconstructionSequence",
     "PixelValueTransformationSequence",
     "FrameVOILUTSequence",
 )
@@ -101,6 +105,7 @@ class Slice:
     row: dict  # identifiers, geometry, pixel format; NaN where an element is absent
     stored: np.ndarray  # (rows, columns) integers
     rescale: Rescale
+    facts: HeaderFacts
 
 
 def read_file(path: Path) -> Iterator[Slice]:
@@ -118,7 +123,8 @@ def read_file(path: Path) -> Iterator[Slice]:
         rows = [_header_row(headers[frame], frame, frames) for frame in range(frames)]
         stored = stored_frames(header, syntax, frames)
         for own_header, row, values in zip(headers, rows, stored, strict=True):
-            yield Slice(row, values, _rescale(own_header, row, values))
+            rescale = _rescale(own_header, row, values)
+            yield Slice(row, values, rescale, header_facts(own_header, syntax, rescale.table and rescale.table.type))
     except UnreadableSliceError as error:
         raise UnreadableSliceError(error.reason, rows) from error
     except Exception as error:  # pydicom parses an element when it is asked for, and can fail in many ways
@@ -168,10 +174,14 @@ def _is_after_series(tag: BaseTag, *_) -> bool:
 
 def _count_frames(header: dict) -> int:
     """The number of frames. Raises UnreadableSliceError if the file is no CT slice or claims more than one can hold."""
+    if (text_of(header, "SOPClassUID") or CT_CLASSES[0]) not in CT_CLASSES:  # the RSNA took it out of its files
+        raise UnreadableSliceError(Reason.NOT_CT)
     if (text_of(header, "Modality") or "CT") != "CT":
         raise UnreadableSliceError(Reason.NOT_CT)
-    if "LOCALIZER" in str(header.get("ImageType", "")):
+    if is_localizer(header):
         raise UnreadableSliceError(Reason.LOCALIZER)
+    if is_picture(header):
+        raise UnreadableSliceError(Reason.PICTURE)
     rows, columns, frames = (number_of(header, tag) for tag in ("Rows", "Columns", "NumberOfFrames"))
     frames = 1 if math.isnan(frames) else frames
     if math.isnan(rows) or math.isnan(columns):

@@ -42,7 +42,7 @@ _ITEM = struct.pack("<HH", 0xFFFE, 0xE000)  # the tag that opens an item of a se
 _META_GROUP, _TRANSFER_SYNTAX = b"\x02\x00", b"\x02\x00\x10\x00"
 # Big-endian files, which nobody writes any more, are left to pydicom.
 _SYNTAXES = {str(uid).encode(): uid for uid in AllTransferSyntaxes if uid != ExplicitVRBigEndian}
-_TEXTS = ("CS", "DS", "IS", "LO", "UI")
+_TEXTS = ("CS", "DS", "IS", "LO", "SH", "UI")
 _LONG = (b"OB", b"UN")  # the value representations in the file meta information with a length of four bytes
 
 
@@ -56,6 +56,7 @@ class Reason(Enum):
     NO_IDENTIFIER = "no usable SOPInstanceUID or SeriesInstanceUID in the header"
     NOT_CT = "not a CT image"
     LOCALIZER = "a localizer, not a slice"
+    PICTURE = "a picture with text in its pixels, not a slice"
     NO_PIXELS = "no pixels"
     PIXEL_FORMAT = "not a grey-scale image, or a pixel format that is not known"
     RESCALE = "the rescale slope or intercept is not a usable number"

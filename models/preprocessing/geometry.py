@@ -38,6 +38,12 @@ def order_series(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
     return ordered.assign(gap_below=gaps, gap_above=gaps.shift(-1)), problems + _odd_gaps(gaps.dropna().to_numpy())
 
 
+def plane_of(table: pd.DataFrame) -> str:
+    """The plane of most slices of a series: axial, also where the gantry is tilted, coronal, sagittal or unknown."""
+    normal = _most_common(_normals(table))
+    return "unknown" if np.isnan(normal).any() else ("sagittal", "coronal", "axial")[int(np.abs(normal).argmax())]
+
+
 def _normals(table: pd.DataFrame) -> np.ndarray:
     """The unit normal of each slice's plane (slices, 3); NaN where the orientation is absent or degenerate."""
     orientation = table[_ORIENTATION].to_numpy(float)

@@ -10,15 +10,17 @@ from models.common.errors import InputError
 from models.preprocessing.dicom import Slice, read_file
 from models.preprocessing.elements import Reason, UnreadableSliceError
 from models.preprocessing.grouping import Peeked, SeriesTask
+from models.preprocessing.header_facts import HeaderFacts
 from models.preprocessing.hounsfield import Rescale, clip, to_hounsfield
 from models.preprocessing.metadata import STATISTICS, series_table
 from models.preprocessing.notes import SeriesNotes
 from models.preprocessing.problems import NO_SLICE_OF_FILE, NOT_USED, Problem, ProblemRows, problem_rows, unreadable
 from models.preprocessing.pseudonyms import Pseudonyms
+from models.preprocessing.selection import reasons_to_leave, series_facts
 from models.preprocessing.store import Series, compress_slice, fit_to_square, write_series
 from models.preprocessing.windows import fraction_in_window
 
-_NOT_SLICES = (Reason.NOT_CT, Reason.LOCALIZER)  # no row is due for what never was a slice
+_NOT_SLICES = (Reason.NOT_CT, Reason.LOCALIZER, Reason.PICTURE)  # no row is due for what never was a slice
 
 
 class _Prepared(NamedTuple):
@@ -26,10 +28,13 @@ class _Prepared(NamedTuple):
 
     row: dict  # of the metadata
     chunks: dict[int, bytes]  # image size -> the slice, compressed; empty where it cannot be read
+    facts: HeaderFacts | None = None
 
 
 def prepare_series(task: SeriesTask) -> SeriesNotes:
     """Read the files of a series, each once, and write its stores; a series that is stored already is not read.
+
+    One that is not to be predicted gets none.
 
     Memory: the series, compressed. Raises InputError if a store was made from other files, is damaged, or cannot be
     written.
@@ -60,9 +65,14 @@ def _prepare_from_files(task: SeriesTask) -> SeriesNotes:
         slices += found
         problems += wrong
     table, places, wrong = series_table([prepared.row for prepared in slices], task.series_id)
-    content = SeriesNotes(task.source(), table, sorted({*problems, *wrong})).to_json()
+    facts = None
+    if not task.pseudonyms.challenge:
+        facts = series_facts([prepared.facts for prepared in slices if prepared.facts is not None])
+    notes = SeriesNotes(task.source(), table, sorted({*problems, *wrong}), facts)
+    content = notes.to_json()
+    is_taken = task.take or not reasons_to_leave(notes)
     for size, store in task.stores.items():
-        if places and not store.is_file():
+        if places and is_taken and not store.is_file():
             write_series(store, [slices[place].chunks[size] for place in places], (size, size), content)
     return SeriesNotes.from_json(content)  # what a later call will read
 
@@ -94,7 +104,7 @@ def _prepare_slice(item: Slice, task: SeriesTask) -> tuple[_Prepared, list[Probl
     row = _pseudonymous(item.row, task.pseudonyms) | {"readable": True, "constant": constant} | statistics
     clipped = clip(hounsfield)
     chunks = {size: compress_slice(fit_to_square(clipped, size)) for size in task.stores}
-    return _Prepared(row, chunks), _odd_values(item.rescale, statistics["img_min"], statistics["img_max"])
+    return _Prepared(row, chunks, item.facts), _odd_values(item.rescale, statistics["img_min"], statistics["img_max"])
 
 
 def _odd_values(rescale: Rescale, lowest: float, highest: float) -> list[Problem]:

@@ -197,7 +197,7 @@ def test_a_tree_without_tables_is_read_as_test_slices_under_pseudonyms(few, tmp_
 def test_a_decoder_that_is_not_installed_is_named(tmp_path, monkeypatch):
     data = tmp_path / "data"
     write_phantom(data, 3, 1, 32, traps=("jpeg_lossless",), jobs=1)
-    monkeypatch.setattr("models.preprocessing.dicom.missing_decoder", lambda syntax: "pylibjpeg-libjpeg")
+    monkeypatch.setattr("models.preprocessing.pixel_data.missing_decoder", lambda syntax: "pylibjpeg-libjpeg")
     prepare(PrepareOptions(data=data, work=tmp_path, image_size=(32,), folds=2, jobs=1))
     problems = pd.read_csv(Work(tmp_path).problems)
     lines = problems[problems["problem"].str.contains("pip install pylibjpeg-libjpeg", regex=False)]
