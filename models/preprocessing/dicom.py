@@ -124,7 +124,8 @@ def read_file(path: Path) -> Iterator[Slice]:
         stored = stored_frames(header, syntax, frames)
         for own_header, row, values in zip(headers, rows, stored, strict=True):
             rescale = _rescale(own_header, row, values)
-            yield Slice(row, values, rescale, header_facts(own_header, syntax, rescale.table and rescale.table.type))
+            table_type = None if rescale.table is None else rescale.table.type
+            yield Slice(row, values, rescale, header_facts(own_header, syntax, table_type))
     except UnreadableSliceError as error:
         raise UnreadableSliceError(error.reason, rows) from error
     except Exception as error:  # pydicom parses an element when it is asked for, and can fail in many ways

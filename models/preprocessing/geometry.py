@@ -40,8 +40,11 @@ def order_series(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
 
 def plane_of(table: pd.DataFrame) -> str:
     """The plane of most slices of a series: axial, also where the gantry is tilted, coronal, sagittal or unknown."""
-    normal = _most_common(_normals(table))
-    return "unknown" if np.isnan(normal).any() else ("sagittal", "coronal", "axial")[int(np.abs(normal).argmax())]
+    normals = _normals(table)
+    known = normals[np.isfinite(normals).all(axis=1)]
+    if not len(known):
+        return "unknown"
+    return ("sagittal", "coronal", "axial")[np.bincount(np.abs(known).argmax(axis=1)).argmax()]
 
 
 def _normals(table: pd.DataFrame) -> np.ndarray:

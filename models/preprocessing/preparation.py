@@ -1,6 +1,7 @@
 """A raw folder -> the cache: every series into the store, then the tables, the folds and the report on problems."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -66,7 +67,11 @@ def prepare(options: PrepareOptions) -> None:
     labels, repeated = read_labels(raw.labels) if raw.labels else (None, [])
     expected = image_ids(read_sample_submission(raw.sample_submission)) if raw.sample_submission else None
     source = source_of(raw)
-    settings = {"format": FORMAT if raw.stage else OWN_FORMAT, "folds": options.folds, "seed": options.seed}
+    settings: dict[str, Any] = {
+        "format": FORMAT if raw.stage else OWN_FORMAT,
+        "folds": options.folds,
+        "seed": options.seed,
+    }
     with only_process(work.root / ".prepare.lock", "prepare.py"), without_temporaries(work.cache):
         refuse_other_raw(work, source)
         finished = finished_sizes(work, settings, options.take)
@@ -124,7 +129,7 @@ def require_slices(
     for split, table in tables.items():
         if not table.empty:
             continue
-        folder, left = getattr(raw, split), int((series["split"] == split).sum())
+        folder, left = getattr(raw, split), (series["split"] == split).sum()
         if not left:
             reason = f", first: {problems[0][1]}" if problems else ""
             raise InputError(f"{split}: no file in {folder} is a CT slice{reason}; name another with --data")

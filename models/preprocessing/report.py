@@ -70,7 +70,7 @@ def print_summary(work: Work, tables: dict[str, pd.DataFrame], problems: pd.Data
 def count_clipped(table: pd.DataFrame) -> int:
     """How many slices hold values above HOUNSFIELD_RANGE, of dense bone and metal; repaired slices are not counted."""
     slope, intercept = table["rescale_slope"].fillna(1), table["rescale_intercept"]
-    highest = np.maximum(table["img_min"] * slope, table["img_max"] * slope) + intercept
+    highest = table["img_max"].where(slope > 0, table["img_min"]) * slope + intercept
     may_wrap = (table["bits_stored"] == 12) & (table["pixel_representation"] == 0) & (intercept > -100)
     return int(((highest > HOUNSFIELD_RANGE[1]) & ~may_wrap).sum())
 

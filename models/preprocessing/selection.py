@@ -136,7 +136,7 @@ def _row(notes: SeriesNotes, split: str) -> dict[str, Any]:
 
 def _states(table: pd.DataFrame, facts: dict[str, Any] | None, plane: str) -> list[str]:
     """What is odd about a series that is taken all the same."""
-    spacing = np.stack([table[f"pixel_spacing_{i}"].to_numpy(float) for i in range(2)])  # (2, slices) mm
+    spacing = np.array([table[f"pixel_spacing_{i}"].to_numpy(float) for i in range(2)])  # (2, slices) mm
     spacing = spacing[:, np.isfinite(spacing).all(axis=0)]
     odd = {
         f"fewer than {FEW_SLICES} slices": len(table) < FEW_SLICES,
