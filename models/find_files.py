@@ -1,4 +1,4 @@
-"""Which of your own files does a line of the predictions, or of problems.csv, come from?
+"""Which of your own files does a line of the predictions, of problems.csv or series.csv, come from?
 
     python models/find_files.py runs/b2/fold0/test.parquet --data own_data --output by_file.csv
     python models/find_files.py cache/problems.csv --data own_data --output problems_by_file.csv
@@ -29,7 +29,7 @@ class FindOptions:
     """The command line of this script."""
 
     table: Annotated[Path, tyro.conf.Positional]
-    """a prediction file (.parquet) or a problems.csv"""
+    """a prediction file (.parquet), a problems.csv or a series.csv"""
     output: Path = Path("by_file.csv")
     """the table to write; it tells whose data this is"""
     data: DataFolder = field(default_factory=default_data)
@@ -63,13 +63,18 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def names_of_files(raw: RawFolder, pseudonyms: Pseudonyms, jobs: int) -> dict[str, str]:
-    """The name of every slice, and of every file as problems.csv calls it -> its path in the data folder."""
+    """The name of every slice, and of every file as problems.csv calls it -> its path in the data folder.
+
+    That of a series -> the folder of its first file.
+    """
     files = [path for split in raw.splits for path in raw.files(split)]
     names = {}
     for batch in progress_map(peek_batch, in_batches(files), jobs, "names of files"):
         for file in batch:
             name = legible(file.path.relative_to(raw.root))
             names[pseudonyms.file(file.path, raw.root)] = name
+            if file.series_id:
+                names.setdefault(pseudonyms(file.series_id), legible(file.path.relative_to(raw.root).parent))
             if file.image_id:
                 names[pseudonyms.image(file.image_id)] = name
     return names

@@ -57,6 +57,13 @@ def test_a_file_that_could_not_be_read_is_traced_too(own, tmp_path):
     assert str(damaged.relative_to(folder / "data")) in set(lines["file"])
 
 
+def test_a_series_is_traced_to_its_folder(own, tmp_path):
+    folder, _, _ = own
+    find_files(FindOptions(Work(folder).series_list, tmp_path / "out.csv", data=folder / "data", work=folder, jobs=1))
+    traced = set(pd.read_csv(tmp_path / "out.csv")["file"])
+    assert traced == {str(path.parent.relative_to(folder / "data")) for path in (folder / "data").rglob("IM-*")}
+
+
 def test_without_the_key_nothing_is_traced(own, tmp_path):
     folder, _, _ = own
     options = FindOptions(folder / "test.parquet", tmp_path / "out.csv", data=folder / "data", work=tmp_path, jobs=1)

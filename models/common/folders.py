@@ -59,6 +59,11 @@ class Work:
         return self.tables / "problems.csv"
 
     @property
+    def series_list(self) -> Path:
+        """A row a series: what it is, and whether it is taken."""
+        return self.tables / "series.csv"
+
+    @property
     def contact_sheet(self) -> Path:
         """A picture of some slices, to look at."""
         return self.tables / "contact_sheet.png"

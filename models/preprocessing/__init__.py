@@ -4,8 +4,10 @@ preparation   the whole of it: raw folder -> cache/      (cache: is it whole; ta
 raw           which files there are, labels among them   (challenge_csv: Kaggle's tables)
 grouping      files by series                            (pseudonyms: what they are called)
 series        the files of a series -> its store         (notes, metadata: its rows; store: its slices)
+selection     which series are axial head CT             (header_facts: what a header tells of its series)
 dicom         one file -> slices                         (elements, decoding: nothing in it is trusted)
-hounsfield    stored values -> Hounsfield units          (windows: -> grey values)
+pixel_data    bytes -> stored values
+hounsfield    stored values -> Hounsfield units          (modality_table; windows: -> grey values)
 geometry      the order of slices, and where they lie    (neighbours: who is next to whom)
 folds         patients -> folds
 problems      all that can be wrong                      (report, pictures: what a person sees of it)

@@ -4,6 +4,7 @@ cache/raw.json         what it is made from; written before anything else, so th
 cache/prepare.json     the settings, and the hashes of the files without a checksum; written last: the cache is complete
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -15,17 +16,27 @@ from models.preprocessing.problems import wait_for_decoder
 from models.preprocessing.raw import RawFolder
 from models.preprocessing.tables import PREPARE, UNREADABLE
 
-FORMAT = 3  # of the cache: raise it when the same files give another cache
+FORMAT = 3  # of the challenge's cache: raise it when the same files give another cache
+OWN_FORMAT = 4  # of a cache of somebody's own files
+_OLDER = "an older version, which took other values from the same files"
+
+
+def source_of(raw: RawFolder) -> dict:
+    """What a cache is made from, and in which way, as cache/raw.json holds it."""
+    source = {"raw": raw.fingerprint()}
+    return source if raw.stage else source | {"format": OWN_FORMAT}
 
 
 def refuse_other_raw(work: Work, source: dict) -> None:
     """Raise InputError if the cache, whole or not, was made from other data, with series of the same names."""
-    if work.raw.is_file() and read_json(work.raw, PREPARE) != source:
-        raise InputError(f"{work.tables} was made with another raw folder; delete it, or choose another with --work")
+    if not work.raw.is_file() or (cached := read_json(work.raw, PREPARE)) == source:
+        return
+    what = _OLDER if cached.get("raw") == source["raw"] else "another raw folder"
+    raise InputError(f"{work.tables} was made with {what}; delete it, or choose another with --work")
 
 
-def finished_sizes(work: Work, settings: dict) -> set[int]:
-    """Image sizes (pixels) that a complete cache holds, none if it is not.
+def finished_sizes(work: Work, settings: dict, take: Collection[str] = ()) -> set[int]:
+    """Image sizes (pixels) that a complete cache holds, none if it is not, or holds other series than `take` asks for.
 
     Raises InputError if it was made with other settings (format, folds, seed).
     """
@@ -34,9 +45,9 @@ def finished_sizes(work: Work, settings: dict) -> set[int]:
     cached = read_json(work.prepared, PREPARE)
     for name, value in settings.items():
         if cached.get(name) != value:
-            what = f"--{name} {cached.get(name)}"
+            what = _OLDER if name == "format" else f"--{name} {cached.get(name)}"
             raise InputError(f"{work.tables} was made with {what}; delete it, or choose another folder with --work")
-    return set(cached["image_size"])
+    return set(cached["image_size"]) if cached.get("take", []) == sorted(take) else set()
 
 
 def is_whole(work: Work, raw: RawFolder, sizes: set[int]) -> bool:
@@ -72,4 +83,4 @@ def mark_complete(work: Work, settings: dict) -> None:
 
 def plain_files(work: Work) -> list[Path]:
     """The files of the cache that hold no checksum of their own."""
-    return [work.folds, work.problems, work.contact_sheet]
+    return [work.folds, work.problems, work.series_list, work.contact_sheet]

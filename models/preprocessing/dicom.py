@@ -8,14 +8,13 @@ import math
 import os
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID
 
-from models.preprocessing.decoding import DecodingError, decode_guarded, missing_decoder
 from models.preprocessing.elements import (
     MAX_BYTES,
     BoundedReader,
@@ -29,7 +28,11 @@ from models.preprocessing.elements import (
     text_of,
     values_of,
 )
-from models.preprocessing.hounsfield import Rescale, clip, to_hounsfield
+from models.preprocessing.header_facts import CT_CLASSES, TAGS, HeaderFacts, header_facts, is_localizer, is_picture
+from models.preprocessing.hounsfield import Rescale, clip, shows_wrapped_air, to_hounsfield
+from models.preprocessing.modality_table import read_modality_table
+from models.preprocessing.pixel_data import stored_frames
+from models.preprocessing.pseudonyms import is_of_challenge
 
 MAX_SIDE = 4096  # pixels
 MAX_FRAMES = 4096
@@ -65,14 +68,17 @@ HEADER_COLUMNS = [
     *(f"{name}_{i}" for name, (_, length) in _VECTORS.items() for i in range(length)),
 ]
 _FORMAT = [
+    *TAGS,
     "Modality",
     "ImageType",
     "SamplesPerPixel",
     "PhotometricInterpretation",
     "BitsAllocated",
+    "HighBit",
     "NumberOfFrames",
     "PixelPaddingValue",
     "PixelPaddingRangeLimit",
+    "ModalityLUTSequence",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
     "PixelData",
@@ -87,6 +93,8 @@ _FUNCTIONAL_GROUPS = (
     "PlanePositionSequence",
     "PlaneOrientationSequence",
     "PixelMeasuresSequence",
+    "CTImageFrameTypeSequence",
+    "CTReconstructionSequence",
     "PixelValueTransformationSequence",
     "FrameVOILUTSequence",
 )
@@ -99,6 +107,7 @@ class Slice:
     row: dict  # identifiers, geometry, pixel format; NaN where an element is absent
     stored: np.ndarray  # (rows, columns) integers
     rescale: Rescale
+    facts: HeaderFacts
 
 
 def read_file(path: Path) -> Iterator[Slice]:
@@ -113,10 +122,13 @@ def read_file(path: Path) -> Iterator[Slice]:
     try:
         header = values_of(dataset)
         frames = _count_frames(header)
-        rows = [_header_row(_of_frame(header, frame), frame, frames) for frame in range(frames)]
-        stored = _stored_frames(header, syntax, frames)
-        for row, values in zip(rows, stored, strict=True):
-            yield Slice(row, values, _rescale(header, row))
+        headers = [_of_frame(header, frame) for frame in range(frames)]
+        rows = [_header_row(headers[frame], frame, frames) for frame in range(frames)]
+        stored = stored_frames(header, syntax, frames)
+        for own_header, row, values in zip(headers, rows, stored, strict=True):
+            rescale = _rescale(own_header, row, values)
+            table_type = None if rescale.table is None else rescale.table.type
+            yield Slice(row, values, rescale, header_facts(own_header, syntax, table_type))
     except UnreadableSliceError as error:
         raise UnreadableSliceError(error.reason, rows) from error
 
@@ -166,10 +178,14 @@ def _is_after_series(tag: BaseTag, *_) -> bool:
 
 def _count_frames(header: dict) -> int:
     """The number of frames. Raises UnreadableSliceError if the file is no CT slice or claims more than one can hold."""
+    if (text_of(header, "SOPClassUID") or CT_CLASSES[0]) not in CT_CLASSES:  # the RSNA took it out of its files
+        raise UnreadableSliceError(Reason.NOT_CT)
     if (text_of(header, "Modality") or "CT") != "CT":
         raise UnreadableSliceError(Reason.NOT_CT)
-    if "LOCALIZER" in str(header.get("ImageType", "")):
+    if is_localizer(header):
         raise UnreadableSliceError(Reason.LOCALIZER)
+    if is_picture(header):
+        raise UnreadableSliceError(Reason.PICTURE)
     rows, columns, frames = (number_of(header, tag) for tag in ("Rows", "Columns", "NumberOfFrames"))
     frames = 1 if math.isnan(frames) else frames
     if math.isnan(rows) or math.isnan(columns):
@@ -210,74 +226,32 @@ def _header_row(header: dict, frame: int, frames: int) -> dict:
     return row
 
 
-def _rescale(header: dict, row: dict) -> Rescale:
+def _rescale(header: dict, row: dict, stored: np.ndarray) -> Rescale:
     """What turns a row's stored values into Hounsfield units; without a rescale they are it (PS3.3 C.11.1.1.2)."""
     intercept, slope = row["rescale_intercept"], row["rescale_slope"]
     for tag, value in (("RescaleIntercept", intercept), ("RescaleSlope", slope)):
         if math.isnan(value) and header.get(tag) not in (None, ""):
             raise UnreadableSliceError(Reason.RESCALE)  # there, but no number
+    table = read_modality_table(header)
+    may_wrap = table is None and not math.isnan(intercept)
     intercept, slope = (0.0 if math.isnan(intercept) else intercept), (1.0 if math.isnan(slope) else slope)
     if not 1e-6 < abs(slope) < 1e6 or abs(intercept) > 1e6:
         raise UnreadableSliceError(Reason.RESCALE)
+    bits, representation = int(row["bits_stored"]), int(row["pixel_representation"])
+    rescale = Rescale(bits, representation, intercept, slope, _padding(header, representation), table, may_wrap)
+    if rescale.has_wrapped and not is_of_challenge(row["image_id"]) and not shows_wrapped_air(stored, rescale):
+        return replace(rescale, may_wrap=False)
+    return rescale
+
+
+def _padding(header: dict, representation: int) -> tuple[float, float] | None:
+    """The stored values that stand outside the image, lowest and highest, both included (PS3.3 C.7.5.1.1.2).
+
+    They are of the pixels' sign: some writers give -2000 as 63536, or the other way round.
+    """
     first, last = (number_of(header, tag) for tag in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
-    last = first if math.isnan(last) else last
-    padding = None if math.isnan(first) else (min(first, last), max(first, last))
-    return Rescale(int(row["bits_stored"]), int(row["pixel_representation"]), intercept, slope, padding)
-
-
-def _stored_frames(header: dict, syntax: UID, frames: int) -> Iterator[np.ndarray]:
-    """The stored values of each frame (rows, columns)."""
-    pixels = header.get("PixelData")
-    if not isinstance(pixels, bytes) or not pixels:
-        raise UnreadableSliceError(Reason.NO_PIXELS)
-    options = _pixel_options(header, frames)
-    if syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
-        yield from _native_frames(pixels, options)
-        return
-    if (missing := missing_decoder(syntax)) is not None:
-        raise UnreadableSliceError(Reason.NO_DECODER if missing else Reason.COMPRESSION)
-    try:
-        for frame in decode_guarded(pixels, syntax, options):
-            if frame.shape != (options["rows"], options["columns"]):
-                raise UnreadableSliceError(Reason.DECODING)
-            yield frame.astype(frame.dtype.newbyteorder("="), copy=False)
-    except DecodingError as error:
-        raise UnreadableSliceError(Reason.DECODING) from error
-
-
-def _pixel_options(header: dict, frames: int) -> dict:
-    """The checked pixel format, named as pydicom's decoders take it."""
-    names = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "SamplesPerPixel")
-    rows, columns, allocated, bits, representation, samples = (number_of(header, name) for name in names)
-    photometric = text_of(header, "PhotometricInterpretation")
-    known = allocated in (8, 16, 32) and 1 <= bits <= allocated and representation in (0, 1) and samples == 1
-    if not known or photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise UnreadableSliceError(Reason.PIXEL_FORMAT)
-    return {
-        "rows": int(rows),
-        "columns": int(columns),
-        "number_of_frames": frames,
-        "samples_per_pixel": 1,
-        "photometric_interpretation": photometric,
-        "bits_allocated": int(allocated),
-        "bits_stored": int(bits),
-        "pixel_representation": int(representation),
-        "pixel_keyword": "PixelData",
-        "pixel_vr": "OW",
-    }
-
-
-def _native_frames(pixels: bytes, options: dict) -> Iterator[np.ndarray]:
-    shape = options["rows"], options["columns"]
-    kind = np.dtype(f"<{'i' if options['pixel_representation'] else 'u'}{options['bits_allocated'] // 8}")
-    size = shape[0] * shape[1] * kind.itemsize
-    if len(pixels) < options["number_of_frames"] * size:
-        raise UnreadableSliceError(Reason.TRUNCATED)
-    bits, unused = options["bits_stored"], options["bits_allocated"] - options["bits_stored"]
-    for frame in range(options["number_of_frames"]):
-        stored = np.frombuffer(pixels, kind, size // kind.itemsize, frame * size).reshape(shape)
-        # The bits above the stored ones mean nothing (PS3.5 8.1.1): drop them, and extend the sign.
-        if kind.kind == "u":
-            yield stored & kind.type((1 << bits) - 1) if unused else stored
-        else:
-            yield (stored << unused) >> unused if unused else stored
+    if math.isnan(first):
+        return None
+    low = -(1 << 15) if representation else 0
+    limits = [low + (int(value) - low) % (1 << 16) for value in (first, first if math.isnan(last) else last)]
+    return min(limits), max(limits)

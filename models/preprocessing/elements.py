@@ -26,7 +26,15 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    AllTransferSyntaxes,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+from pydicom.valuerep import AMBIGUOUS_VR
 
 MAX_BYTES = 400 << 20  # of a file, also once inflated: some 800 slices of 512 x 512
 MAX_READS = 200_000  # two for an element; a multi-frame file of 800 slices makes about 100,000
@@ -37,10 +45,9 @@ MAX_VALUE = 1 << 16  # bytes of any element but the pixels and sequences
 _PIXEL_DATA = Tag("PixelData")
 _ITEM = struct.pack("<HH", 0xFFFE, 0xE000)  # the tag that opens an item of a sequence
 _META_GROUP, _TRANSFER_SYNTAX = b"\x02\x00", b"\x02\x00\x10\x00"
-_SYNTAXES = {
-    str(uid).encode(): uid for uid in (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
-}
-_TEXTS = ("CS", "DS", "IS", "LO", "UI")
+# Big-endian files, which nobody writes any more, are left to pydicom.
+_SYNTAXES = {str(uid).encode(): uid for uid in AllTransferSyntaxes if uid != ExplicitVRBigEndian}
+_TEXTS = ("CS", "DS", "IS", "LO", "SH", "UI")
 _LONG = (b"OB", b"UN")  # the value representations in the file meta information with a length of four bytes
 
 
@@ -54,6 +61,7 @@ class Reason(Enum):
     NO_IDENTIFIER = "no usable SOPInstanceUID or SeriesInstanceUID in the header"
     NOT_CT = "not a CT image"
     LOCALIZER = "a localizer, not a slice"
+    PICTURE = "a picture with text in its pixels, not a slice"
     NO_PIXELS = "no pixels"
     PIXEL_FORMAT = "not a grey-scale image, or a pixel format that is not known"
     RESCALE = "the rescale slope or intercept is not a usable number"
@@ -179,16 +187,20 @@ def _read_syntax(file: BoundedReader) -> UID | None:
     head = file.peek(1)  # what is buffered: some thousand bytes
     place, syntax = 132, None
     while head[place : place + 2] == _META_GROUP and place + 12 <= len(head):
-        is_long = head[place + 4 : place + 6] in _LONG
-        (length,) = struct.unpack_from("<L" if is_long else "<H", head, place + (8 if is_long else 6))
-        start = place + (12 if is_long else 8)
-        if head[place : place + 4] == _TRANSFER_SYNTAX:
+        if head[place + 4 : place + 6].isupper():
+            is_long = head[place + 4 : place + 6] in _LONG
+            (length,) = struct.unpack_from("<L" if is_long else "<H", head, place + (8 if is_long else 6))
+            start = place + (12 if is_long else 8)
+        else:  # without a representation: a second group, which some writers leave in an implicit data set
+            (length,) = struct.unpack_from("<L", head, place + 4)
+            start = place + 8
+        if head[place : place + 4] == _TRANSFER_SYNTAX and syntax is None:  # of two groups the first describes the file
             syntax = head[start : start + length].rstrip(b"\0 ")
         place = start + length
-    if head[128:132] != b"DICM" or syntax is None or place >= len(head):
+    if head[128:132] != b"DICM" or syntax is None or place >= len(head) or syntax not in _SYNTAXES:
         return None
     file.seek(place)
-    return _SYNTAXES.get(syntax)
+    return _SYNTAXES[syntax]
 
 
 def _inflate(file: BoundedReader) -> BoundedReader:
@@ -226,7 +238,9 @@ def values_of(dataset: pydicom.Dataset) -> dict[str, Any]:
 
 def _value(element: RawDataElement, dataset: pydicom.Dataset) -> Any:
     """The value of an element; texts and numbers in text, most of a header, are split here, which is faster."""
-    representation = element.VR or dictionary_VR(element.tag)
+    representation = dictionary_VR(element.tag) if element.VR in (None, "UN") else element.VR
+    if representation in AMBIGUOUS_VR:  # in an implicit data set; PixelRepresentation tells which it is
+        return dataset[element.tag].value
     if representation in _TEXTS and element.value:
         parts = [part.strip(" \0") for part in element.value.decode("latin-1").split("\\")]
         return parts if len(parts) > 1 else parts[0]

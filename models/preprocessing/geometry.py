@@ -38,6 +38,15 @@ def order_series(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
     return ordered.assign(gap_below=gaps, gap_above=gaps.shift(-1)), problems + _odd_gaps(gaps.dropna().to_numpy())
 
 
+def plane_of(table: pd.DataFrame) -> str:
+    """The plane of most slices of a series: axial, also where the gantry is tilted, coronal, sagittal or unknown."""
+    normals = _normals(table)
+    known = normals[np.isfinite(normals).all(axis=1)]
+    if not len(known):
+        return "unknown"
+    return ("sagittal", "coronal", "axial")[np.bincount(np.abs(known).argmax(axis=1)).argmax()]
+
+
 def _normals(table: pd.DataFrame) -> np.ndarray:
     """The unit normal of each slice's plane (slices, 3); NaN where the orientation is absent or degenerate."""
     orientation = table[_ORIENTATION].to_numpy(float)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ class SeriesTask:
     stores: dict[int, Path]  # image size -> file of the store; empty when only a report is wanted
     root: Path
     pseudonyms: Pseudonyms
+    take: bool = False  # store it whatever it is
 
     @property
     def lacks(self) -> str:
@@ -74,11 +75,16 @@ def peek_batch(files: list[Path]) -> list[Peeked]:
 
 
 def group_by_series(
-    peeked: Iterable[Peeked], raw: RawFolder, work: Work, sizes: Iterable[int], pseudonyms: Pseudonyms
+    peeked: Iterable[Peeked],
+    raw: RawFolder,
+    work: Work,
+    sizes: Iterable[int],
+    pseudonyms: Pseudonyms,
+    take: Collection[str] = (),
 ) -> tuple[list[SeriesTask], ProblemRows]:
     """A task for each series, sorted by its pseudonym, and a problem row for each file that tells no series.
 
-    `sizes` are those of the stores to write (pixels).
+    `sizes` are those of the stores to write (pixels); `take` names series that are stored whatever they are.
     """
     groups, problems = defaultdict(list), []
     for file in peeked:
@@ -88,6 +94,6 @@ def group_by_series(
             reason = file.reason or Reason.NO_IDENTIFIER
             problems.append(unreadable(pseudonyms.file(file.path, raw.root), reason, NOT_USED))
     return [
-        SeriesTask(name, files, {size: work.series(size, name) for size in sizes}, raw.root, pseudonyms)
+        SeriesTask(name, files, {size: work.series(size, name) for size in sizes}, raw.root, pseudonyms, name in take)
         for name, files in sorted(groups.items())
     ], problems

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from models.preprocessing.modality_table import ModalityTable
+
 # Air ... beyond any tissue; padding (-2000 stored) and metal fall on the ends.
 HOUNSFIELD_RANGE = (-1000, 2000)
 AIR = HOUNSFIELD_RANGE[0]
+_AIR_WIDTH, _AIR_SHARE = 64, 0.05  # Hounsfield units that air spreads over; its least share of a slice of a head
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,8 @@ class Rescale:
     intercept: float
     slope: float
     padding: tuple[float, float] | None = None  # stored values that are no measurement (PS3.3 C.7.5.1.1.2)
+    table: ModalityTable | None = None  # in place of slope and intercept
+    may_wrap: bool = True  # False where there is no intercept, or the values of somebody's own file do not show it
 
     @property
     def has_wrapped(self) -> bool:
@@ -26,17 +31,19 @@ class Rescale:
 
         12 bits, unsigned, and an intercept near 0 cannot hold air at -1000 HU, so its values stand 4096 too high.
         """
-        return self.bits_stored == 12 and self.pixel_representation == 0 and self.intercept > -100
+        return self.may_wrap and self.bits_stored == 12 and self.pixel_representation == 0 and self.intercept > -100
 
 
 def to_hounsfield(stored: np.ndarray, rescale: Rescale) -> np.ndarray:
-    """Stored values -> Hounsfield units of the same shape: int16, int32 where they had wrapped, float32 if not whole.
+    """Stored values -> Hounsfield units of the same shape: int16, int32 where repaired, float32 if not whole.
 
-    stored * slope + intercept, after the one repair where it is due (J. Howard, "Some DICOM gotchas to be aware of",
-    2019): values that have wrapped are unwrapped, and get the intercept -1000 that they were stored with. Padding
-    becomes air.
+    stored * slope + intercept, or what the table of the file says, after the one repair where it is due (J. Howard,
+    "Some DICOM gotchas to be aware of", 2019): values that have wrapped are unwrapped, and get the intercept -1000 that
+    they were stored with. Padding becomes air.
     """
-    if rescale.has_wrapped:
+    if rescale.table is not None:
+        hounsfield = rescale.table.apply(stored)
+    elif rescale.has_wrapped:
         hounsfield = stored.astype(np.int32) + 1000
         hounsfield[hounsfield >= 4096] -= 4096
         hounsfield -= 1000
@@ -50,6 +57,13 @@ def to_hounsfield(stored: np.ndarray, rescale: Rescale) -> np.ndarray:
         low, high = rescale.padding
         hounsfield[(stored >= low) & (stored <= high)] = AIR
     return hounsfield
+
+
+def shows_wrapped_air(stored: np.ndarray, rescale: Rescale) -> bool:
+    """Whether much of a slice (rows, columns) stands where air comes to lie when 12-bit values wrap around."""
+    air = 4096 + AIR - int(rescale.intercept)
+    near = cv2.inRange(stored, air - _AIR_WIDTH, air + _AIR_WIDTH)
+    return cv2.countNonZero(near) >= _AIR_SHARE * stored.size
 
 
 def clip(hounsfield: np.ndarray) -> np.ndarray:

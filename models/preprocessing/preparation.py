@@ -1,6 +1,7 @@
 """A raw folder -> the cache: every series into the store, then the tables, the folds and the report on problems."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -9,7 +10,16 @@ from models.common.files import without_temporaries, write_csv, write_json, writ
 from models.common.folders import DataFolder, Stage, Work, WorkFolder, default_data, default_work
 from models.common.labels import LABELS
 from models.common.locks import only_process
-from models.preprocessing.cache import FORMAT, finished_sizes, is_whole, mark_complete, read_problems, refuse_other_raw
+from models.preprocessing.cache import (
+    FORMAT,
+    OWN_FORMAT,
+    finished_sizes,
+    is_whole,
+    mark_complete,
+    read_problems,
+    refuse_other_raw,
+    source_of,
+)
 from models.preprocessing.challenge_csv import image_ids, read_labels, read_sample_submission
 from models.preprocessing.folds import make_folds
 from models.preprocessing.grouping import SeriesTask, group_by_series, in_batches, peek_batch
@@ -18,7 +28,15 @@ from models.preprocessing.parallel import progress_map
 from models.preprocessing.problems import Problem, ProblemRows, problem_rows, problem_table, wait_for_decoder
 from models.preprocessing.pseudonyms import Pseudonyms, read_key
 from models.preprocessing.raw import RawFolder, find_raw
-from models.preprocessing.report import judge, missing_decoders, print_summary, require_disk, write_contact_sheet
+from models.preprocessing.report import (
+    judge,
+    missing_decoders,
+    print_series,
+    print_summary,
+    require_disk,
+    write_contact_sheet,
+)
+from models.preprocessing.selection import pictures, require_keys, select_series
 from models.preprocessing.series import prepare_series
 from models.preprocessing.tables import read_slices
 
@@ -36,6 +54,8 @@ class PrepareOptions:
     seed: int = 0
     """of the folds"""
     stage: Stage = None
+    take: tuple[str, ...] = ()
+    """keys of series to predict although they are no axial head CT in Hounsfield units (cache/series.csv)"""
     check: bool = False
     """only read everything and report what is wrong"""
     jobs: int = -1
@@ -59,18 +79,23 @@ def prepare(options: PrepareOptions) -> int:
     raw, work = find_raw(options.data, options.stage, options.work), Work(options.work, options.stage)
     labels, repeated = read_labels(raw.labels) if raw.labels else (None, [])
     expected = image_ids(read_sample_submission(raw.sample_submission)) if raw.sample_submission else None
-    source = {"raw": raw.fingerprint()}
-    settings = {"format": FORMAT, "folds": options.folds, "seed": options.seed}
+    source = source_of(raw)
+    settings: dict[str, Any] = {
+        "format": FORMAT if raw.stage else OWN_FORMAT,
+        "folds": options.folds,
+        "seed": options.seed,
+    }
     with only_process(work.root / ".prepare.lock", "prepare.py"), without_temporaries(work.cache):
         refuse_other_raw(work, source)
-        finished = finished_sizes(work, settings)
+        finished = finished_sizes(work, settings, options.take)
         if not options.check and set(options.image_size) <= finished and is_whole(work, raw, finished):
             print(f"{work.tables} is complete for image sizes {sorted(finished)}; nothing to do")
             tables = {split: read_slices(work, split) for split in raw.splits}
             return judge(work, tables, read_problems(work), options.min_readable)
         if not options.check:
             write_json(work.raw, source)  # first, so that a cache cut short is not filled from other data
-        tables, problems = prepare_splits(raw, work, options)
+        tables, series, problems = prepare_splits(raw, work, options)
+        require_slices(raw, work, tables, series, problems)
         problems += problem_rows(Problem.REPEATED_LABEL, repeated)
         if labels is not None:
             tables["train"], found = join_labels(tables["train"], labels)
@@ -79,15 +104,19 @@ def prepare(options: PrepareOptions) -> int:
             tables["test"], found = add_missing(tables["test"], expected)
             problems += found
         settings |= {"image_size": sorted(finished | set(options.image_size))}
+        if options.take:
+            settings |= {"take": sorted(options.take)}
         listed = problem_table(problems)
-        write_tables(work, tables, listed, options, settings)
+        write_tables(work, tables, series, listed, options, settings)
         return judge(work, tables, listed, options.min_readable)
 
 
-def prepare_splits(raw: RawFolder, work: Work, options: PrepareOptions) -> tuple[dict[str, pd.DataFrame], ProblemRows]:
-    """The slice table of each split and the problems; the store of every series is written on the way.
+def prepare_splits(
+    raw: RawFolder, work: Work, options: PrepareOptions
+) -> tuple[dict[str, pd.DataFrame], pd.DataFrame, ProblemRows]:
+    """The slice table of each split, the table of all series, and the problems; the store is written on the way.
 
-    Raises InputError for a disk that is too full, and if a split holds no CT slice.
+    Raises InputError for a disk that is too full, and for a key of `take` that no series has.
     """
     pseudonyms = Pseudonyms(read_key(work.root / "pseudonyms.key"), challenge=raw.stage is not None)
     sizes = () if options.check else options.image_size
@@ -100,17 +129,35 @@ def prepare_splits(raw: RawFolder, work: Work, options: PrepareOptions) -> tuple
         print(line)
     if sizes:
         print(require_disk(work, everything))
-    tables = {}
+    tables, lists = {}, []
     for split, series in tasks.items():
         prepared = progress_map(prepare_series, series, options.jobs, f"{split}: series", options.dask)
-        tables[split], found = slice_table(prepared)
-        problems += found
-        if tables[split].empty:
+        taken, rows, left = select_series(prepared, split, options.take)
+        tables[split], found = slice_table(taken)
+        lists.append(rows)
+        problems += left + found
+    table = pd.concat(lists, ignore_index=True)
+    require_keys(options.take, table)
+    return tables, table, problems
+
+
+def require_slices(
+    raw: RawFolder, work: Work, tables: dict[str, pd.DataFrame], series: pd.DataFrame, problems: ProblemRows
+) -> None:
+    """Raise InputError if a split holds no slice to predict, once the lists that tell why are written."""
+    for split, table in tables.items():
+        if not table.empty:
+            continue
+        folder, left = getattr(raw, split), (series["split"] == split).sum()
+        if not left:
             reason = f", first: {problems[0][1]}" if problems else ""
-            raise InputError(
-                f"{split}: no file in {getattr(raw, split)} is a CT slice{reason}; name another with --data"
-            )
-    return tables, problems
+            raise InputError(f"{split}: no file in {folder} is a CT slice{reason}; name another with --data")
+        write_csv(work.problems, problem_table(problems))
+        write_csv(work.series_list, series)
+        raise InputError(
+            f"{split}: none of {left} series in {folder} is an axial head CT in Hounsfield units; {work.series_list} "
+            "says why; take those that are all the same with --take KEY"
+        )
 
 
 def find_series(
@@ -119,13 +166,18 @@ def find_series(
     """The files of a split by series: the first bytes of each are read for that, nothing more."""
     files = raw.files(split)
     peeked = progress_map(peek_batch, in_batches(files), options.jobs, f"{split}: series of each file", options.dask)
-    return group_by_series((file for batch in peeked for file in batch), raw, work, sizes, pseudonyms)
+    return group_by_series((file for batch in peeked for file in batch), raw, work, sizes, pseudonyms, options.take)
 
 
 def write_tables(
-    work: Work, tables: dict[str, pd.DataFrame], problems: pd.DataFrame, options: PrepareOptions, settings: dict
+    work: Work,
+    tables: dict[str, pd.DataFrame],
+    series: pd.DataFrame,
+    problems: pd.DataFrame,
+    options: PrepareOptions,
+    settings: dict,
 ) -> None:
-    """Write what is not the store, and last the mark that the cache is complete; with --check the problems alone.
+    """Write what is not the store, and last the mark that the cache is complete; with --check what was found alone.
 
     Raises InputError for folds that cannot be made, and for a file that cannot be written.
     """
@@ -136,12 +188,16 @@ def write_tables(
     if waits and not options.check:
         work.prepared.unlink(missing_ok=True)  # first: it tells of a whole cache
     write_csv(work.problems, problems)
+    write_csv(work.series_list, series)
     if not options.check:
         if folds is not None:
             write_csv(work.folds, folds)
         for split, table in tables.items():
             write_parquet(work.metadata(split), table)
-        write_contact_sheet(work.contact_sheet, work, next(iter(tables.values())), max(settings["image_size"]))
+        shown = next(iter(tables.values()))
+        shown = shown[~shown["series_id"].isin(pictures(series))]
+        write_contact_sheet(work.contact_sheet, work, shown, max(settings["image_size"]))
         if not waits:
             mark_complete(work, settings)  # last
     print_summary(work, tables, problems)
+    print_series(series, whole=options.check)

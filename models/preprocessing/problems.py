@@ -12,6 +12,9 @@ ProblemRow = tuple[str, str, str]  # COLUMNS
 ProblemRows = list[ProblemRow]
 
 
+_LEFT = "left out of prediction, unless it is asked for with --take"
+
+
 class Problem(Enum):
     """What is wrong, and the treatment."""
 
@@ -28,6 +31,12 @@ class Problem(Enum):
     BY_LOCATION = "no ImagePositionPatient in the series", "ordered by SliceLocation"
     BY_NUMBER = "no ImagePositionPatient and no SliceLocation in the series", "ordered by InstanceNumber, z unknown"
     BY_NAME = "nothing in the series tells its order", "ordered by identifier, z unknown"
+    NOT_AXIAL = "a coronal or sagittal series", _LEFT
+    SCOUT = "a few coronal or sagittal images: a scout", _LEFT
+    OTHER_UNIT = "values of another unit than Hounsfield's", _LEFT
+    NO_UNIT = "nothing says that the values are Hounsfield units", _LEFT
+    SECONDARY = "made from other images (ImageType SECONDARY): text may stand in the pixels", _LEFT
+    NOT_HEAD = "BodyPartExamined names another part of the body", _LEFT
     STRAY_NAME = "white space in the file name", "read all the same"
     REPEATED_IMAGE = "SOPInstanceUID of another file", "left out"
     REPEATED_LABEL = "equal label rows that stand more than once", "counted once"

@@ -12,6 +12,11 @@ _RSNA = re.compile(r"ID_[0-9a-f]{6,12}")
 _PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
 
 
+def is_of_challenge(identifier: str) -> bool:
+    """Whether an identifier has the form of the RSNA's own."""
+    return _RSNA.fullmatch(identifier) is not None
+
+
 @dataclass(frozen=True)
 class Pseudonyms:
     """Names for identifiers: the same key gives the same name, and without it nobody can tell whose it is.

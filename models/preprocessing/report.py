@@ -13,11 +13,14 @@ from models.common.files import replacing
 from models.common.folders import Work
 from models.preprocessing.folds import label_shares
 from models.preprocessing.grouping import SeriesTask
+from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
 from models.preprocessing.pictures import contact_sheet
 from models.preprocessing.problems import count_lost_files, count_problems, wait_for_decoder
+from models.preprocessing.selection import count_states
 from models.preprocessing.store import Series
 from models.preprocessing.tables import UNREADABLE
 
+_SCREEN = 40  # lines
 PORTRAITS = 6  # series on the contact sheet
 
 # Bytes a pixel of the store, measured on 302 slices of the challenge: noise takes the larger share of a small image's.
@@ -79,6 +82,8 @@ def print_summary(work: Work, tables: dict[str, pd.DataFrame], problems: pd.Data
         series, patients = table["series_id"].nunique(), table["patient_id"].nunique()
         missing = (table["chunk"] == UNREADABLE).sum()
         print(f"{split}: {len(table):,} slices, {series:,} series, {patients:,} patients; {missing:,} without an image")
+        if clipped := count_clipped(table):
+            print(f"{split}: {clipped:,} slices hold values above {HOUNSFIELD_RANGE[1]:,} HU, which are stored as that")
     if "train" in tables:
         train = tables["train"]
         counts = [f"{label} {train[label].sum():,.0f} ({share:.1%})" for label, share in label_shares(train).items()]
@@ -89,6 +94,24 @@ def print_summary(work: Work, tables: dict[str, pd.DataFrame], problems: pd.Data
     for folder in sorted(work.cache.glob("slices_*")):
         files = list(folder.glob("*.b2nd"))
         print(f"{folder}: {len(files):,} series, {gigabytes(sum(file.stat().st_size for file in files))}")
+
+
+def count_clipped(table: pd.DataFrame) -> int:
+    """How many slices hold values above HOUNSFIELD_RANGE, of dense bone and metal; repaired slices are not counted."""
+    slope, intercept = table["rescale_slope"].fillna(1), table["rescale_intercept"]
+    highest = table["img_max"].where(slope > 0, table["img_min"]) * slope + intercept
+    may_wrap = (table["bits_stored"] == 12) & (table["pixel_representation"] == 0) & (intercept > -100)
+    return ((highest > HOUNSFIELD_RANGE[1]) & ~may_wrap).sum()
+
+
+def print_series(series: pd.DataFrame, whole: bool) -> None:
+    """How many series are left out, and what is odd about how many; with `whole` the table, if it fits on a screen."""
+    taken = (series["taken"] != "left out").sum()
+    print(f"{len(series):,} series, {taken:,} of them taken")
+    for state, count in count_states(series):
+        print(f"{count:>9,}  {state}")
+    if whole and len(series) <= _SCREEN:
+        print(series.drop(columns=["split", "states", "why"]).to_string(index=False, na_rep="-"))
 
 
 def write_contact_sheet(path: Path, work: Work, table: pd.DataFrame, image_size: int) -> None:

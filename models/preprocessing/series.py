@@ -12,6 +12,7 @@ from models.common.patience import patiently
 from models.preprocessing.dicom import Slice, read_file
 from models.preprocessing.elements import Reason, UnreadableSliceError
 from models.preprocessing.grouping import Peeked, SeriesTask
+from models.preprocessing.header_facts import HeaderFacts
 from models.preprocessing.hounsfield import Rescale, clip, to_hounsfield
 from models.preprocessing.metadata import STATISTICS, series_table
 from models.preprocessing.notes import SeriesNotes
@@ -26,11 +27,12 @@ from models.preprocessing.problems import (
     wait_for_decoder,
 )
 from models.preprocessing.pseudonyms import Pseudonyms
+from models.preprocessing.selection import reasons_to_leave, series_facts
 from models.preprocessing.store import Series, compress_slice, fit_to_square, write_series
 from models.preprocessing.tables import UNREADABLE
 from models.preprocessing.windows import fraction_in_window
 
-_NOT_SLICES = (Reason.NOT_CT, Reason.LOCALIZER)  # no row is due for what never was a slice
+_NOT_SLICES = (Reason.NOT_CT, Reason.LOCALIZER, Reason.PICTURE)  # no row is due for what never was a slice
 
 
 class _Prepared(NamedTuple):
@@ -38,14 +40,16 @@ class _Prepared(NamedTuple):
 
     row: dict  # of the metadata
     chunks: dict[int, bytes]  # image size -> the slice, compressed; empty where it cannot be read
+    facts: HeaderFacts | None = None
 
 
 def prepare_series(task: SeriesTask) -> SeriesNotes:
     """Read the files of a series, each once, and write its stores; a series that is stored already is not read.
 
-    A series of which a part waits for a decoder is not stored. Memory: the series, compressed. Raises InputError if a
-    store was made from other files, is damaged, or cannot be written, and for a file that the system does not let this
-    process read.
+    One that is not to be predicted, or of which a part waits for a decoder, gets none.
+
+    Memory: the series, compressed. Raises InputError if a store was made from other files, is damaged, or cannot be
+    written, and for a file that the system does not let this process read.
     """
     stored = [_read_notes(task, store) for store in task.stores.values() if store.is_file()]
     outdated = not task.lacks and any(wait_for_decoder(problem for _, problem, _ in notes.problems) for notes in stored)
@@ -74,11 +78,17 @@ def _prepare_from_files(task: SeriesTask, anew: bool) -> SeriesNotes:
         slices += found
         problems += wrong
     table, places, wrong = series_table([prepared.row for prepared in slices], task.series_id)
-    if waits := wait_for_decoder(problem for _, problem, _ in problems):
+    waits = wait_for_decoder(problem for _, problem, _ in problems)
+    if waits:
         table["chunk"] = UNREADABLE
-    content = SeriesNotes(task.source(), table, sorted({*problems, *wrong})).to_json()
+    facts = None
+    if not task.pseudonyms.challenge:
+        facts = series_facts([prepared.facts for prepared in slices if prepared.facts is not None])
+    notes = SeriesNotes(task.source(), table, sorted({*problems, *wrong}), facts)
+    content = notes.to_json()
+    is_stored = bool(places) and not waits and (task.take or not reasons_to_leave(notes))
     for size, store in task.stores.items():
-        if places and not waits and (anew or not store.is_file()):
+        if is_stored and (anew or not store.is_file()):
             write_series(store, [slices[place].chunks[size] for place in places], (size, size), content)
     return SeriesNotes.from_json(content)  # what a later call will read
 
@@ -112,7 +122,7 @@ def _prepare_slice(item: Slice, task: SeriesTask) -> tuple[_Prepared, list[Probl
     row = _pseudonymous(item.row, task.pseudonyms) | {"readable": True, "constant": constant} | statistics
     clipped = clip(hounsfield)
     chunks = {size: compress_slice(fit_to_square(clipped, size)) for size in task.stores}
-    return _Prepared(row, chunks), _odd_values(item.rescale, statistics["img_min"], statistics["img_max"])
+    return _Prepared(row, chunks, item.facts), _odd_values(item.rescale, statistics["img_min"], statistics["img_max"])
 
 
 def _odd_values(rescale: Rescale, lowest: float, highest: float) -> list[Problem]:

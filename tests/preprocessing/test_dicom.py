@@ -97,7 +97,7 @@ def test_the_real_slices_follow_fastai(real_sample):
 @pytest.mark.parametrize("intercept", ["0", "1", "-99"])
 def test_values_that_have_wrapped_come_back(write_dicom, tmp_path, intercept):
     hounsfield = ramp(-1000, 3095)
-    path = write_dicom(tmp_path / "a.dcm", (hounsfield % 4096).astype(np.uint16), 12, intercept)
+    path = write_dicom(tmp_path / "ID_0a1b2c.dcm", (hounsfield % 4096).astype(np.uint16), 12, intercept)
     assert np.array_equal(to_hounsfield(*read_stored(path)), hounsfield)
 
 

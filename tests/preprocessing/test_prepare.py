@@ -95,7 +95,7 @@ def test_a_whole_folder_has_no_problem_but_the_padding_and_spacing_of_its_scanne
 def test_the_cache_holds_these_files_and_no_others(options):
     series = {name for split in ("train", "test") for name in metadata(options, split)["series_id"]}
     stores = [f"slices_48/{name}.b2nd" for name in series]
-    tables = ["folds.csv", "metadata_test.parquet", "metadata_train.parquet", "problems.csv"]
+    tables = ["folds.csv", "metadata_test.parquet", "metadata_train.parquet", "problems.csv", "series.csv"]
     assert sorted(contents(Work(options.work).cache)) == sorted(
         [*tables, *stores, "contact_sheet.png", "prepare.json", "raw.json"]
     )
@@ -280,8 +280,9 @@ def test_check_reports_the_same_and_stores_nothing(damaged, tmp_path, capsys):
     options, _ = damaged
     prepare(replace(options, work=tmp_path, check=True))
     cache = Work(tmp_path).cache
-    assert list(contents(cache)) == ["problems.csv"]
-    assert (cache / "problems.csv").read_bytes() == Work(options.work).problems.read_bytes()
+    assert sorted(contents(cache)) == ["problems.csv", "series.csv"]
+    for name in ("problems.csv", "series.csv"):
+        assert (cache / name).read_bytes() == (Work(options.work).cache / name).read_bytes()
     assert "pixels are cut off" in capsys.readouterr().out
     prepare(replace(options, work=tmp_path))  # and nothing stands in the way of the work itself
     assert contents(cache) == contents(Work(options.work).cache)

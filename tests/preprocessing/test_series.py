@@ -132,7 +132,7 @@ def test_a_file_that_fails_half_way_keeps_the_frames_before(write_dicom, tmp_pat
         yield IMAGE
         raise UnreadableSliceError(Reason.DECODING)
 
-    monkeypatch.setattr(dicom, "_stored_frames", stored_frames)
+    monkeypatch.setattr(dicom, "stored_frames", stored_frames)
     write_dicom(tmp_path / "ID_0.dcm", IMAGE, NumberOfFrames="2")
     (series,) = prepare_tree(tmp_path)
     assert list(series.table["image_id"]) == ["ID_0_0001", "ID_0_0002"]
