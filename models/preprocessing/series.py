@@ -111,7 +111,7 @@ def _odd_values(rescale: Rescale, lowest: float, highest: float) -> list[Problem
     """What is odd about the stored values of a slice, which lie between `lowest` and `highest`."""
     if rescale.has_wrapped:
         return [Problem.WRAPPED]
-    if lowest == highest:
+    if lowest == highest or rescale.table is not None:
         return []
     low, high = sorted((rescale.slope * lowest, rescale.slope * highest))
     odd = {Problem.BELOW_AIR: low + rescale.intercept < -1024, Problem.BEYOND_BONE: high + rescale.intercept > 3071}

@@ -142,6 +142,7 @@ def test_a_series_that_is_no_axial_head_ct_in_hounsfield_units_is_left_out_and_l
     problems = pd.read_csv(own.problems).set_index("item")
     listed = problems[problems["treatment"] == Problem.NOT_AXIAL.value[1]]
     assert [tuple(line) for line in listed[listed.index == key].to_numpy()] == expected
+    assert Problem.BEYOND_BONE.value[0] not in set(problems["problem"])
     assert row["taken"] == ("left out" if expected else "yes")
     assert row["why"] == "".join(reason for reason, _ in expected)
     table = pd.read_parquet(own.metadata("test"))
