@@ -65,9 +65,8 @@ def _prepare_from_files(task: SeriesTask) -> SeriesNotes:
         slices += found
         problems += wrong
     table, places, wrong = series_table([prepared.row for prepared in slices], task.series_id)
-    facts = None
-    if not task.pseudonyms.challenge:
-        facts = series_facts([prepared.facts for prepared in slices if prepared.facts is not None])
+    known = [prepared.facts for prepared in slices if prepared.facts is not None]
+    facts = series_facts(known) if known and not task.pseudonyms.challenge else None
     notes = SeriesNotes(task.source(), table, sorted({*problems, *wrong}), facts)
     content = notes.to_json()
     is_taken = task.take or not reasons_to_leave(notes)

@@ -232,6 +232,16 @@ def test_where_nothing_is_left_the_lists_say_why(write_dicom, tmp_path):
     assert len(pd.read_parquet(work.metadata("test"))) == SLICES
 
 
+def test_a_series_of_which_no_slice_can_be_read_is_not_judged(write_dicom, tmp_path):
+    draw(tmp_path / "data", write_dicom, "some", {})
+    draw(tmp_path / "data", write_dicom, "torn", {})
+    for path in (tmp_path / "data").glob("torn*"):
+        path.write_bytes(path.read_bytes()[:-2])
+    work = prepared(tmp_path / "data", tmp_path)
+    assert pd.read_csv(work.series_list)["taken"].to_list() == ["yes", "yes"]
+    assert (pd.read_parquet(work.metadata("test"))["chunk"] == UNREADABLE).sum() == SLICES
+
+
 # ---- the challenge's layout ----
 
 
