@@ -30,7 +30,7 @@ from models.preprocessing.elements import (
 )
 from models.preprocessing.header_facts import CT_CLASSES, TAGS, HeaderFacts, header_facts, is_localizer, is_picture
 from models.preprocessing.hounsfield import Rescale, clip, shows_wrapped_air, to_hounsfield
-from models.preprocessing.modality_table import read_modality_table
+from models.preprocessing.modality_table import ModalityTable, read_modality_table
 from models.preprocessing.pixel_data import stored_frames
 from models.preprocessing.pseudonyms import is_of_challenge
 
@@ -124,11 +124,10 @@ def read_file(path: Path) -> Iterator[Slice]:
         frames = _count_frames(header)
         headers = [_of_frame(header, frame) for frame in range(frames)]
         rows = [_header_row(headers[frame], frame, frames) for frame in range(frames)]
-        stored = stored_frames(header, syntax, frames)
-        for own_header, row, values in zip(headers, rows, stored, strict=True):
-            rescale = _rescale(own_header, row, values)
-            table_type = None if rescale.table is None else rescale.table.type
-            yield Slice(row, values, rescale, header_facts(own_header, syntax, table_type))
+        table = read_modality_table(header)
+        for own_header, row, values in zip(headers, rows, stored_frames(header, syntax, frames), strict=True):
+            facts = header_facts(own_header, syntax, None if table is None else table.type)
+            yield Slice(row, values, _rescale(own_header, row, values, table), facts)
     except UnreadableSliceError as error:
         raise UnreadableSliceError(error.reason, rows) from error
 
@@ -226,13 +225,12 @@ def _header_row(header: dict, frame: int, frames: int) -> dict:
     return row
 
 
-def _rescale(header: dict, row: dict, stored: np.ndarray) -> Rescale:
+def _rescale(header: dict, row: dict, stored: np.ndarray, table: ModalityTable | None) -> Rescale:
     """What turns a row's stored values into Hounsfield units; without a rescale they are it (PS3.3 C.11.1.1.2)."""
     intercept, slope = row["rescale_intercept"], row["rescale_slope"]
     for tag, value in (("RescaleIntercept", intercept), ("RescaleSlope", slope)):
         if math.isnan(value) and header.get(tag) not in (None, ""):
             raise UnreadableSliceError(Reason.RESCALE)  # there, but no number
-    table = read_modality_table(header)
     may_wrap = table is None and not math.isnan(intercept)
     intercept, slope = (0.0 if math.isnan(intercept) else intercept), (1.0 if math.isnan(slope) else slope)
     if not 1e-6 < abs(slope) < 1e6 or abs(intercept) > 1e6:

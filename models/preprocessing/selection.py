@@ -42,7 +42,7 @@ def series_facts(slices: Sequence[HeaderFacts]) -> dict[str, Any]:
     bodies = {facts.body for facts in slices}
     return {
         "kernel": _one_of({facts.kernel for facts in slices}),
-        "unit": min((facts.unit for facts in slices), key=_UNITS.index, default="not told"),
+        "unit": min((facts.unit for facts in slices), key=_UNITS.index),
         "body": next((body for body in ("head", "other") if body in bodies), "unknown"),
         "thickness": round(float(np.median(thickness)), 3) if thickness else None,
         "contrast": any(facts.contrast for facts in slices),

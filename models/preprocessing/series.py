@@ -81,9 +81,8 @@ def _prepare_from_files(task: SeriesTask, anew: bool) -> SeriesNotes:
     waits = wait_for_decoder(problem for _, problem, _ in problems)
     if waits:
         table["chunk"] = UNREADABLE
-    facts = None
-    if not task.pseudonyms.challenge:
-        facts = series_facts([prepared.facts for prepared in slices if prepared.facts is not None])
+    known = [prepared.facts for prepared in slices if prepared.facts is not None]
+    facts = series_facts(known) if known and not task.pseudonyms.challenge else None
     notes = SeriesNotes(task.source(), table, sorted({*problems, *wrong}), facts)
     content = notes.to_json()
     is_stored = bool(places) and not waits and (task.take or not reasons_to_leave(notes))
@@ -129,7 +128,7 @@ def _odd_values(rescale: Rescale, lowest: float, highest: float) -> list[Problem
     """What is odd about the stored values of a slice, which lie between `lowest` and `highest`."""
     if rescale.has_wrapped:
         return [Problem.WRAPPED]
-    if lowest == highest:
+    if lowest == highest or rescale.table is not None:
         return []
     low, high = sorted((rescale.slope * lowest, rescale.slope * highest))
     odd = {Problem.BELOW_AIR: low + rescale.intercept < -1024, Problem.BEYOND_BONE: high + rescale.intercept > 3071}

@@ -142,6 +142,7 @@ def test_a_series_that_is_no_axial_head_ct_in_hounsfield_units_is_left_out_and_l
     problems = pd.read_csv(own.problems).set_index("item")
     listed = problems[problems["treatment"] == Problem.NOT_AXIAL.value[1]]
     assert [tuple(line) for line in listed[listed.index == key].to_numpy()] == expected
+    assert Problem.BEYOND_BONE.value[0] not in set(problems["problem"])
     assert row["taken"] == ("left out" if expected else "yes")
     assert row["why"] == "".join(reason for reason, _ in expected)
     table = pd.read_parquet(own.metadata("test"))
@@ -229,6 +230,16 @@ def test_where_nothing_is_left_the_lists_say_why(write_dicom, tmp_path):
     assert pd.read_csv(work.problems)["problem"].to_list() == [Problem.NO_UNIT.value[0]]
     prepared(tmp_path / "data", tmp_path, take=tuple(keys_of(work, "bare")))
     assert len(pd.read_parquet(work.metadata("test"))) == SLICES
+
+
+def test_a_series_of_which_no_slice_can_be_read_is_not_judged(write_dicom, tmp_path):
+    draw(tmp_path / "data", write_dicom, "some", {})
+    draw(tmp_path / "data", write_dicom, "torn", {})
+    for path in (tmp_path / "data").glob("torn*"):
+        path.write_bytes(path.read_bytes()[:-2])
+    work = prepared(tmp_path / "data", tmp_path)
+    assert pd.read_csv(work.series_list)["taken"].to_list() == ["yes", "yes"]
+    assert (pd.read_parquet(work.metadata("test"))["chunk"] == UNREADABLE).sum() == SLICES
 
 
 # ---- the challenge's layout ----

@@ -157,6 +157,13 @@ def test_a_high_bit_that_cannot_be_is_none(tmp_path, signed, high):
     assert np.array_equal(read_stored(path)[0], values(12, signed))
 
 
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless], ids=["JPEG-LS", "JPEG 2000"])
+@every_sign
+def test_a_codestream_holds_the_values_themselves(tmp_path, syntax, signed):
+    path = draw(tmp_path / "a.dcm", values(12, signed), 12, signed, syntax=syntax, HighBit=15)
+    assert np.array_equal(read_stored(path)[0], values(12, signed))
+
+
 def sign(signed: bool) -> dict:
     return {"PixelRepresentation": int(signed)}
 
@@ -164,12 +171,12 @@ def sign(signed: bool) -> dict:
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian], ids=["explicit", "implicit"])
 @pytest.mark.parametrize(
     ("signed", "value", "limit"),
-    [(True, 63536, None), (False, 63536, None), (False, 63000, 63536), (True, 63000, 63536)],
+    [(True, 65000, None), (False, 65000, None), (False, 64900, 65000), (True, 64900, 65000)],
 )
 def test_padding_is_of_the_sign_of_the_pixels_however_it_is_written(tmp_path, syntax, signed, value, limit):
-    stored = np.full((8, 8), 1064)
-    stored[0], stored[1] = 63536, limit - 3 if limit else 1064
-    path = draw(tmp_path / "a.dcm", stored.astype("<u2").view("<i2"), 16, signed)
+    stored = np.full((8, 8), 40)
+    stored[0], stored[1] = 65000, limit - 3 if limit else 40  # -536 where signed: not air of itself
+    path = draw(tmp_path / "a.dcm", stored.astype("<u2").view("<i2"), 16, signed, RescaleIntercept="0")
     with pydicom.config.disable_value_validation():
         data = pydicom.dcmread(path)
         data.add_new("PixelPaddingValue", "US", value)
