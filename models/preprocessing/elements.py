@@ -94,8 +94,8 @@ class BoundedReader(io.BufferedReader):
 
 
 # What the header of a file, not the system, makes pydicom fail with; it has no class of its own for that.
-_PARSER_ERRORS = (ArithmeticError, AttributeError, EOFError, LookupError, RuntimeError, TypeError, ValueError)
-_PARSER_ERRORS += (BytesLengthException, struct.error, zlib.error)
+PARSER_ERRORS = (ArithmeticError, AttributeError, EOFError, LookupError, RuntimeError, TypeError, ValueError)
+PARSER_ERRORS += (BytesLengthException, struct.error, zlib.error)
 _NO_FILE = (errno.ELOOP, errno.ENXIO, errno.ENODEV)  # a link to itself, a socket, a device
 _BAD_SEEK = (None, errno.EINVAL, errno.EOVERFLOW)  # of what pydicom raises itself, or where a length leads nowhere
 
@@ -118,7 +118,7 @@ def parsing() -> Generator[None]:
         # pydicom turns what the bounded reader raises within a sequence into an OSError of its own
         unreasonable = isinstance(error.__context__, UnreadableSliceError)
         raise UnreadableSliceError(Reason.UNREASONABLE if unreasonable else Reason.HEADER) from error
-    except _PARSER_ERRORS as error:
+    except PARSER_ERRORS as error:
         raise UnreadableSliceError(Reason.HEADER) from error
 
 
@@ -231,7 +231,7 @@ def values_of(dataset: pydicom.Dataset) -> dict[str, Any]:
                 values[element.keyword] = element.value
         except UnreadableSliceError:
             raise
-        except _PARSER_ERRORS as error:  # pydicom parses an element when it is asked for
+        except PARSER_ERRORS as error:  # pydicom parses an element when it is asked for
             values[keyword_for_tag(tag)] = error
     return values
 

@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 from pydicom.pixels import apply_modality_lut
 
-from models.preprocessing.elements import Reason, UnreadableSliceError, number_of
+from models.preprocessing.elements import PARSER_ERRORS, Reason, UnreadableSliceError, number_of
 
 
 @dataclass(frozen=True)
@@ -44,5 +44,5 @@ def read_modality_table(header: dict) -> ModalityTable | None:
         if len(item.LUTData) < entries:
             raise ValueError("the table is shorter than it says")
         return ModalityTable(item, str(source.get("ModalityLUTType", "")).strip())
-    except Exception as error:  # pydicom parses an element when it is asked for, and can fail in many ways
+    except PARSER_ERRORS as error:  # pydicom parses an element when it is asked for
         raise UnreadableSliceError(Reason.RESCALE) from error
