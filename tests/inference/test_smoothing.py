@@ -1,6 +1,8 @@
 """Laws of smoothing along z: a mean by true distance within a series, fitted where it helps; and of its script."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -337,7 +339,12 @@ def test_what_is_smoothed_is_left_alone_and_what_lacks_is_added_to_the_same_byte
     assert written(work) == first
     (work.run("b2_smoothed", 1) / "config.json").unlink()  # as after a kill
     (work.run("b2_smoothed", 1) / "test.parquet").unlink()
-    (work.run("b2_smoothed", 1) / ".valid.parquet.x.parquet").touch()
+    killed = (
+        "import os, sys, pathlib; from models.common.files import replacing\n"
+        "with replacing(pathlib.Path(sys.argv[1])):\n    os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", killed, work.run("b2_smoothed", 1) / "valid.parquet"], check=False)
+    assert list(work.run("b2_smoothed", 1).glob(".*"))
     smooth_b2(work)
     assert written(work) == first
 

@@ -507,8 +507,10 @@ def test_a_slice_in_a_hundred_may_be_unreadable(data, tmp_path):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_ctrl_c_is_one_line(jobs, tmp_path_factory, data, tmp_path):
     copy = compressed(data, tmp_path / "data")
+    # What a shell starts in the background ignores Ctrl-C, and so would what these tests start there.
+    heed = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
     process = subprocess.Popen(
-        command(copy, tmp_path / "work", "--jobs", jobs),
+        [sys.executable, "-c", heed, *map(str, command(copy, tmp_path / "work", "--jobs", jobs))],
         start_new_session=True,
         env=ENVIRONMENT,
         text=True,
