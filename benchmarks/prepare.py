@@ -29,7 +29,7 @@ from isal.isal_zlib import crc32
 from models.common.cli import command
 from models.common.folders import Work
 from models.preprocessing.dicom import read_slices
-from models.preprocessing.grouping import SeriesTask, group_by_series, peek_batch
+from models.preprocessing.grouping import SeriesTask, group_by_series, in_batches, look_batch
 from models.preprocessing.parallel import progress_map
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.pseudonyms import Pseudonyms
@@ -151,7 +151,9 @@ def seconds_of_processes(raw: RawFolder, folder: Path, jobs: int) -> float:
 def series_tasks(raw: RawFolder, work: Work) -> list[SeriesTask]:
     """What there is to do, a task a series."""
     files = [path for split in raw.splits for path in raw.files(split)]
-    return group_by_series(peek_batch(files), raw, work, SIZES, Pseudonyms(b"", challenge=True))[0]
+    pseudonyms = Pseudonyms(b"", challenge=True)
+    looks = [file for batch in in_batches(files, raw.root, pseudonyms, {}) for file in look_batch(pseudonyms, batch)]
+    return group_by_series(looks, raw, work, SIZES, pseudonyms)[0]
 
 
 def print_checking(cache: Path) -> None:

@@ -8,6 +8,7 @@ The cache names your own slices by keyed hashes, so that it can be passed on. Th
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from models.common.cli import command
 from models.common.errors import InputError
 from models.common.files import legible, read_parquet, write_csv
 from models.common.folders import DataFolder, WorkFolder, default_data, default_work
-from models.preprocessing.grouping import in_batches, peek_batch
+from models.preprocessing.grouping import in_batches, look_batch
 from models.preprocessing.parallel import progress_map
 from models.preprocessing.pseudonyms import Pseudonyms, read_key
 from models.preprocessing.raw import RawFolder, find_raw
@@ -68,15 +69,17 @@ def names_of_files(raw: RawFolder, pseudonyms: Pseudonyms, jobs: int) -> dict[st
     That of a series -> the folder of its first file.
     """
     files = [path for split in raw.splits for path in raw.files(split)]
+    batches = in_batches(files, raw.root, pseudonyms, {})
     names = {}
-    for batch in progress_map(peek_batch, in_batches(files), jobs, "names of files"):
+    for batch in progress_map(partial(look_batch, pseudonyms), batches, jobs, "names of files"):
         for file in batch:
             name = legible(file.path.relative_to(raw.root))
-            names[pseudonyms.file(file.path, raw.root)] = name
-            if file.series_id:
-                names.setdefault(pseudonyms(file.series_id), legible(file.path.relative_to(raw.root).parent))
-            if file.image_id:
-                names[pseudonyms.image(file.image_id)] = name
+            image, series = file.names.image_id, file.names.series_id
+            names[file.name.strip()] = name
+            if series:
+                names.setdefault(series, legible(file.path.relative_to(raw.root).parent))
+            if image:
+                names[image] = names[pseudonyms.of_file(image, file.name)] = name
     return names
 
 

@@ -163,9 +163,9 @@ def read_parquet(path: Path, repair: str) -> pd.DataFrame:
         raise damaged(path, repair) from error
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Write a small JSON file with a checksum of its content."""
-    write_text(path, json.dumps({**content, "sha256": _hash_json(content)}, indent=1))
+def write_json(path: Path, content: dict, indent: int | None = 1) -> None:
+    """Write a small JSON file with a checksum of its content; without `indent` on one line, which is faster."""
+    write_text(path, json.dumps({**content, "sha256": _hash_json(content)}, indent=indent))
 
 
 def read_json(path: Path, repair: str) -> dict:

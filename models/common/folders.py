@@ -69,9 +69,9 @@ class Work:
         return self.tables / "contact_sheet.png"
 
     @property
-    def raw(self) -> Path:
-        """Which raw folder the cache is made from."""
-        return self.tables / "raw.json"
+    def manifest(self) -> Path:
+        """The folder with an entry a series: what it was made of, and what came of it."""
+        return self.cache / "manifest"
 
     @property
     def prepared(self) -> Path:

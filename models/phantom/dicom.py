@@ -13,7 +13,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,9 @@ FAMILIES = (
 )
 
 
+_ROOT = "2.25."
+
+
 @dataclass(frozen=True)
 class Identity:
     """The names of one study, which depend on nothing but the seed, the split and the number of the study."""
@@ -75,7 +78,12 @@ class Identity:
 
     def image_id(self, number: int) -> str:
         """The name of a slice; they are numbered from the base up, from 0."""
-        return f"ID_{_hex(9, self.series_id, number)}"
+        name = f"ID_{_hex(9, self.series_id, number)}"
+        return _uid(name) if self.series_id.startswith(_ROOT) else name
+
+    def of_hospital(self) -> "Identity":
+        """The same study with identifiers as a scanner gives them."""
+        return replace(self, study_id=_uid(self.study_id), series_id=_uid(self.series_id))
 
 
 def write_phantom(
@@ -193,6 +201,8 @@ def _write_tables(folder: Path, layout: Layout, tables: dict[str, pd.DataFrame])
 def _write_study(folder: Path, layout: Layout, seed: int, split: str, size: int, number: int):
     """Draw and write a study; return its labels by image and, if it bleeds, its richest slice with a caption."""
     name = identify(seed, split, number)
+    if layout.labels is None:
+        name = name.of_hospital()
     study = draw_study(name.seed, size, name.patient_seed)
     images = [name.image_id(index) for index in range(len(study.hounsfield))]
     paths = layout.slices(split, (name.patient_id, name.study_id, name.series_id), images)
@@ -248,10 +258,14 @@ def to_dicom(study: PhantomStudy, name: Identity, index: int) -> Dataset:
         data["PixelData"].VR = "OW"
     data.file_meta = FileMetaDataset()
     data.file_meta.MediaStorageSOPClassUID = CTImageStorage
-    # A numeric stand-in for the name, under the root that DICOM keeps for hashes and UUIDs (PS3.5 B.2).
-    data.file_meta.MediaStorageSOPInstanceUID = UID(f"2.25.{int(_hex(24, name.image_id(index)), 16)}")
+    data.file_meta.MediaStorageSOPInstanceUID = UID(_uid(name.image_id(index)))
     data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if family.implicit else ExplicitVRLittleEndian
     return data
+
+
+def _uid(name: str) -> str:
+    """A numeric stand-in for a name, under the root that DICOM keeps for hashes and UUIDs (PS3.5 B.2)."""
+    return name if name.startswith(_ROOT) else f"{_ROOT}{int(_hex(24, name), 16)}"
 
 
 def stored_values(hounsfield: np.ndarray, family: Family) -> np.ndarray:

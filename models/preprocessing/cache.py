@@ -1,10 +1,12 @@
 """The cache as a whole: from which raw folder and with which settings it was made, and whether all of it is there.
 
-cache/raw.json         what it is made from; written before anything else, so that nothing is filled up from other data
-cache/prepare.json     the settings, and the hashes of the files without a checksum; written last: the cache is complete
+cache/manifest/     what each series was made of (models/preprocessing/manifest.py)
+cache/prepare.json  the settings, a hash of what the data folder held, and the hashes of the files without a checksum;
+                    written last: the cache is complete
 """
 
-from collections.abc import Collection
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -12,51 +14,60 @@ import pandas as pd
 from models.common.errors import InputError
 from models.common.files import damaged, hash_file, read_json, read_parquet, write_json
 from models.common.folders import Work
+from models.preprocessing.elements import stamp
+from models.preprocessing.grouping import Look
+from models.preprocessing.manifest import FORMAT, Known
 from models.preprocessing.problems import wait_for_decoder
 from models.preprocessing.raw import RawFolder
 from models.preprocessing.tables import PREPARE, UNREADABLE
 
-FORMAT = 3  # of the challenge's cache: raise it when the same files give another cache
-OWN_FORMAT = 4  # of a cache of somebody's own files
-_OLDER = "an older version, which took other values from the same files"
+_OLDER = "an older version of this project, whose caches cannot be added to"
 
 
-def source_of(raw: RawFolder) -> dict:
-    """What a cache is made from, and in which way, as cache/raw.json holds it."""
-    source = {"raw": raw.fingerprint()}
-    return source if raw.stage else source | {"format": OWN_FORMAT}
+def source_of(raw: RawFolder, looks: Iterable[Look]) -> str:
+    """A hash of the names, sizes and times of all files of a raw folder."""
+    tables = [(path.name, *stamp(path)) for path in (raw.labels, raw.sample_submission) if path is not None]
+    digest = hashlib.sha256()
+    for name, size, time in sorted([(file.name, file.size, file.time) for file in looks] + tables):
+        digest.update(f"{name} {size} {time}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:16]
 
 
-def refuse_other_raw(work: Work, source: dict) -> None:
-    """Raise InputError if the cache, whole or not, was made from other data, with series of the same names."""
-    if not work.raw.is_file() or (cached := read_json(work.raw, PREPARE)) == source:
-        return
-    what = _OLDER if cached.get("raw") == source["raw"] else "another raw folder"
-    raise InputError(f"{work.tables} was made with {what}; delete it, or choose another with --work")
+def refuse_older(work: Work) -> None:
+    """Raise InputError for a cache from before there was a manifest, whole or not."""
+    if not work.manifest.is_dir() and any(work.cache.glob("slices_*/*.b2nd")):
+        raise _made_with(work, _OLDER)
 
 
-def finished_sizes(work: Work, settings: dict, take: Collection[str] = ()) -> set[int]:
-    """Image sizes (pixels) that a complete cache holds, none if it is not, or holds other series than `take` asks for.
+def refuse_other_raw(work: Work, known: Mapping[str, Known], looks: Iterable[Look]) -> None:
+    """Raise InputError if the cache, whole or not, holds other data: none of its files is there under its name."""
+    same = (known[file.name].mark.size == file.size for file in looks if file.name in known)
+    if known and not any(same):
+        raise _made_with(work, "another raw folder")
 
-    Raises InputError if it was made with other settings (format, folds, seed).
-    """
+
+def cached_settings(work: Work, settings: dict) -> dict:
+    """What cache/prepare.json tells, {} if there is none. Raises InputError if its settings are others."""
     if not work.prepared.is_file():
-        return set()
+        return {}
     cached = read_json(work.prepared, PREPARE)
     for name, value in settings.items():
         if cached.get(name) != value:
-            what = _OLDER if name == "format" else f"--{name} {cached.get(name)}"
-            raise InputError(f"{work.tables} was made with {what}; delete it, or choose another folder with --work")
-    return set(cached["image_size"]) if cached.get("take", []) == sorted(take) else set()
+            raise _made_with(work, _OLDER if name == "format" else f"--{name} {cached.get(name)}")
+    return cached
 
 
-def is_whole(work: Work, raw: RawFolder, sizes: set[int]) -> bool:
+def _made_with(work: Work, what: str) -> InputError:
+    return InputError(f"{work.tables} was made with {what}; delete it, or choose another folder with --work")
+
+
+def is_whole(work: Work, raw: RawFolder, cached: dict) -> bool:
     """Whether every file of a finished cache is there still: what was deleted as damaged is made anew.
 
-    Raises InputError for a file that has changed.
+    `cached` is what cache/prepare.json tells. Raises InputError for a file that has changed.
     """
-    files = read_json(work.prepared, PREPARE)["files"]
-    if not all((work.tables / name).is_file() for name in files) or not work.raw.is_file():
+    files = cached["files"]
+    if not all((work.tables / name).is_file() for name in files):
         return False
     for name, expected in files.items():
         if hash_file(work.tables / name) != expected:
@@ -67,7 +78,10 @@ def is_whole(work: Work, raw: RawFolder, sizes: set[int]) -> bool:
         return False
     tables = [read_parquet(work.metadata(split), PREPARE) for split in raw.splits]
     stored = {name for table in tables for name in table.loc[table["chunk"] != UNREADABLE, "series_id"].unique()}
-    return all(stored <= {path.stem for path in work.slices(size).glob("*.b2nd")} for size in sizes)
+    records = {path.stem for path in work.manifest.glob("*.json")}
+    return bool(records) and all(
+        stored <= {path.stem for path in work.slices(size).glob("*.b2nd")} for size in cached["image_size"]
+    )
 
 
 def read_problems(work: Work) -> pd.DataFrame:
@@ -78,7 +92,7 @@ def read_problems(work: Work) -> pd.DataFrame:
 def mark_complete(work: Work, settings: dict) -> None:
     """Say that everything else of the cache is written, with these settings. Raises InputError if it cannot."""
     files = {path.name: hash_file(path) for path in plain_files(work) if path.is_file()}
-    write_json(work.prepared, {**settings, "files": files})
+    write_json(work.prepared, {**settings, "format": FORMAT, "files": files})
 
 
 def plain_files(work: Work) -> list[Path]:

@@ -5,9 +5,8 @@ What the header claims is checked before anything is decoded. Only the elements 
 
 import io
 import math
-import os
-import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,7 +85,7 @@ _FORMAT = [
 _TAGS = [
     Tag(tag) for tag in (*IDENTIFIERS.values(), *_NUMBERS.values(), *(tag for tag, _ in _VECTORS.values()), *_FORMAT)
 ]
-_SERIES_AND_IMAGE = [Tag(IDENTIFIERS["series_id"]), Tag(IDENTIFIERS["image_id"])]
+_SERIES = Tag(IDENTIFIERS["series_id"])
 
 # Where an enhanced CT file keeps what others have at the top.
 _FUNCTIONAL_GROUPS = (
@@ -149,30 +148,29 @@ def read_slices(path: Path) -> list[np.ndarray]:
     return [clip(to_hounsfield(item.stored, item.rescale)) for item in read_file(path)]
 
 
-def peek(path: Path) -> tuple[str, str, int, int, UID]:
-    """The raw SeriesInstanceUID and SOPInstanceUID, size in bytes, crc32 of the first 4 KB, and transfer syntax.
+def peek(path: Path) -> tuple[list[str], UID]:
+    """The raw identifiers of a file, in the order of IDENTIFIERS, "" for what is absent; and its transfer syntax.
 
-    The first 4 KB are all it reads. Raises UnreadableSliceError, and OSError as `read_file` does.
+    The first 4 KB are all it reads, if they tell. Raises UnreadableSliceError, and OSError as `read_file` does.
     """
     with open_bounded(path) as file:
-        size = os.fstat(file.fileno()).st_size
         head = file.read(4096)
-    try:
-        dataset, syntax = parse(BoundedReader(io.BytesIO(head)), _SERIES_AND_IMAGE, _is_after_series)
-        header = values_of(dataset)
-        series, image = text_of(header, IDENTIFIERS["series_id"]), text_of(header, IDENTIFIERS["image_id"])
-    except UnreadableSliceError:
-        series, image, syntax = "", "", UID("")
-    if not (series and image):  # a header longer than that, or a deflated one
-        with open_bounded(path) as file:
-            dataset, syntax = parse(file, _SERIES_AND_IMAGE, _is_after_series)
-        header = values_of(dataset)
-        series, image = text_of(header, IDENTIFIERS["series_id"]), text_of(header, IDENTIFIERS["image_id"])
-    return series, image, size, zlib.crc32(head), syntax
+        with suppress(UnreadableSliceError):
+            identifiers, syntax = _identifiers(BoundedReader(io.BytesIO(head)))
+            if all(identifiers[:2]):
+                return identifiers, syntax
+        file.seek(0)  # a header longer than that, or a deflated one
+        return _identifiers(file)
+
+
+def _identifiers(file: BoundedReader) -> tuple[list[str], UID]:
+    dataset, syntax = parse(file, [*map(Tag, IDENTIFIERS.values())], _is_after_series)
+    header = values_of(dataset)
+    return [text_of(header, keyword) for keyword in IDENTIFIERS.values()], syntax
 
 
 def _is_after_series(tag: BaseTag, *_) -> bool:
-    return tag > _SERIES_AND_IMAGE[0]
+    return tag > _SERIES
 
 
 def _count_frames(header: dict) -> int:

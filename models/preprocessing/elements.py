@@ -12,7 +12,7 @@ import stat
 import struct
 import zlib
 from collections.abc import Generator
-from contextlib import ContextDecorator, ExitStack, contextmanager
+from contextlib import ContextDecorator, ExitStack, contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from threading import Lock
@@ -20,6 +20,7 @@ from typing import Any
 
 import pydicom
 import pydicom.config
+from isal.isal_zlib import crc32
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -127,18 +128,41 @@ def open_bounded(path: Path) -> BoundedReader:
 
     Raises OSError if the system does not let this process read it.
     """
-    try:
+    with _opening(path):
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would block for ever
-    except OSError as error:
-        is_broken_link = isinstance(error, FileNotFoundError) and path.is_symlink()
-        if is_broken_link or error.errno in _NO_FILE:
-            raise UnreadableSliceError(Reason.NOT_OPENED) from error
-        raise
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
         os.close(handle)
         raise UnreadableSliceError(Reason.UNREASONABLE if stat.S_ISREG(status.st_mode) else Reason.NOT_OPENED)
     return BoundedReader(io.FileIO(handle))
+
+
+@contextmanager
+def _opening(path: Path) -> Generator[None]:
+    """A block that opens a path: one that leads nowhere becomes UnreadableSliceError."""
+    try:
+        yield
+    except OSError as error:
+        is_broken_link = isinstance(error, FileNotFoundError) and path.is_symlink()
+        if is_broken_link or error.errno in _NO_FILE:
+            raise UnreadableSliceError(Reason.NOT_OPENED) from error
+        raise
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """The size of a file in bytes, and the time of its last change in ns. Raises UnreadableSliceError, and OSError."""
+    with _opening(path):
+        status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def checksum(path: Path) -> int:
+    """The crc32 of all bytes of a file, 0 for one that cannot be opened. Raises OSError of the system."""
+    value = 0
+    with suppress(UnreadableSliceError), open_bounded(path) as file:
+        while block := io.BufferedReader.read(file, 1 << 20):
+            value = crc32(block, value)
+    return value
 
 
 class _Unvalidated(ContextDecorator):

@@ -67,6 +67,7 @@ class HeaderFacts(NamedTuple):
     contrast: bool
     lossy: bool
     secondary: bool  # made from other images
+    reconstruction: str  # what tells two reconstructions of one scan apart; compared, and written nowhere
 
 
 def header_facts(header: dict, syntax: UID, table_type: str | None) -> HeaderFacts:
@@ -79,6 +80,7 @@ def header_facts(header: dict, syntax: UID, table_type: str | None) -> HeaderFac
         contrast=_has_contrast(header),
         lossy=_first(header, "LossyImageCompression") == "01" or syntax in _LOSSY,
         secondary=is_secondary(header),
+        reconstruction=" ".join(_texts(header, "ConvolutionKernel", "ImageType", "FrameType")),
     )
 
 

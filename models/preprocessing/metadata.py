@@ -23,13 +23,10 @@ def series_table(rows: list[dict], series_id: str) -> tuple[pd.DataFrame, list[i
     `constant`. Returns the table, with `chunk` and the columns of `order_series`; for each chunk, 0 and up, its place
     in `rows`; and the problems of slices and of the series.
     """
-    table = pd.DataFrame(rows, columns=_COLUMNS).assign(place=range(len(rows)))
+    table = pd.DataFrame(rows, columns=_COLUMNS).assign(series_id=series_id, place=range(len(rows)))
     if table.empty:
         return table, [], []
-    repeated = table.duplicated("image_id")
-    problems = problem_rows(Problem.REPEATED_IMAGE, table.loc[repeated, "image_id"])
-    table = table[~repeated]
-    problems += problem_rows(Problem.CONSTANT, table.loc[table["constant"], "image_id"])
+    problems = problem_rows(Problem.CONSTANT, table.loc[table["constant"], "image_id"])
     for name in ("study_id", "patient_id"):  # of a slice without a header the others of its series tell them
         if table[name].isna().any():
             table = table.assign(**{name: table[name].fillna(table[name].mode().min()).fillna(table["series_id"])})

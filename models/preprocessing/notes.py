@@ -1,4 +1,4 @@
-"""What is known of a prepared series beside its slices: stored with them, so that its files need not be read again."""
+"""What is known of a prepared series beside its slices, which the manifest keeps."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,20 +10,19 @@ from models.preprocessing.problems import ProblemRows
 
 @dataclass(frozen=True)
 class SeriesNotes:
-    """The notes of one series; in a store they are JSON (models/preprocessing/store.py)."""
+    """The notes of one series: all of a SeriesInstanceUID, or the part of it that belongs together."""
 
-    source: str  # a hash of the files: SeriesTask.source
+    series_id: str
     table: pd.DataFrame  # the metadata, a row a slice, in anatomical order
     problems: ProblemRows
     facts: dict[str, Any] | None = None  # what the headers tell of somebody's own series (selection.py)
 
     def to_json(self) -> dict[str, Any]:
-        """The notes as a store keeps them: the metadata by columns."""
-        content = {"source": self.source, "slices": self.table.to_dict("list"), "problems": self.problems}
-        return content if self.facts is None else content | {"facts": self.facts}
+        """The notes as JSON can hold them: the metadata by columns."""
+        return vars(self) | {"table": self.table.to_dict("list")}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "SeriesNotes":
         """Rebuild notes from `to_json`, with the types of columns that their values have in JSON."""
         problems = [tuple(row) for row in content["problems"]]
-        return cls(content["source"], pd.DataFrame(content["slices"]), problems, content.get("facts"))
+        return cls(content["series_id"], pd.DataFrame(content["table"]), problems, content["facts"])

@@ -1,28 +1,29 @@
 """A raw folder -> the cache: every series into the store, then the tables, the folds and the report on problems."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from models.common.errors import InputError
-from models.common.files import without_temporaries, write_csv, write_json, write_parquet
+from models.common.files import require_writable, without_temporaries, write_csv, write_parquet
 from models.common.folders import DataFolder, Stage, Work, WorkFolder, default_data, default_work
 from models.common.labels import LABELS
 from models.common.locks import only_process
 from models.preprocessing.cache import (
-    FORMAT,
-    OWN_FORMAT,
-    finished_sizes,
+    cached_settings,
     is_whole,
     mark_complete,
     read_problems,
+    refuse_older,
     refuse_other_raw,
     source_of,
 )
 from models.preprocessing.challenge_csv import image_ids, read_labels, read_sample_submission
 from models.preprocessing.folds import make_folds
-from models.preprocessing.grouping import SeriesTask, group_by_series, in_batches, peek_batch
+from models.preprocessing.grouping import Look, SeriesTask, group_by_series, in_batches, look_batch
+from models.preprocessing.manifest import FORMAT, Known, known_files
 from models.preprocessing.metadata import add_missing, join_labels, shared_patients, slice_table
 from models.preprocessing.parallel import progress_map
 from models.preprocessing.problems import Problem, ProblemRows, problem_rows, problem_table, wait_for_decoder
@@ -38,7 +39,9 @@ from models.preprocessing.report import (
 )
 from models.preprocessing.selection import pictures, require_keys, select_series
 from models.preprocessing.series import prepare_series
-from models.preprocessing.tables import read_slices
+from models.preprocessing.tables import read_folds, read_slices
+
+_BATCH = 256  # records that are read at a time
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class PrepareOptions:
     stage: Stage = None
     take: tuple[str, ...] = ()
     """keys of series to predict although they are no axial head CT in Hounsfield units (cache/series.csv)"""
+    retry: bool = False
+    """read series again of which a file could not be read; without it they are when another decoder is there"""
     check: bool = False
     """only read everything and report what is wrong"""
     jobs: int = -1
@@ -69,76 +74,154 @@ class PrepareOptions:
 def prepare(options: PrepareOptions) -> int:
     """Make the cache of a raw folder, or what it still lacks; with `check`, only report what is wrong with the files.
 
-    A series that is stored already is not read again. Returns the exit code: 0, or 3 if too few slices are readable, or
-    some wait for a decoder: the cache is then not finished, and the same command makes the rest. Raises InputError for
-    data that is not there or cannot be used, for a cache that was made from other data or with other settings, or is
-    damaged, for a disk that is too full, and for a file that the system does not let this process read.
+    What the manifest has is not read again: of data that has grown or changed those series alone are made. Returns the
+    exit code: 0, or 3 if too few slices are readable, or some wait for a decoder: the cache is then not finished, and
+    the same command makes the rest. Raises InputError for data that is not there or cannot be used, for a cache that
+    was made from other data or with other settings, or is damaged, for a disk that is too full, and for a file that the
+    system does not let this process read.
     """
     if not options.image_size or min(options.image_size) < 1:
         raise InputError(f"--image-size {options.image_size} must be one or more sizes above 0")
+    print(f"looking for slices in {options.data}")
     raw, work = find_raw(options.data, options.stage, options.work), Work(options.work, options.stage)
-    labels, repeated = read_labels(raw.labels) if raw.labels else (None, [])
-    expected = image_ids(read_sample_submission(raw.sample_submission)) if raw.sample_submission else None
-    source = source_of(raw)
-    settings: dict[str, Any] = {
-        "format": FORMAT if raw.stage else OWN_FORMAT,
-        "folds": options.folds,
-        "seed": options.seed,
-    }
+    truth = read_tables(raw)
     with only_process(work.root / ".prepare.lock", "prepare.py"), without_temporaries(work.cache):
-        refuse_other_raw(work, source)
-        finished = finished_sizes(work, settings, options.take)
-        if not options.check and set(options.image_size) <= finished and is_whole(work, raw, finished):
-            print(f"{work.tables} is complete for image sizes {sorted(finished)}; nothing to do")
+        found = survey(raw, work, options)
+        if not (options.check or options.retry) and found.is_complete and is_whole(work, raw, found.cached):
+            print(f"{work.tables} is complete for image sizes {found.settings['image_size']}; nothing to do")
             tables = {split: read_slices(work, split) for split in raw.splits}
             return judge(work, tables, read_problems(work), options.min_readable)
         if not options.check:
-            write_json(work.raw, source)  # first, so that a cache cut short is not filled from other data
-        tables, series, problems = prepare_splits(raw, work, options)
-        require_slices(raw, work, tables, series, problems)
-        problems += problem_rows(Problem.REPEATED_LABEL, repeated)
-        if labels is not None:
-            tables["train"], found = join_labels(tables["train"], labels)
-            problems += found + shared_patients(tables["train"], tables["test"])
-        if expected is not None:
-            tables["test"], found = add_missing(tables["test"], expected)
-            problems += found
-        settings |= {"image_size": sorted(finished | set(options.image_size))}
-        if options.take:
-            settings |= {"take": sorted(options.take)}
-        listed = problem_table(problems)
-        write_tables(work, tables, series, listed, options, settings)
+            require_writable(work.manifest)
+        known_folds = read_folds(work) if found.cached and work.folds.is_file() else None
+        tasks, problems = find_series(found, raw, work, options)
+        tables, series, of_slices = prepare_splits(tasks, work, options)
+        require_slices(raw, work, tables, series, problems + of_slices)
+        tables, of_tables = join_tables(tables, truth, found.pseudonyms)
+        listed = problem_table(problems + of_slices + of_tables)
+        write_tables(work, tables, series, listed, options, found.settings, known_folds)
         return judge(work, tables, listed, options.min_readable)
 
 
+class Truth(NamedTuple):
+    """What the tables of a challenge say, None where there is no such table."""
+
+    labels: pd.DataFrame | None
+    repeated: list[str]  # images whose rows stand more than once
+    expected: pd.Series | None  # images that are to be predicted
+
+
+def read_tables(raw: RawFolder) -> Truth:
+    """Read the labels and the sample submission. Raises InputError if they cannot be used."""
+    labels, repeated = read_labels(raw.labels) if raw.labels else (None, [])
+    expected = image_ids(read_sample_submission(raw.sample_submission)) if raw.sample_submission else None
+    return Truth(labels, repeated, expected)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is there before the work begins: the files, and what the cache tells of them."""
+
+    looks: dict[str, list[Look]]  # the files of each split
+    known: dict[str, Known]  # the files of the manifest, by name
+    cached: dict[str, Any]  # what cache/prepare.json tells, {} without it
+    settings: dict[str, Any]  # what it is to tell
+    pseudonyms: Pseudonyms
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the cache was made of these files with these settings, as far as what the cache tells of itself."""
+        files = (file for split in self.looks.values() for file in split if file.reason is None)
+        return self.settings.items() <= self.cached.items() and all(file.name in self.known for file in files)
+
+
+def survey(raw: RawFolder, work: Work, options: PrepareOptions) -> Survey:
+    """Look at each file of each split; one that the manifest knows and that has not changed is not opened.
+
+    Raises InputError for a cache that was made from other data, with other settings or by an older version.
+    """
+    refuse_older(work)
+    settings = {"format": FORMAT, "folds": options.folds, "seed": options.seed}
+    cached = cached_settings(work, settings)
+    pseudonyms = Pseudonyms(read_key(work.root / "pseudonyms.key"), challenge=raw.stage is not None)
+    known = {} if options.check else read_manifest(work, options.jobs)
+    looks = {}
+    for split in raw.splits:
+        batches = in_batches(raw.files(split), raw.root, pseudonyms, known)
+        look = partial(look_batch, pseudonyms)
+        found = progress_map(look, batches, options.jobs, f"{split}: series of each file", options.dask)
+        looks[split] = [file for batch in found for file in batch]
+    files = [file for split in looks.values() for file in split]
+    refuse_other_raw(work, known, files)
+    sizes = {*options.image_size, *(size for size in cached.get("image_size", []) if work.slices(size).is_dir())}
+    settings |= {"source": source_of(raw, files), "take": sorted(options.take), "image_size": sorted(sizes)}
+    return Survey(looks, known, cached, settings, pseudonyms)
+
+
+def read_manifest(work: Work, jobs: int) -> dict[str, Known]:
+    """What is known of each file that the cache was made of, by its name."""
+    paths = sorted(work.manifest.glob("*.json"))
+    if not paths:
+        return {}
+    batches = [paths[first : first + _BATCH] for first in range(0, len(paths), _BATCH)]
+    return dict(file for batch in progress_map(known_files, batches, jobs, "manifest") for file in batch)
+
+
+def find_series(
+    found: Survey, raw: RawFolder, work: Work, options: PrepareOptions
+) -> tuple[dict[str, list[SeriesTask]], ProblemRows]:
+    """The series of each split, and the problems of files that belong to none.
+
+    Raises InputError for a series that has files in both splits.
+    """
+    sizes = () if options.check else tuple(found.settings["image_size"])
+    tasks, problems = {}, []
+    for split, files in found.looks.items():
+        tasks[split], odd = group_by_series(files, raw, work, sizes, found.pseudonyms, options.take, options.retry)
+        problems += odd
+    keys = [{task.series for task in split} for split in tasks.values()]
+    if len(keys) > 1 and (both := keys[0] & keys[1]):
+        raise InputError(f"series {min(both)} has files in both {raw.train} and {raw.test}; move them into one of them")
+    return tasks, problems
+
+
 def prepare_splits(
-    raw: RawFolder, work: Work, options: PrepareOptions
+    tasks: dict[str, list[SeriesTask]], work: Work, options: PrepareOptions
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame, ProblemRows]:
     """The slice table of each split, the table of all series, and the problems; the store is written on the way.
 
     Raises InputError for a disk that is too full, and for a key of `take` that no series has.
     """
-    pseudonyms = Pseudonyms(read_key(work.root / "pseudonyms.key"), challenge=raw.stage is not None)
-    sizes = () if options.check else options.image_size
-    tasks, problems = {}, []
-    for split in raw.splits:
-        tasks[split], found = find_series(raw, split, work, sizes, pseudonyms, options)
-        problems += found
     everything = [task for split in tasks.values() for task in split]
     for line in missing_decoders(everything):
         print(line)
-    if sizes:
+    if not options.check:
         print(require_disk(work, everything))
-    tables, lists = {}, []
+    tables, lists, problems = {}, [], []
     for split, series in tasks.items():
-        prepared = progress_map(prepare_series, series, options.jobs, f"{split}: series", options.dask)
-        taken, rows, left = select_series(prepared, split, options.take)
+        parts = progress_map(prepare_series, series, options.jobs, f"{split}: series", options.dask)
+        taken, rows, left = select_series([part for of_one in parts for part in of_one], split, options.take)
         tables[split], found = slice_table(taken)
         lists.append(rows)
         problems += left + found
     table = pd.concat(lists, ignore_index=True)
     require_keys(options.take, table)
     return tables, table, problems
+
+
+def join_tables(
+    tables: dict[str, pd.DataFrame], truth: Truth, pseudonyms: Pseudonyms
+) -> tuple[dict[str, pd.DataFrame], ProblemRows]:
+    """Put labels on the training slices, and rows for what is to be predicted and is not there on those of the test."""
+    tables, problems = dict(tables), problem_rows(Problem.REPEATED_LABEL, map(pseudonyms.image, truth.repeated))
+    if truth.labels is not None:
+        labels = truth.labels.assign(image_id=pseudonyms.images(truth.labels["image_id"]))
+        tables["train"], found = join_labels(tables["train"], labels)
+        problems += found + shared_patients(tables["train"], tables["test"])
+    if truth.expected is not None:
+        tables["test"], found = add_missing(tables["test"], pseudonyms.images(truth.expected))
+        problems += found
+    return tables, problems
 
 
 def require_slices(
@@ -160,15 +243,6 @@ def require_slices(
         )
 
 
-def find_series(
-    raw: RawFolder, split: str, work: Work, sizes: tuple[int, ...], pseudonyms: Pseudonyms, options: PrepareOptions
-) -> tuple[list[SeriesTask], ProblemRows]:
-    """The files of a split by series: the first bytes of each are read for that, nothing more."""
-    files = raw.files(split)
-    peeked = progress_map(peek_batch, in_batches(files), options.jobs, f"{split}: series of each file", options.dask)
-    return group_by_series((file for batch in peeked for file in batch), raw, work, sizes, pseudonyms, options.take)
-
-
 def write_tables(
     work: Work,
     tables: dict[str, pd.DataFrame],
@@ -176,6 +250,7 @@ def write_tables(
     problems: pd.DataFrame,
     options: PrepareOptions,
     settings: dict,
+    known_folds: pd.DataFrame | None,
 ) -> None:
     """Write what is not the store, and last the mark that the cache is complete; with --check what was found alone.
 
@@ -183,7 +258,7 @@ def write_tables(
     """
     folds = None
     if "train" in tables and not options.check:
-        folds = make_folds(tables["train"].dropna(subset=list(LABELS)), options.folds, options.seed)
+        folds = make_folds(tables["train"].dropna(subset=list(LABELS)), options.folds, options.seed, known_folds)
     waits = wait_for_decoder(problems["problem"])
     if waits and not options.check:
         work.prepared.unlink(missing_ok=True)  # first: it tells of a whole cache

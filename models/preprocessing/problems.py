@@ -38,7 +38,10 @@ class Problem(Enum):
     SECONDARY = "made from other images (ImageType SECONDARY): text may stand in the pixels", _LEFT
     NOT_HEAD = "BodyPartExamined names another part of the body", _LEFT
     STRAY_NAME = "white space in the file name", "read all the same"
-    REPEATED_IMAGE = "SOPInstanceUID of another file", "left out"
+    COPY = "a copy of another file: SOPInstanceUID, position and values are the same", "left out"
+    REPEATED_IMAGE = "the SOPInstanceUID of another file, with other values or at another position", "left out"
+    SHARED_NAME = "a SOPInstanceUID that several different slices share", "kept, each under a name of its own"
+    PARTS = "several orientations, sizes or reconstructions in one series", "each became a series of its own"
     REPEATED_LABEL = "equal label rows that stand more than once", "counted once"
     NO_LABEL = "a slice without a label", "left out of training and validation"
     NO_SLICE = "a label without a slice", "left out"
@@ -48,8 +51,11 @@ class Problem(Enum):
 
 NO_SLICE_OF_FILE = "no slice: left out of training and validation, predicted from its neighbours"
 NOT_USED = "left out"
+COPY_IS_READ = "left out: another copy of it can be read"
 WAITS = "waits: install it and run the same command again"
 
+_NEVER_READ = {Reason.NOT_CT, Reason.LOCALIZER, Reason.PICTURE}  # what is no slice is none at a second try, too
+_UNREAD = {reason.value for reason in Reason if reason not in _NEVER_READ}
 _LOST = {Reason.NOT_OPENED.value, Reason.HEADER.value, Reason.UNREASONABLE.value}  # these may have been slices
 
 
@@ -62,6 +68,11 @@ def problem_rows(problem: Problem, items: Iterable[str]) -> ProblemRows:
 def unreadable(item: str, reason: Reason, treatment: str) -> ProblemRow:
     """The row of a file that gives no slice."""
     return item, reason.value, treatment
+
+
+def is_unread(problem: str) -> bool:
+    """Whether a problem is that a slice could not be read, for whatever reason."""
+    return problem in _UNREAD
 
 
 def wait_for_decoder(problems: Iterable[str]) -> bool:

@@ -5,11 +5,22 @@ import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
 
 from models.common.files import remove_temporaries, replacing
 
 _RSNA = re.compile(r"ID_[0-9a-f]{6,12}")
-_PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
+
+
+class Names(NamedTuple):
+    """The identifiers of a slice, as its header has them or as pseudonyms."""
+
+    image_id: str
+    series_id: str
+    study_id: str
+    patient_id: str
 
 
 def is_of_challenge(identifier: str) -> bool:
@@ -21,28 +32,44 @@ def is_of_challenge(identifier: str) -> bool:
 class Pseudonyms:
     """Names for identifiers: the same key gives the same name, and without it nobody can tell whose it is.
 
-    `challenge` says that the data comes in Kaggle's layout, whose tables name the images: an image keeps its name
-    there, and so does every identifier of the RSNA's form.
+    What an identifier is decides, not the folder that it stands in. No SOPInstanceUID of a hospital looks like the
+    RSNA's, but a PatientID may: only beside an image of the RSNA's do the other identifiers keep their names.
     """
 
     key: bytes
-    challenge: bool
+    challenge: bool = False
+    """the files lie in Kaggle's layout, where a file has the name of its image"""
 
     def image(self, identifier: str) -> str:
-        """The name of an image; one that the tables of a challenge can name stays as it is."""
-        return identifier if self.challenge and _PLAIN.fullmatch(identifier) else self._hash(identifier)
+        """The name of an image."""
+        return identifier if is_of_challenge(identifier) else self.hash(identifier)
 
-    def __call__(self, identifier: str) -> str:
-        """The name of a patient, a study or a series."""
-        return identifier if self.challenge and _RSNA.fullmatch(identifier) else self._hash(identifier)
+    def images(self, identifiers: pd.Series) -> pd.Series:
+        """The names of many images, and of the frames of files, <SOPInstanceUID>_<0001 ...>, as tables have them."""
+        others = identifiers[~identifiers.str.fullmatch(_RSNA.pattern).astype(bool)]
+        if others.empty:
+            return identifiers
+        parts = others.str.extract(r"(?s)^(.*?)(_\d{4})?$").fillna("")
+        return identifiers.where(~identifiers.index.isin(others.index), parts[0].map(self.image) + parts[1])
+
+    def names(self, identifiers: Names) -> Names:
+        """The names of an image, its series, its study and its patient; an empty one stays empty."""
+        if is_of_challenge(identifiers.image_id):
+            return Names(*(self.image(identifier) if identifier else "" for identifier in identifiers))
+        return Names(*(self.hash(identifier) if identifier else "" for identifier in identifiers))
 
     def file(self, path: Path, root: Path) -> str:
-        """What a file is called in a report: its own name in a challenge, which is its image's, else a hash."""
-        if self.challenge and _RSNA.fullmatch(path.stem):
-            return path.name.strip()
-        return "file_" + self._hash(str(path.relative_to(root))).removeprefix("ID_")
+        """What a file is called: its own name in a challenge, which is its image's, else a hash of where it lies."""
+        if self.challenge and is_of_challenge(path.stem):
+            return path.name
+        return "file_" + self.hash(str(path.relative_to(root))).removeprefix("ID_")
 
-    def _hash(self, text: str) -> str:
+    def of_file(self, image: str, file: str) -> str:
+        """The name of an image whose identifier other images have, too: that of its file tells it from them."""
+        return self.hash(f"{image} {file}")
+
+    def hash(self, text: str) -> str:
+        """A name of the RSNA's form for any text."""
         data = text.encode("utf-8", "surrogateescape")
         return f"ID_{hashlib.blake2b(data, key=self.key, digest_size=8).hexdigest()}"
 

@@ -33,8 +33,8 @@ def require_disk(work: Work, tasks: list[SeriesTask]) -> str:
     needed = sum(
         len(task.files) * size**2 * float(np.interp(size, sizes, bytes_a_pixel))
         for task in tasks
-        for size, store in task.stores.items()
-        if not store.is_file()
+        for size in task.image_sizes
+        if not work.series(size, task.series).is_file()
     )
     free = shutil.disk_usage(work.cache).free
     line = f"the store will take about {gigabytes(needed)} more of {work.cache}; {gigabytes(free)} are free"

@@ -1,161 +1,201 @@
-"""The files of one series -> its stores at every asked size, and its notes: the metadata and what was wrong."""
+"""The files of one series -> the stores of its parts at every asked size, and its record in the manifest."""
 
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple
 
 import cv2
-import numpy as np
 
-from models.common.errors import InputError
 from models.common.patience import patiently
-from models.preprocessing.dicom import Slice, read_file
-from models.preprocessing.elements import Reason, UnreadableSliceError
-from models.preprocessing.grouping import Peeked, SeriesTask
-from models.preprocessing.header_facts import HeaderFacts
-from models.preprocessing.hounsfield import Rescale, clip, to_hounsfield
-from models.preprocessing.metadata import STATISTICS, series_table
+from models.preprocessing.copies import without_copies
+from models.preprocessing.dicom import read_file
+from models.preprocessing.elements import Reason, UnreadableSliceError, checksum, stamp
+from models.preprocessing.grouping import Look, SeriesTask
+from models.preprocessing.manifest import Mark, Record, decoder_set, read_record, write_record
+from models.preprocessing.metadata import series_table
 from models.preprocessing.notes import SeriesNotes
+from models.preprocessing.parts import split_series
 from models.preprocessing.problems import (
+    COPY_IS_READ,
     NO_SLICE_OF_FILE,
     NOT_USED,
     WAITS,
     Problem,
     ProblemRows,
+    is_unread,
     problem_rows,
     unreadable,
     wait_for_decoder,
 )
-from models.preprocessing.pseudonyms import Pseudonyms
+from models.preprocessing.pseudonyms import is_of_challenge
 from models.preprocessing.selection import reasons_to_leave, series_facts
-from models.preprocessing.store import Series, compress_slice, fit_to_square, write_series
+from models.preprocessing.slices import Prepared, prepare_slice, pseudonymous
+from models.preprocessing.store import write_series
 from models.preprocessing.tables import UNREADABLE
-from models.preprocessing.windows import fraction_in_window
 
 _NOT_SLICES = (Reason.NOT_CT, Reason.LOCALIZER, Reason.PICTURE)  # no row is due for what never was a slice
 
 
-class _Prepared(NamedTuple):
-    """What became of a slice."""
+def prepare_series(task: SeriesTask) -> list[SeriesNotes]:
+    """Read the files of a series, each once, and write its stores; returns the notes of each part.
 
-    row: dict  # of the metadata
-    chunks: dict[int, bytes]  # image size -> the slice, compressed; empty where it cannot be read
-    facts: HeaderFacts | None = None
+    A part that is not to be predicted, or waits for a decoder, gets no store. What the manifest has is not read again.
 
-
-def prepare_series(task: SeriesTask) -> SeriesNotes:
-    """Read the files of a series, each once, and write its stores; a series that is stored already is not read.
-
-    One that is not to be predicted, or of which a part waits for a decoder, gets none.
-
-    Memory: the series, compressed. Raises InputError if a store was made from other files, is damaged, or cannot be
-    written, and for a file that the system does not let this process read.
+    Memory: the series, compressed. Raises InputError if a store cannot be written, and for a file that the system does
+    not let this process read.
     """
-    stored = [_read_notes(task, store) for store in task.stores.values() if store.is_file()]
-    outdated = not task.lacks and any(wait_for_decoder(problem for _, problem, _ in notes.problems) for notes in stored)
-    if outdated or not stored or len(stored) < len(task.stores):
-        return _prepare_from_files(task, anew=outdated)
-    return stored[0]
+    path = task.work.manifest / f"{task.series}.json"
+    record = patiently(partial(read_record, path), path) if task.image_sizes else None
+    if record is not None and _is_still_true(record, task):
+        lacking = tuple(size for size in task.image_sizes if not _is_stored(record, task, size))
+        if not lacking:
+            return record.parts
+        return _prepare_from_files(task, lacking, {*record.image_sizes} - {*lacking})
+    if record is not None:
+        _forget(record, task)
+    return _prepare_from_files(task, task.image_sizes, set())
 
 
-def _read_notes(task: SeriesTask, store: Path) -> SeriesNotes:
-    notes = SeriesNotes.from_json(Series(store).notes())
-    if notes.source != task.source():
-        raise InputError(
-            f"{store} was made from other files than those in the data folder; "
-            "delete the cache to make it anew, or choose another folder with --work"
-        )
-    return notes
+def _forget(record: Record, task: SeriesTask) -> None:
+    """Before stores change: no record, table or store of another size may be left that tells of what they were."""
+    (task.work.manifest / f"{record.series}.json").unlink()
+    for stage in task.work.stages:
+        for split in ("train", "test"):
+            stage.metadata(split).unlink(missing_ok=True)
+    for size in {*record.image_sizes} - {*task.image_sizes}:
+        for part in record.parts:
+            task.work.series(size, part.series_id).unlink(missing_ok=True)
 
 
-def _prepare_from_files(task: SeriesTask, anew: bool) -> SeriesNotes:
-    """Read, order and store a series; `anew`: also where it is stored already."""
+def _is_still_true(record: Record, task: SeriesTask) -> bool:
+    """Whether a series would be made of the same files in the same way."""
+    problems = {problem for part in record.parts for _, problem, _ in part.problems}
+    if any(map(is_unread, problems)) and (task.retry or record.decoders != decoder_set()):
+        return False
+    if wait_for_decoder(problems) and not task.lacks:
+        return False
+    marks = {file.name: record.files.get(file.name) for file in task.files}
+    if set(record.shared) != task.shared:
+        return False
+    return len(record.files) == len(marks) and all(_is_same(file, marks[file.name]) for file in task.files)
+
+
+def _is_same(file: Look, mark: Mark | None) -> bool:
+    """Whether a file has the bytes that it had: its time tells, or where that has changed its checksum."""
+    if mark is None or mark.size != file.size:
+        return False
+    return mark.time == file.time or mark.crc32 == patiently(partial(_checksum, file), file.path)
+
+
+def _is_stored(record: Record, task: SeriesTask, size: int) -> bool:
+    """Whether the stores of one size are all there that are due."""
+    due = [part for part in record.parts if _is_due(part, task)]
+    return size in record.image_sizes and all(task.work.series(size, part.series_id).is_file() for part in due)
+
+
+def _is_due(part: SeriesNotes, task: SeriesTask) -> bool:
+    """Whether a part is to have a store: some slice can be read, and it is to be predicted."""
+    is_readable = len(part.table) > 0 and (part.table["chunk"] != UNREADABLE).any()
+    return bool(is_readable) and (part.series_id in task.take or not reasons_to_leave(part))
+
+
+def _prepare_from_files(task: SeriesTask, image_sizes: tuple[int, ...], others: set[int]) -> list[SeriesNotes]:
+    """Read, order and store a series at some sizes; it is there at the others already."""
     cv2.setNumThreads(1)  # a process a core: more threads would fight over them
-    slices: list[_Prepared] = []
-    problems: ProblemRows = []
+    slices: list[Prepared] = []
+    failures: dict[Look, Reason] = {}
     for file in task.files:
-        found, wrong = patiently(partial(_prepare_file, file, task, slices), file.path)
+        found, reason = patiently(partial(_prepare_file, file, task, image_sizes), file.path)
         slices += found
-        problems += wrong
-    table, places, wrong = series_table([prepared.row for prepared in slices], task.series_id)
-    waits = wait_for_decoder(problem for _, problem, _ in problems)
-    if waits:
+        if reason is not None:
+            failures[file] = reason
+    slices, problems = without_copies(slices, task.shared, task.pseudonyms)
+    problems += _problems_of_files(task, failures, slices)
+    own = not is_of_challenge(task.files[0].names.image_id)
+    named = split_series(slices, task.series, task.pseudonyms) if own and slices else {task.series: slices}
+    if len(named) > 1:
+        problems += problem_rows(Problem.PARTS, [task.series])
+    parts = []
+    for name, of_part in named.items():
+        parts.append(_finish_part(task, name, of_part, problems, image_sizes, own))
+        problems = []  # those of the files stand with the first part
+    if image_sizes:
+        names = task.files[0].names
+        files = {file.name: _mark(file) for file in task.files}
+        sizes = sorted({*image_sizes, *others})
+        write_record(task.work, Record(task.series, names, files, sizes, decoder_set(), sorted(task.shared), parts))
+    return [SeriesNotes.from_json(part.to_json()) for part in parts]  # what a later call will read
+
+
+def _finish_part(
+    task: SeriesTask,
+    name: str,
+    slices: list[Prepared],
+    problems: ProblemRows,
+    image_sizes: tuple[int, ...],
+    own: bool,
+) -> SeriesNotes:
+    """Order the slices of a part and write its stores; `problems` are those of its files."""
+    table, places, wrong = series_table([item.row for item in slices], name)
+    odd = {problem for item in slices for problem in item.odd}
+    problems = problems + wrong + [row for problem in odd for row in problem_rows(problem, [name])]
+    if wait_for_decoder(problem for _, problem, _ in problems):
         table["chunk"] = UNREADABLE
-    known = [prepared.facts for prepared in slices if prepared.facts is not None]
-    facts = series_facts(known) if known and not task.pseudonyms.challenge else None
-    notes = SeriesNotes(task.source(), table, sorted({*problems, *wrong}), facts)
-    content = notes.to_json()
-    is_stored = bool(places) and not waits and (task.take or not reasons_to_leave(notes))
-    for size, store in task.stores.items():
-        if is_stored and (anew or not store.is_file()):
-            write_series(store, [slices[place].chunks[size] for place in places], (size, size), content)
-    return SeriesNotes.from_json(content)  # what a later call will read
+    known = [item.facts for item in slices if item.facts is not None]
+    part = SeriesNotes(name, table, sorted({*problems}), series_facts(known) if known and own else None)
+    for size in image_sizes:
+        if _is_due(part, task):
+            chunks = [slices[place].chunks[size] for place in places]
+            write_series(task.work.series(size, name), chunks, (size, size), {})
+    return part
 
 
-def _prepare_file(file: Peeked, task: SeriesTask, before: list[_Prepared]) -> tuple[list[_Prepared], ProblemRows]:
-    """The slices of a file, and what is wrong with it; `before` are those of the files that were read before it."""
-    slices, odd, problems = [], set(), []
-    if file.path.name != file.path.name.strip():
-        problems += problem_rows(Problem.STRAY_NAME, [task.pseudonyms.image(file.image_id)])
+def _prepare_file(file: Look, task: SeriesTask, image_sizes: tuple[int, ...]) -> tuple[list[Prepared], Reason | None]:
+    """The slices of a file, also those that cannot be read, for whose rows the reason is given."""
+    slices = []
     try:
         for item in read_file(file.path):
-            prepared, found = _prepare_slice(item, task)
-            slices.append(prepared)
-            odd.update(found)
+            slices.append(prepare_slice(item, file, image_sizes, task.pseudonyms))
     except UnreadableSliceError as error:
-        known = {prepared.row["image_id"] for prepared in (*before, *slices)}
-        missing = _rows_without_slices(task, file, error, known)
-        slices += [_Prepared(row, {}) for row in missing]
-        treatment = NO_SLICE_OF_FILE if missing else NOT_USED
-        if error.reason is Reason.NO_DECODER:
-            treatment = WAITS
-        problems.append(unreadable(task.pseudonyms.file(file.path, task.root), error.reason, treatment))
-    return slices, problems + [row for problem in odd for row in problem_rows(problem, [task.series_id])]
+        return slices + _without_pixels(file, task, error, len(slices)), error.reason
+    return slices, None
 
 
-def _prepare_slice(item: Slice, task: SeriesTask) -> tuple[_Prepared, list[Problem]]:
-    """A slice's row with its pixel statistics, its chunk at each size, and what its values show of its series."""
-    hounsfield = to_hounsfield(item.stored, item.rescale)
-    statistics = pixel_statistics(item.stored, hounsfield)
-    constant = statistics["img_min"] == statistics["img_max"]
-    row = _pseudonymous(item.row, task.pseudonyms) | {"readable": True, "constant": constant} | statistics
-    clipped = clip(hounsfield)
-    chunks = {size: compress_slice(fit_to_square(clipped, size)) for size in task.stores}
-    return _Prepared(row, chunks, item.facts), _odd_values(item.rescale, statistics["img_min"], statistics["img_max"])
+def _without_pixels(file: Look, task: SeriesTask, error: UnreadableSliceError, before: int) -> list[Prepared]:
+    """The rows of a file whose pixels, or whose whole header, cannot be read: a slice must never cost a row.
 
-
-def _odd_values(rescale: Rescale, lowest: float, highest: float) -> list[Problem]:
-    """What is odd about the stored values of a slice, which lie between `lowest` and `highest`."""
-    if rescale.has_wrapped:
-        return [Problem.WRAPPED]
-    if lowest == highest or rescale.table is not None:
-        return []
-    low, high = sorted((rescale.slope * lowest, rescale.slope * highest))
-    odd = {Problem.BELOW_AIR: low + rescale.intercept < -1024, Problem.BEYOND_BONE: high + rescale.intercept > 3071}
-    return [problem for problem, is_so in odd.items() if is_so]
-
-
-def _pseudonymous(row: dict, pseudonyms: Pseudonyms) -> dict:
-    frame = f"_{row['frame']:04d}" if row["frame"] else ""
-    names = {name: pseudonyms(row[name]) for name in ("series_id", "study_id", "patient_id")}
-    return row | {"image_id": pseudonyms.image(row["image_id"]) + frame} | names
-
-
-def _rows_without_slices(task: SeriesTask, file: Peeked, error: UnreadableSliceError, known: set[str]) -> list[dict]:
-    """The rows of a file whose pixels, or whose whole header, cannot be read: a slice must never cost a row."""
+    So many slices of it were read `before` the error.
+    """
     if error.reason in _NOT_SLICES:
         return []
-    rows = [_pseudonymous(row, task.pseudonyms) for row in error.rows]
-    rows = rows or [{"image_id": task.pseudonyms.image(file.image_id), "series_id": task.series_id}]
-    return [row | {"readable": False, "constant": False} for row in rows if row["image_id"] not in known]
+    rows = [pseudonymous(row, task.pseudonyms) for row in error.rows[before:]]
+    if not error.rows:
+        rows = [{"image_id": file.names.image_id, "series_id": task.series}]
+    return [Prepared(file, row | {"readable": False, "constant": False}, {}) for row in rows]
 
 
-def pixel_statistics(stored: np.ndarray, hounsfield: np.ndarray) -> dict[str, float]:
-    """The columns of fastai's `from_dicoms(px_summ=True)`, STATISTICS, of one slice, both (rows, columns).
+def _problems_of_files(task: SeriesTask, failures: dict[Look, Reason], kept: list[Prepared]) -> ProblemRows:
+    """A row for each file that could not be read, or has an odd name."""
+    problems = []
+    with_rows = {item.file for item in kept if not item.row["readable"]}
+    read = {item.row["image_id"] for item in kept if item.row["readable"]}
+    for file, reason in failures.items():
+        treatment = NO_SLICE_OF_FILE if file in with_rows else NOT_USED
+        if treatment == NOT_USED and file.names.image_id in read:
+            treatment = COPY_IS_READ
+        if reason is Reason.NO_DECODER:
+            treatment = WAITS
+        problems.append(unreadable(file.name.strip(), reason, treatment))
+    stray = [file.names.image_id for file in task.files if file.path.name != file.path.name.strip()]
+    return problems + problem_rows(Problem.STRAY_NAME, stray)
 
-    Lowest, highest, mean and standard deviation of the stored values, and the share of pixels that show brain, 0 ... 1.
-    """
-    mean = cv2.sumElems(stored)[0] / stored.size
-    variance = cv2.norm(stored, cv2.NORM_L2SQR) / stored.size - mean**2  # exact: sums of integers below 2^53
-    values = (stored.min(), stored.max(), mean, max(variance, 0) ** 0.5, fraction_in_window(hounsfield))
-    return dict(zip(STATISTICS, map(float, values), strict=True))
+
+def _mark(file: Look) -> Mark:
+    return Mark(file.size, file.time, patiently(partial(_checksum, file), file.path), file.syntax, file.names.image_id)
+
+
+def _checksum(file: Look) -> int:
+    """The crc32 of a file's bytes; that of none where it has changed since it was looked at: it is to be read again."""
+    with suppress(UnreadableSliceError):
+        if stamp(file.path) == (file.size, file.time):
+            return checksum(file.path)
+    return 0

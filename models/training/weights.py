@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from models.common.errors import InputError
@@ -20,10 +20,8 @@ def save_weights(folder: Path, network: nn.Module) -> None:
 def write_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Write a .safetensors file, flushed to the disk. Raises InputError if it cannot be written."""
     with replacing(file) as temporary:
-        try:
-            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary)
-        except SafetensorError as error:  # what it makes of a full disk
-            raise OSError(str(error)) from error
+        # Not save_file: it writes to a temporary file of its own beside this one, which a killed process leaves there.
+        temporary.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
 
 
 def load_trained(folder: Path, record: RunRecord, network: nn.Module) -> None:

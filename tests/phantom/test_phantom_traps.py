@@ -14,6 +14,7 @@ import numpy as np
 import pydicom
 import pytest
 import tyro
+from pydicom.uid import UID
 from trap_checks import COMPRESSED, SEE, SIZE, SLICES, items, record, slices
 from written import contents
 
@@ -189,8 +190,8 @@ def test_a_layout_changes_names_and_nothing_else(layout, names, write, plain, tm
 
 def test_a_tree_has_folders_of_patient_study_and_series_and_no_table(write, plain, tmp_path):
     tree = write(tmp_path / "data", layout="tree")
-    made = {name: content for name, content in contents(tree).items() if "/" in name}
-    assert sorted(made.values()) == sorted(c for name, c in contents(plain).items() if name.endswith(".dcm"))
+    pixels, same = ([data.PixelData for data in slices(folder).values()] for folder in (tree, plain))
+    assert sorted(pixels) == sorted(same)
     assert {name for name in contents(tree) if "/" not in name} == {"contact_sheet.png", "phantom.json"}
     series = Counter()
     for path, data in slices(tree).items():
@@ -199,6 +200,7 @@ def test_a_tree_has_folders_of_patient_study_and_series_and_no_table(write, plai
         assert all("CANARY^tree" in folder for folder in folders)
         names = (data.PatientID, data.StudyInstanceUID, data.SeriesInstanceUID)
         assert [name in folder for name, folder in zip(names, folders, strict=True)] == [True] * 3
+        assert all(UID(name).is_valid for name in (data.SOPInstanceUID, *names[1:]))  # those of a scanner
         series[names] += 1
     assert set(series.values()) == {SLICES}
     assert len(series) == 8

@@ -18,9 +18,9 @@ def _write_dicom(path, stored: np.ndarray, bits: int = 16, intercept: str | None
     """Write stored values (rows, columns), signed or not by their type; an element that is None is left out."""
     defaults = {
         "SOPInstanceUID": path.stem,
-        "PatientID": "ID_patient",
-        "StudyInstanceUID": "ID_study",
-        "SeriesInstanceUID": "ID_series",
+        "PatientID": "ID_9a71e7",
+        "StudyInstanceUID": "ID_57d0a1",
+        "SeriesInstanceUID": "ID_5e71e5",
         "ImagePositionPatient": ["-125", "-125", "0"],
         "ImageOrientationPatient": list(AXIAL),
         "PixelSpacing": ["0.5", "0.5"],

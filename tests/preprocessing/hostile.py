@@ -71,7 +71,7 @@ def header() -> dict[str, bytes]:
         "SOPClassUID": CT.encode(),
         "SOPInstanceUID": b"2.25.1",
         "Modality": b"CT",
-        "PatientID": b"ID_patient",
+        "PatientID": b"ID_9a71e7",
         "StudyInstanceUID": b"2.25.2",
         "SeriesInstanceUID": b"2.25.3",
         "InstanceNumber": b"1",

@@ -96,15 +96,14 @@ def second_call(pattern: str) -> Callable[[Path], tuple[Path, Callable[[], None]
 
 
 def named(work: Path, pattern: str) -> Path:
-    (path,) = (work / "cache").glob(pattern)
-    return path
+    return min((work / "cache").glob(pattern))
 
 
 READERS = {
     "store": store,
     "metadata": metadata,
     "folds.csv": folds,
-    **{pattern: second_call(pattern) for pattern in ("problems.csv", "prepare.json", "raw.*")},
+    **{pattern: second_call(pattern) for pattern in ("problems.csv", "prepare.json", "manifest/*")},
 }
 
 
@@ -192,7 +191,15 @@ def test_a_thousand_flipped_bits_are_refused_or_harmless(kind, damaged):
 
 @pytest.mark.parametrize(
     "pattern",
-    ["folds.csv", "problems.csv", "metadata_train.parquet", "contact_sheet.png", "prepare.json", "raw.*", "slices_*/*"],
+    [
+        "folds.csv",
+        "problems.csv",
+        "metadata_train.parquet",
+        "contact_sheet.png",
+        "prepare.json",
+        "manifest/*",
+        "slices_*/*",
+    ],
 )
 def test_what_is_deleted_as_damaged_is_made_anew(pattern, damaged, whole):
     for path in (damaged / "cache").glob(pattern):

@@ -35,10 +35,11 @@ from models.common.files import read_parquet
 from models.common.folders import Work
 from models.phantom.draft import edited
 from models.phantom.jpeg import encode_jpeg_lossless
-from models.preprocessing import decoding, dicom, elements, raw, series
+from models.preprocessing import decoding, dicom, elements, raw, slices
 from models.preprocessing.dicom import peek, read_slices
 from models.preprocessing.elements import Reason, UnreadableSliceError
 from models.preprocessing.preparation import PrepareOptions, prepare
+from models.preprocessing.store import Series
 
 SIZE = SIZES[0]
 SYSTEM = [errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES]
@@ -153,7 +154,7 @@ def test_no_memory_for_a_file_ends_the_run(data, tmp_path, monkeypatch):
     def no_memory(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(series, "to_hounsfield", no_memory)
+    monkeypatch.setattr(slices, "to_hounsfield", no_memory)
     with pytest.raises(InputError, match=r"cannot read .*\.dcm: not enough memory"):
         prepare(options(data, tmp_path))
 
@@ -395,13 +396,17 @@ def test_jpeg_of_twelve_bits_is_read(write_dicom, tmp_path):
 # ---- a decoder that is not installed ----
 
 
+def series_of(path: Path) -> str:
+    return peek(path)[0][1]
+
+
 @pytest.fixture
 def lossless(data, tmp_path) -> tuple[Path, str]:
     """A raw folder whose first series is lossless JPEG, and what its series is called."""
     copy = shutil.copytree(data, tmp_path / "data")
     files = sorted((copy / "stage_2_train").iterdir())
-    name = peek(files[0])[0]
-    for path in (path for path in files if peek(path)[0] == name):
+    name = series_of(files[0])
+    for path in (path for path in files if series_of(path) == name):
         with edited(path) as dataset:
             values = dataset.pixel_array.astype("<u2")
             dataset.PixelData = encapsulate([encode_jpeg_lossless(values, 16)])
@@ -427,13 +432,13 @@ def test_what_waits_for_a_decoder_is_said_before_and_made_when_it_is_there(
 ):
     copy, name = lossless
     work = tmp_path / "work"
-    count = sum(peek(path)[0] == name for path in (copy / "stage_2_train").iterdir())
+    count = sum(series_of(path) == name for path in (copy / "stage_2_train").iterdir())
     with monkeypatch.context() as patch:
         lack(patch, {"imagecodecs"})
         assert prepare(options(copy, work)) == 3
         said = capsys.readouterr().out
         total = len(list(copy.glob("stage_2_*/*.dcm")))
-        assert f"{count:,} of {total:,} files cannot be decoded without imagecodecs" in said.splitlines()[0]
+        assert f"{count:,} of {total:,} files cannot be decoded without imagecodecs" in said.splitlines()[1]
         assert "pip install imagecodecs" in said
         table = read_parquet(Work(work).metadata("train"), "")
         assert (table.loc[table["series_id"] == name, "chunk"] == -1).all()
@@ -450,14 +455,14 @@ def test_what_waits_for_a_decoder_is_said_before_and_made_when_it_is_there(
     assert {path: path.stat().st_mtime_ns for path in stored} == stored, "what was there is made again"
     for path in undisturbed(tmp_path_factory, data).glob("cache/slices_*/*"):
         ours, theirs = (
-            series.Series(one / path.relative_to(path.parent.parent)) for one in (work / "cache", path.parent.parent)
+            Series(one / path.relative_to(path.parent.parent)) for one in (work / "cache", path.parent.parent)
         )
         assert np.array_equal([ours.read(i) for i in range(len(ours))], [theirs.read(i) for i in range(len(theirs))])
 
 
 def test_a_series_that_waits_in_part_is_made_anew(lossless, tmp_path, monkeypatch):
     copy, name = lossless
-    members = [path for path in sorted((copy / "stage_2_train").iterdir()) if peek(path)[0] == name]
+    members = [path for path in sorted((copy / "stage_2_train").iterdir()) if series_of(path) == name]
     with edited(members[0]) as dataset:
         values = np.zeros((dataset.Rows, dataset.Columns), "<u2")
         dataset.PixelData, dataset.file_meta.TransferSyntaxUID = values.tobytes(), "1.2.840.10008.1.2.1"

@@ -96,8 +96,9 @@ def test_the_cache_holds_these_files_and_no_others(options):
     series = {name for split in ("train", "test") for name in metadata(options, split)["series_id"]}
     stores = [f"slices_48/{name}.b2nd" for name in series]
     tables = ["folds.csv", "metadata_test.parquet", "metadata_train.parquet", "problems.csv", "series.csv"]
+    records = [f"manifest/{name}.json" for name in series]
     assert sorted(contents(Work(options.work).cache)) == sorted(
-        [*tables, *stores, "contact_sheet.png", "prepare.json", "raw.json"]
+        [*tables, *stores, *records, "contact_sheet.png", "prepare.json"]
     )
 
 
@@ -133,7 +134,7 @@ def test_an_added_size_keeps_every_other_slice_and_table(copied):
     after = contents(cache)
     added = {name for name in after if name.startswith("slices_32/")}
     changed = {name for name in before if after[name] != before[name]}
-    assert changed == {"prepare.json"}
+    assert changed == {"prepare.json", *(name for name in before if name.startswith("manifest/"))}
     assert set(after) == set(before) | added
     assert len(added) == len([name for name in before if name.startswith("slices_48/")])
     prepare(replace(copied, image_size=(32, SIZE)))  # both are there
@@ -168,8 +169,7 @@ def test_other_folds_are_refused_and_the_difference_is_named(copied, changes, na
 
 
 def test_another_raw_folder_is_refused(copied, tmp_path):
-    shutil.copytree(copied.data, tmp_path / "data")
-    next((tmp_path / "data" / "stage_2_train").iterdir()).unlink()
+    write_phantom(tmp_path / "data", studies=6, test_studies=1, image_size=SIZE // 2, jobs=1)
     with pytest.raises(InputError, match="another raw folder"):
         prepare(replace(copied, data=tmp_path / "data"))
 
@@ -339,15 +339,6 @@ def test_both_stages_share_one_store(options, both_stages, tmp_path):
     assert set(tables[two]["image_id"]) == set(tables[one]["image_id"]) | set(tested["image_id"])
     whole = metadata(options, "train")
     pd.testing.assert_frame_equal(tables[two], whole)
-
-
-def test_other_slices_under_the_same_names_are_refused(options, tmp_path):
-    data = shutil.copytree(options.data, tmp_path / "data")
-    path = data / "stage_2_train" / f"{metadata(options, 'train')['image_id'].iloc[0]}.dcm"
-    shutil.copytree(Work(options.work).cache / f"slices_{SIZE}", tmp_path / "cache" / f"slices_{SIZE}")
-    path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(InputError, match="was made from other files"):
-        prepare(replace(options, data=data, work=tmp_path))
 
 
 def test_a_second_process_on_the_same_cache_refuses(options, tmp_path):

@@ -1,5 +1,7 @@
 """What is an axial head CT in Hounsfield units: every kind of series has its row, its state and its treatment."""
 
+import contextlib
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,6 @@ from pydicom.dataset import Dataset
 from written import contents
 
 from models.common.errors import InputError
-from models.common.files import write_json
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.preprocessing.dicom import read_file
@@ -111,7 +112,7 @@ def prepared(data: Path, work: Path, **more) -> Work:
 
 def keys_of(work: Work, *names: str) -> list[str]:
     pseudonyms = Pseudonyms(read_key(work.root / "pseudonyms.key"), challenge=False)
-    return [pseudonyms(name) for name in names]
+    return [pseudonyms.hash(name) for name in names]
 
 
 def rows_of(work: Work) -> pd.DataFrame:
@@ -245,7 +246,8 @@ def test_a_series_of_which_no_slice_can_be_read_is_not_judged(write_dicom, tmp_p
 # ---- the challenge's layout ----
 
 
-def test_of_the_challenges_layout_every_series_is_taken(write_dicom, tmp_path):
+@pytest.mark.parametrize("of_challenge", [True, False])
+def test_every_series_of_the_challenge_is_taken_and_no_other_for_its_layout(write_dicom, tmp_path, of_challenge):
     for split in ("train", "test"):
         folder = tmp_path / f"data/stage_2_{split}"
         folder.mkdir(parents=True)
@@ -253,14 +255,19 @@ def test_of_the_challenges_layout_every_series_is_taken(write_dicom, tmp_path):
             elements, _ = KINDS[name]
             draw(folder, write_dicom, f"{split}-{name}", elements)
         for path in folder.iterdir():
-            path.rename(path.with_suffix(".dcm"))
+            data = pydicom.dcmread(path)
+            if of_challenge:
+                data.SOPInstanceUID = f"ID_{hashlib.sha256(path.name.encode()).hexdigest()[:9]}"
+            data.save_as(folder / f"{path.name}.dcm")
+            path.unlink()
     for split, name in (("train", "train"), ("test", "sample_submission")):
         rows = [(f"{split}-bare.{number}_{label}", 0) for number in range(SLICES) for label in LABELS]
         pd.DataFrame(rows, columns=["ID", "Label"]).to_csv(tmp_path / f"data/stage_2_{name}.csv", index=False)
-    work = prepared(tmp_path / "data", tmp_path, check=True)
-    rows = pd.read_csv(work.series_list)
+    with contextlib.nullcontext() if of_challenge else pytest.raises(InputError, match="none of 5 series"):
+        prepared(tmp_path / "data", tmp_path, check=True)
+    rows = pd.read_csv(Work(tmp_path).series_list)
     assert len(rows) == 10
-    assert (rows["taken"] == "yes").all()
+    assert (rows["taken"] == ("yes" if of_challenge else "left out")).all()
 
 
 # ---- text in pixels ----
@@ -345,11 +352,13 @@ def test_overlays_in_unused_bits_reach_no_picture(write_dicom, tmp_path):
 # ---- older caches ----
 
 
-def test_an_older_cache_of_own_files_is_refused_with_a_true_sentence(kinds, own, tmp_path):
+def test_an_older_cache_is_refused_with_a_true_sentence(kinds, own, tmp_path):
     work = Work(shutil.copytree(own.root, tmp_path / "work"))
-    source = pd.read_json(work.raw, typ="series").to_dict()
-    write_json(work.raw, {"raw": source["raw"]})  # as it was before
-    with pytest.raises(InputError, match="was made with an older version, which took other values from the same files"):
+    shutil.rmtree(work.manifest)  # as it was before there was one
+    with pytest.raises(InputError, match="was made with an older version of this project, whose caches cannot be"):
+        prepared(kinds, work.root)
+    work.prepared.unlink()  # cut short
+    with pytest.raises(InputError, match="was made with an older version of this project, whose caches cannot be"):
         prepared(kinds, work.root)
 
 

@@ -1,7 +1,7 @@
 """Laws of a prepared series: what fastai says of the same files, each slice in its place, whatever else is wrong."""
 
-import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,10 +11,11 @@ import pytest
 from models.common.folders import Work
 from models.preprocessing import dicom
 from models.preprocessing.elements import Reason, UnreadableSliceError
-from models.preprocessing.grouping import group_by_series, peek_batch
+from models.preprocessing.grouping import SeriesTask, group_by_series, in_batches, look_batch
+from models.preprocessing.manifest import FORMAT, Known, Mark, Record, known_files, read_record, write_record
 from models.preprocessing.notes import SeriesNotes
-from models.preprocessing.problems import NOT_USED, Problem
-from models.preprocessing.pseudonyms import Pseudonyms
+from models.preprocessing.problems import COPY_IS_READ, Problem
+from models.preprocessing.pseudonyms import Names, Pseudonyms
 from models.preprocessing.raw import RawFolder, find_raw
 from models.preprocessing.series import prepare_series
 from models.preprocessing.store import Series
@@ -52,12 +53,19 @@ SAME = {  # our column -> fastai's
 }
 
 
+def tasks_of(raw, files, work, sizes=()) -> list[SeriesTask]:
+    """The series of some files, in the order of their identifiers."""
+    pseudonyms = Pseudonyms(b"key")
+    looks = [file for batch in in_batches(files, raw.root, pseudonyms, {}) for file in look_batch(pseudonyms, batch)]
+    tasks, problems = group_by_series(looks, raw, Work(work), sizes, pseudonyms)
+    assert problems == []
+    return tasks
+
+
 def prepare_tree(folder, work=None, sizes=()) -> list[SeriesNotes]:
     """The series of a folder of files, in the order of their identifiers."""
     raw = RawFolder(folder, None, None, folder, None, None)
-    pseudonyms = Pseudonyms(b"", challenge=True)
-    tasks, _ = group_by_series(peek_batch(raw.files("test")), raw, Work(work or folder), sizes, pseudonyms)
-    return [prepare_series(task) for task in tasks]
+    return [part for task in tasks_of(raw, raw.files("test"), work or folder, sizes) for part in prepare_series(task)]
 
 
 def test_columns_and_statistics_agree_with_fastai_on_the_real_sample(real_sample):
@@ -67,9 +75,8 @@ def test_columns_and_statistics_agree_with_fastai_on_the_real_sample(real_sample
     files = raw.files("train") + raw.files("test")
     theirs = pd.DataFrame.from_dicoms(files, px_summ=True, window=fastai.medical.imaging.dicom_windows.brain)
     theirs = theirs.set_index("SOPInstanceUID")
-    tasks, problems = group_by_series(peek_batch(files), raw, Work(raw.root), (), Pseudonyms(b"", challenge=True))
-    assert problems == []
-    ours = pd.concat([prepare_series(task).table for task in tasks]).set_index("image_id").loc[theirs.index]
+    parts = [part for task in tasks_of(raw, files, raw.root) for part in prepare_series(task)]
+    ours = pd.concat([part.table for part in parts]).set_index("image_id").loc[theirs.index]
     assert len(ours) == 302
     for name, other in SAME.items():
         if name.endswith("_id"):
@@ -83,9 +90,9 @@ def test_columns_and_statistics_agree_with_fastai_on_the_real_sample(real_sample
 def test_a_store_is_written_at_every_size_and_read_instead_of_the_files_then(write_dicom, tmp_path):
     for number, height in enumerate("102"):
         position = ["0", "0", height]
-        write_dicom(tmp_path / "raw" / f"ID_{number}.dcm", IMAGE + number, ImagePositionPatient=position)
+        write_dicom(tmp_path / "raw" / f"ID_00000{number}.dcm", IMAGE + number, ImagePositionPatient=position)
     (first,) = prepare_tree(tmp_path / "raw", tmp_path, (4, 8))
-    assert list(first.table["image_id"]) == ["ID_1", "ID_0", "ID_2"]
+    assert list(first.table["image_id"]) == ["ID_000001", "ID_000000", "ID_000002"]
     stores = sorted(tmp_path.glob("cache/slices_*/*.b2nd"))
     assert [path.parent.name for path in stores] == ["slices_4", "slices_8"]
     assert np.array_equal(Series(stores[1]).read(0), IMAGE + 1 - 1024)
@@ -95,36 +102,53 @@ def test_a_store_is_written_at_every_size_and_read_instead_of_the_files_then(wri
     pd.testing.assert_frame_equal(again.table, first.table)
 
 
-def test_notes_are_kept_as_in_the_stores_that_are_there_already():
-    kept = {
-        "source": "5f1c0e6a9d3b2847",
-        "slices": {"image_id": ["ID_a", "ID_b"], "z": [-12.5, math.nan], "chunk": [0, UNREADABLE]},
-        "problems": [["ID_b", "pixels are cut off", "left out"]],
-    }
-    notes = SeriesNotes.from_json(json.loads(json.dumps(kept)))
-    assert list(notes.table["chunk"]) == [0, UNREADABLE]
-    assert notes.problems == [("ID_b", "pixels are cut off", "left out")]
-    assert json.dumps(notes.to_json()) == json.dumps(kept)
+def test_a_record_is_kept_as_it_was_written(tmp_path):
+    table = pd.DataFrame({"image_id": ["ID_a", "ID_b"], "z": [-12.5, math.nan], "chunk": [0, UNREADABLE]})
+    part = SeriesNotes("ID_s", table, [("ID_b", "pixels are cut off", "left out")], {"unit": "HU"})
+    mark = Mark(524_288, 1_700_000_000_123_456_789, 4_294_967_295, "1.2.840.10008.1.2", "ID_a")
+    record = Record("ID_s", Names("ID_a", "ID_s", "ID_t", "ID_p"), {"a.dcm": mark}, [8], {"one": "1"}, ["ID_b"], [part])
+    write_record(Work(tmp_path), record)
+    path = Work(tmp_path).manifest / "ID_s.json"
+    read = read_record(path)
+    assert replace(read, parts=[]) == replace(record, parts=[])
+    pd.testing.assert_frame_equal(read.parts[0].table, table)
+    assert replace(read.parts[0], table=None) == replace(part, table=None)
+    assert known_files([path]) == [("a.dcm", Known(mark, record.names, "ID_s"))]
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:-9], lambda text: text.replace("ID_a", "ID_c"), lambda _: ""])
+def test_a_damaged_record_is_none(tmp_path, damage):
+    record = Record("ID_s", Names("ID_a", "ID_s", "ID_t", "ID_p"), {}, [8], {}, [], [])
+    write_record(Work(tmp_path), record)
+    path = Work(tmp_path).manifest / "ID_s.json"
+    path.write_text(damage(path.read_text()))
+    assert read_record(path) is None
+
+
+def test_a_record_of_another_format_is_none(tmp_path):
+    record = Record("ID_s", Names("ID_a", "ID_s", "ID_t", "ID_p"), {}, [8], {}, [], [], format=FORMAT - 1)
+    write_record(Work(tmp_path), record)
+    assert read_record(Work(tmp_path).manifest / "ID_s.json") is None
 
 
 def test_of_two_files_with_one_image_the_first_is_kept(write_dicom, tmp_path):
     for name, values in (("a", IMAGE), ("b", IMAGE + 9)):
-        write_dicom(tmp_path / "raw" / f"{name}.dcm", values, SOPInstanceUID="ID_same")
+        write_dicom(tmp_path / "raw" / f"{name}.dcm", values, SOPInstanceUID="ID_5a3e00")
     (series,) = prepare_tree(tmp_path / "raw", tmp_path, (8,))
     assert list(series.table["chunk"]) == [0]
-    assert (("ID_same", *Problem.REPEATED_IMAGE.value)) in series.problems
+    assert [problem[1:] for problem in series.problems] == [Problem.REPEATED_IMAGE.value]
     (store,) = tmp_path.glob("cache/slices_8/*.b2nd")
     assert len(Series(store)) == 1
     assert np.array_equal(Series(store).read(0), IMAGE - 1024)
 
 
 def test_a_damaged_copy_of_a_slice_is_left_out(write_dicom, tmp_path):
-    write_dicom(tmp_path / "a.dcm", IMAGE, SOPInstanceUID="ID_same")
-    copy = write_dicom(tmp_path / "b.dcm", IMAGE, SOPInstanceUID="ID_same")
+    write_dicom(tmp_path / "a.dcm", IMAGE, SOPInstanceUID="ID_5a3e00")
+    copy = write_dicom(tmp_path / "b.dcm", IMAGE, SOPInstanceUID="ID_5a3e00")
     copy.write_bytes(copy.read_bytes()[:-2])
     (series,) = prepare_tree(tmp_path)
     assert list(series.table["chunk"]) == [0]
-    assert [problem[1:] for problem in series.problems] == [(Reason.TRUNCATED.value, NOT_USED)]
+    assert [problem[1:] for problem in series.problems] == [(Reason.TRUNCATED.value, COPY_IS_READ)]
 
 
 def test_a_file_that_fails_half_way_keeps_the_frames_before(write_dicom, tmp_path, monkeypatch):
@@ -133,27 +157,27 @@ def test_a_file_that_fails_half_way_keeps_the_frames_before(write_dicom, tmp_pat
         raise UnreadableSliceError(Reason.DECODING)
 
     monkeypatch.setattr(dicom, "stored_frames", stored_frames)
-    write_dicom(tmp_path / "ID_0.dcm", IMAGE, NumberOfFrames="2")
+    write_dicom(tmp_path / "ID_000000.dcm", IMAGE, NumberOfFrames="2")
     (series,) = prepare_tree(tmp_path)
-    assert list(series.table["image_id"]) == ["ID_0_0001", "ID_0_0002"]
+    assert list(series.table["image_id"]) == ["ID_000000_0001", "ID_000000_0002"]
     assert list(series.table["chunk"]) == [0, UNREADABLE]
     assert Problem.REPEATED_IMAGE.value[0] not in {problem for _, problem, _ in series.problems}
 
 
 def test_a_slice_of_one_value_is_not_said_to_be_padding(write_dicom, tmp_path):
-    write_dicom(tmp_path / "ID_0.dcm", np.full_like(IMAGE, -2000))
+    write_dicom(tmp_path / "ID_000000.dcm", np.full_like(IMAGE, -2000))
     (series,) = prepare_tree(tmp_path)
-    assert series.problems == [("ID_0", *Problem.CONSTANT.value)]
+    assert series.problems == [("ID_000000", *Problem.CONSTANT.value)]
 
 
 def test_a_slice_without_a_usable_header_keeps_a_row_in_its_series(write_dicom, tmp_path):
     for number in range(3):
-        write_dicom(tmp_path / f"ID_{number}.dcm", IMAGE, ImagePositionPatient=["0", "0", str(number)])
-    write_dicom(tmp_path / "ID_3.dcm", IMAGE, Rows=60_000)
+        write_dicom(tmp_path / f"ID_00000{number}.dcm", IMAGE, ImagePositionPatient=["0", "0", str(number)])
+    write_dicom(tmp_path / "ID_000003.dcm", IMAGE, Rows=60_000)
     (series,) = prepare_tree(tmp_path)
     row = series.table.iloc[-1]
     assert (row["image_id"], row["chunk"], row["patient_id"]) == (
-        "ID_3",
+        "ID_000003",
         UNREADABLE,
         series.table["patient_id"].iloc[0],
     )
@@ -162,16 +186,16 @@ def test_a_slice_without_a_usable_header_keeps_a_row_in_its_series(write_dicom, 
 
 @pytest.mark.parametrize("elements", [{"Modality": "SR"}, {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}])
 def test_what_never_was_a_slice_is_due_no_row(write_dicom, tmp_path, elements):
-    write_dicom(tmp_path / "ID_0.dcm", IMAGE)
-    write_dicom(tmp_path / "ID_1.dcm", IMAGE, **elements)
+    write_dicom(tmp_path / "ID_000000.dcm", IMAGE)
+    write_dicom(tmp_path / "ID_000001.dcm", IMAGE, **elements)
     (series,) = prepare_tree(tmp_path)
-    assert list(series.table["image_id"]) == ["ID_0"]
+    assert list(series.table["image_id"]) == ["ID_000000"]
     assert [treatment for _, _, treatment in series.problems] == ["left out"]
 
 
 def test_patients_without_a_name_are_told_apart_by_their_studies(write_dicom, tmp_path):
-    write_dicom(tmp_path / "a.dcm", IMAGE, PatientID="", SeriesInstanceUID="ID_1", StudyInstanceUID="ID_a")
-    write_dicom(tmp_path / "b.dcm", IMAGE, PatientID="", SeriesInstanceUID="ID_2", StudyInstanceUID="ID_b")
+    write_dicom(tmp_path / "a.dcm", IMAGE, PatientID="", SeriesInstanceUID="ID_000001", StudyInstanceUID="ID_00000a")
+    write_dicom(tmp_path / "b.dcm", IMAGE, PatientID="", SeriesInstanceUID="ID_000002", StudyInstanceUID="ID_00000b")
     one, two = prepare_tree(tmp_path)
     assert one.table["patient_id"].iloc[0] != two.table["patient_id"].iloc[0]
 
