@@ -16,6 +16,7 @@ from models.preprocessing.header_facts import HeaderFacts
 from models.preprocessing.hounsfield import Rescale, clip, to_hounsfield
 from models.preprocessing.metadata import STATISTICS, series_table
 from models.preprocessing.notes import SeriesNotes
+from models.preprocessing.orientation import to_one_frame
 from models.preprocessing.problems import (
     NO_SLICE_OF_FILE,
     NOT_USED,
@@ -115,13 +116,15 @@ def _prepare_file(file: Peeked, task: SeriesTask, before: list[_Prepared]) -> tu
 
 def _prepare_slice(item: Slice, task: SeriesTask) -> tuple[_Prepared, list[Problem]]:
     """A slice's row with its pixel statistics, its chunk at each size, and what its values show of its series."""
+    item, turned = to_one_frame(item)
     hounsfield = to_hounsfield(item.stored, item.rescale)
     statistics = pixel_statistics(item.stored, hounsfield)
     constant = statistics["img_min"] == statistics["img_max"]
     row = _pseudonymous(item.row, task.pseudonyms) | {"readable": True, "constant": constant} | statistics
     clipped = clip(hounsfield)
     chunks = {size: compress_slice(fit_to_square(clipped, size)) for size in task.stores}
-    return _Prepared(row, chunks, item.facts), _odd_values(item.rescale, statistics["img_min"], statistics["img_max"])
+    odd = _odd_values(item.rescale, statistics["img_min"], statistics["img_max"])
+    return _Prepared(row, chunks, item.facts), turned + odd
 
 
 def _odd_values(rescale: Rescale, lowest: float, highest: float) -> list[Problem]:
