@@ -8,7 +8,9 @@ selection     which series are axial head CT             (header_facts: what a h
 dicom         one file -> slices                         (elements, decoding: nothing in it is trusted)
 pixel_data    bytes -> stored values
 hounsfield    stored values -> Hounsfield units          (modality_table; windows: -> grey values)
-geometry      the order of slices, and where they lie    (neighbours: who is next to whom)
+orientation   slices -> one frame: nose up, left at right
+geometry      the order of slices                        (neighbours: who is next to whom)
+affine        where the stored slices lie, in mm
 folds         patients -> folds
 problems      all that can be wrong                      (report, pictures: what a person sees of it)
 parallel      one function over many items

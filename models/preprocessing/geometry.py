@@ -5,8 +5,9 @@ import pandas as pd
 
 from models.preprocessing.problems import Problem
 
-_POSITION = [f"image_position_{i}" for i in range(3)]
-_ORIENTATION = [f"image_orientation_{i}" for i in range(6)]
+POSITION = [f"image_position_{i}" for i in range(3)]
+ORIENTATION = [f"image_orientation_{i}" for i in range(6)]
+AXIS = (0.0, 0.0, 1.0)  # of the body, towards the head
 _DEGREES = 0.5  # between two tilts that are not the same
 _UNEVEN = 1.1  # largest gap to the median one
 USUAL_GAP = 5.0  # mm between neighbouring slices of a head CT, where the files do not tell
@@ -19,13 +20,14 @@ def order_series(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
     neighbours, NaN at the ends) and `tilt` (degrees between the slice normal and the body's axis). The position is
     the projection of ImagePositionPatient on the normal of the slice plane (PS3.3 C.7.6.2.1.1), to the micrometre, so
     that the order is the same on every machine; one normal, that of most slices, serves the whole series. Slices at
-    one position keep the order of InstanceNumber, where there is one, and of `image_id`. Without positions
-    SliceLocation is `z`, or InstanceNumber gives the order alone.
+    one position keep the order of InstanceNumber, where there is one, and of `image_id`. Where positions lack, or are
+    all the same, the order is by the best that is left, and the problems say by what.
     """
-    normals = _normals(table)  # (slices, 3)
+    normals = unit_normals(table[ORIENTATION].to_numpy(float))  # (slices, 3)
     normal = _most_common(normals)
-    z = np.round(table[_POSITION].to_numpy(float) @ normal, 3) + 0.0  # no -0.0
-    z, problems = _without_positions(table, z)
+    z, problems = _heights(table, normal)
+    if (np.isnan(normals[:, 0]) & table["image_position_2"].notna().to_numpy()).any():
+        problems.append(Problem.NO_ORIENTATION)
     with np.errstate(invalid="ignore"):
         tilt = np.degrees(np.arccos(np.clip(np.abs(normals[:, 2]), 0, 1)))
         leaning = np.degrees(np.arccos(np.clip(normals @ normal, -1, 1))) > _DEGREES
@@ -40,41 +42,74 @@ def order_series(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
 
 def plane_of(table: pd.DataFrame) -> str:
     """The plane of most slices of a series: axial, also where the gantry is tilted, coronal, sagittal or unknown."""
-    normals = _normals(table)
+    normals = unit_normals(table[ORIENTATION].to_numpy(float))
     known = normals[np.isfinite(normals).all(axis=1)]
     if not len(known):
         return "unknown"
     return ("sagittal", "coronal", "axial")[np.bincount(np.abs(known).argmax(axis=1)).argmax()]
 
 
-def _normals(table: pd.DataFrame) -> np.ndarray:
-    """The unit normal of each slice's plane (slices, 3); NaN where the orientation is absent or degenerate."""
-    orientation = table[_ORIENTATION].to_numpy(float)
+def unit_normals(orientation: np.ndarray) -> np.ndarray:
+    """The normal (slices, 3) of each ImageOrientationPatient (slices, 6); NaN where that is absent or degenerate.
+
+    It points to the head, or of a coronal or sagittal slice to the back or the left, also where the pixels run the
+    other way: "below" is below in every series.
+    """
     normals = np.cross(orientation[:, :3], orientation[:, 3:])
     length = np.linalg.norm(normals, axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(length > 0.1, normals / length, np.nan)
+        normals = np.where(length > 0.1, normals / length, np.nan)
+    longest = np.take_along_axis(normals, np.abs(normals).argmax(axis=1)[:, None], axis=1)
+    return np.where(longest < 0, -normals, normals)
 
 
 def _most_common(normals: np.ndarray) -> np.ndarray:
-    """The normal (3,) that most slices have, the first in numerical order of several; NaN if there is none."""
+    """The normal (3,) that most slices have, the first in numerical order of several; the body's axis without any."""
     known = normals[~np.isnan(normals).any(axis=1)]
     if not len(known):
-        return np.full(3, np.nan)
+        return np.array(AXIS)
     _, first, counts = np.unique(np.round(known, 3), axis=0, return_index=True, return_counts=True)
     return known[first[counts.argmax()]]
 
 
-def _without_positions(table: pd.DataFrame, z: np.ndarray) -> tuple[np.ndarray, list[Problem]]:
-    """Where no slice of the series has a position, `z` from SliceLocation, if all have one."""
-    if not np.isnan(z).any():
+def _heights(table: pd.DataFrame, normal: np.ndarray) -> tuple[np.ndarray, list[Problem]]:
+    """`z` (slices,) along a normal (3,): from positions, else from the best that is left, and by what it is."""
+    z = np.round(table[POSITION].to_numpy(float) @ normal, 3) + 0.0  # no -0.0
+    location, number = (table[name].to_numpy(float) for name in ("slice_location", "instance_number"))
+    known = ~np.isnan(z)
+    if not known.any():
+        if not np.isnan(location).any():
+            return np.round(location, 3), [Problem.BY_LOCATION]
+        return z, [Problem.BY_NAME if np.isnan(number).any() else Problem.BY_NUMBER]
+    if known.sum() > 1 and np.ptp(z[known]) == 0 and np.ptp(location) > 0:  # neither where one is NaN
+        return np.round(location, 3), [Problem.ONE_POSITION]
+    if known.all():
         return z, []
-    if not np.isnan(z).all():
-        return z, [Problem.NO_POSITION]
-    if table["slice_location"].notna().all():
-        return np.round(table["slice_location"].to_numpy(float), 3), [Problem.BY_LOCATION]
-    numbered = table["instance_number"].notna().all()
-    return z, [Problem.BY_NUMBER if numbered else Problem.BY_NAME]
+    for key, slope, problem in (
+        (location, 1.0, Problem.SOME_BY_LOCATION),
+        (number, np.nan, Problem.SOME_BY_NUMBER),
+    ):
+        filled = _filled(z, key, slope)
+        if not np.isnan(filled).any():
+            return filled, [problem]
+    return z, [Problem.NO_POSITION]
+
+
+def _filled(z: np.ndarray, key: np.ndarray, slope: float) -> np.ndarray:
+    """`z` (slices,) with what is unknown of it in proportion to a `key` (slices,) of all slices.
+
+    All NaN where the key does not run with what is known. `slope`: mm a step of the key, for a single known slice.
+    """
+    known = np.flatnonzero(~np.isnan(z))
+    known = known[np.argsort(key[known], kind="stable")]
+    keys, heights = key[known], z[known]
+    steps, rises = np.diff(keys), np.diff(heights)
+    one_way = (rises >= 0).all() or (rises <= 0).all()
+    if np.isnan(key).any() or (steps <= 0).any() or not one_way:
+        return np.full_like(z, np.nan)
+    slope = np.median(rises / steps) if len(steps) else slope
+    beyond = key - np.clip(key, keys[0], keys[-1])
+    return np.where(np.isnan(z), np.round(np.interp(key, keys, heights) + slope * beyond, 3), z)
 
 
 def _odd_gaps(gaps: np.ndarray) -> list[Problem]:

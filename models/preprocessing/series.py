@@ -13,6 +13,7 @@ from models.preprocessing.grouping import Look, SeriesTask
 from models.preprocessing.manifest import Mark, Record, decoder_set, read_record, write_record
 from models.preprocessing.metadata import series_table
 from models.preprocessing.notes import SeriesNotes
+from models.preprocessing.orientation import row_in_one_frame
 from models.preprocessing.parts import split_series
 from models.preprocessing.problems import (
     COPY_IS_READ,
@@ -167,7 +168,7 @@ def _without_pixels(file: Look, task: SeriesTask, error: UnreadableSliceError, b
     """
     if error.reason in _NOT_SLICES:
         return []
-    rows = [pseudonymous(row, task.pseudonyms) for row in error.rows[before:]]
+    rows = [pseudonymous(row_in_one_frame(row), task.pseudonyms) for row in error.rows[before:]]
     if not error.rows:
         rows = [{"image_id": file.names.image_id, "series_id": task.series}]
     return [Prepared(file, row | {"readable": False, "constant": False}, {}) for row in rows]

@@ -12,6 +12,7 @@ from models.preprocessing.grouping import Look
 from models.preprocessing.header_facts import HeaderFacts
 from models.preprocessing.hounsfield import Rescale, clip, to_hounsfield
 from models.preprocessing.metadata import STATISTICS
+from models.preprocessing.orientation import to_one_frame
 from models.preprocessing.problems import Problem
 from models.preprocessing.pseudonyms import Names, Pseudonyms
 from models.preprocessing.store import compress_slice, fit_to_square
@@ -31,13 +32,14 @@ class Prepared(NamedTuple):
 
 def prepare_slice(item: Slice, file: Look, image_sizes: Collection[int], pseudonyms: Pseudonyms) -> Prepared:
     """A slice's row with its pixel statistics, its chunk at each size, and what its values show of its series."""
+    item, turned = to_one_frame(item)
     hounsfield = to_hounsfield(item.stored, item.rescale)
     statistics = pixel_statistics(item.stored, hounsfield)
     constant = statistics["img_min"] == statistics["img_max"]
     row = pseudonymous(item.row, pseudonyms) | {"readable": True, "constant": constant} | statistics
     clipped = clip(hounsfield)
     chunks = {size: compress_slice(fit_to_square(clipped, size)) for size in image_sizes}
-    odd = _odd_values(item.rescale, statistics["img_min"], statistics["img_max"])
+    odd = turned + _odd_values(item.rescale, statistics["img_min"], statistics["img_max"])
     return Prepared(file, row, chunks, item.facts, crc32(np.ascontiguousarray(clipped)), frozenset(odd))
 
 

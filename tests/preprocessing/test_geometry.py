@@ -54,10 +54,29 @@ def test_slices_are_ordered_by_the_projection_on_their_normal(pitch, roll, order
     assert np.allclose(np.diff(ordered["z"]), 5)
 
 
-def test_a_mirrored_series_is_ordered_along_its_own_normal():
-    ordered, _ = order_series(header_table(along_z([0, 5, 10]), FEET_UP))
-    assert list(ordered["image_position_2"]) == [10, 5, 0]
-    assert list(ordered["z"]) == [-10, -5, 0]
+@pytest.mark.parametrize("upside_down", [0, 1, 2, 3])
+def test_below_is_towards_the_feet_whichever_way_the_normals_point(upside_down):
+    tables = [
+        header_table(along_z([height]), FEET_UP if number < upside_down else UPRIGHT, image_ids=[f"ID_{number}"])
+        for number, height in enumerate((10, 0, 5))
+    ]
+    ordered, problems = order_series(pd.concat(tables))
+    assert list(ordered["z"]) == list(ordered["image_position_2"]) == [0, 5, 10]
+    assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("axis", "orientations"),
+    [(0, [(0, 1, 0, 0, 0, -1), (0, -1, 0, 0, 0, -1)]), (1, [(1, 0, 0, 0, 0, -1), (1, 0, 0, 0, 0, 1)])],
+    ids=["sagittal", "coronal"],
+)
+def test_other_planes_are_ordered_to_the_left_and_to_the_back(axis, orientations):
+    positions = np.zeros((3, 3))
+    positions[:, axis] = 4, 0, 2
+    for orientation in orientations:
+        ordered, problems = order_series(header_table(positions, orientation))
+        assert list(ordered["z"]) == list(ordered[f"image_position_{axis}"]) == [0, 2, 4]
+        assert problems == []
 
 
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=12), st.integers(0, 99))
@@ -131,10 +150,71 @@ def test_without_positions_slice_location_is_z_and_else_instance_number_the_orde
 @pytest.mark.parametrize(
     "orientation", [(np.nan,) * 6, (0,) * 6, (1, 0, 0, 1, 0, 0)], ids=["none", "zeros", "parallel"]
 )
-def test_an_orientation_that_is_none_leaves_no_position(orientation):
+def test_without_an_orientation_positions_are_ordered_along_the_body(orientation):
     ordered, problems = order_series(header_table(along_z([5, 0]), orientation))
-    assert ordered["z"].isna().all()
-    assert problems == [Problem.BY_NAME]
+    assert list(ordered["z"]) == [0, 5]
+    assert ordered["tilt"].isna().all()
+    assert problems == [Problem.NO_ORIENTATION]
+
+
+def test_a_slice_without_an_orientation_is_ordered_as_the_others_of_its_series():
+    table = header_table([(0, -5 * place, 10 * place) for place in range(4)], tilted(30))
+    table.loc[2, [f"image_orientation_{i}" for i in range(6)]] = np.nan
+    ordered, problems = order_series(shuffled(table, 0))
+    assert np.allclose(np.diff(ordered["z"]), 10 * np.cos(np.radians(30)) + 5 * np.sin(np.radians(30)), atol=2e-3)
+    assert problems == [Problem.NO_ORIENTATION]
+
+
+def test_slices_at_one_position_are_ordered_by_slice_location():
+    table = header_table(along_z([0, 0, 0]))
+    ordered, problems = order_series(table.assign(slice_location=[10.0, 20.0, 15.0]))
+    assert (list(ordered["z"]), problems) == ([10, 15, 20], [Problem.ONE_POSITION])
+    for told in ([7.0, 7.0, 7.0], [10.0, np.nan, 15.0]):
+        ordered, problems = order_series(table.assign(slice_location=told))
+        assert (list(ordered["z"]), problems) == ([0, 0, 0], [Problem.DUPLICATE_POSITIONS])
+
+
+LOST = [3, 5, 6]  # in the middle of a series of seven, and at its end
+
+
+def with_lost_positions(lost=LOST) -> pd.DataFrame:
+    table = header_table(along_z([0, 5, 10, 15, 20, 25, 30]))
+    table.loc[lost, "image_position_1"] = np.nan  # one coordinate will do
+    return table
+
+
+@pytest.mark.parametrize("way", [1, -1])  # some tables count from the head
+@pytest.mark.parametrize(
+    ("column", "key", "problem"),
+    [
+        ("slice_location", np.arange(7) * 5.0 + 100, Problem.SOME_BY_LOCATION),
+        ("instance_number", np.arange(7.0), Problem.SOME_BY_NUMBER),
+    ],
+)
+def test_slices_without_a_position_are_placed_among_the_others(column, key, problem, way):
+    ordered, problems = order_series(shuffled(with_lost_positions().assign(**{column: way * key}), 1))
+    assert list(ordered["image_id"]) == [f"ID_{number:03d}" for number in range(7)]
+    assert list(ordered["z"]) == [0, 5, 10, 15, 20, 25, 30]
+    assert problems == [problem]
+
+
+def test_slice_location_comes_before_instance_number_and_reaches_from_a_single_position():
+    table = with_lost_positions([0, 1, 2, 4, 5, 6]).assign(instance_number=np.arange(7.0))
+    ordered, problems = order_series(table.assign(slice_location=np.arange(7) * 5.0 + 100))
+    assert (list(ordered["z"]), problems) == ([0, 5, 10, 15, 20, 25, 30], [Problem.SOME_BY_LOCATION])
+    assert order_series(table)[1] == [Problem.NO_POSITION]
+
+
+@pytest.mark.parametrize(
+    "number",
+    [[0, 2, 1, 3, 4, 5, 6], [0, 1, 2, 3, 4, 5, np.nan], [0, 1, 1, 3, 4, 5, 6]],
+    ids=["another order", "one lacks", "one twice"],
+)
+def test_numbers_that_do_not_run_with_the_positions_place_nothing(number):
+    ordered, problems = order_series(with_lost_positions().assign(instance_number=number))
+    assert list(ordered["z"])[:4] == [0, 5, 10, 20]
+    assert set(ordered["image_id"][4:]) == {f"ID_{lost:03d}" for lost in LOST}
+    assert problems[0] == Problem.NO_POSITION
 
 
 def test_the_real_sample_is_ordered_as_its_table_moved(real_sample):

@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from reading import prepare_tree, tasks_of
 
 from models.common.folders import Work
 from models.preprocessing import dicom
 from models.preprocessing.elements import Reason, UnreadableSliceError
-from models.preprocessing.grouping import SeriesTask, group_by_series, in_batches, look_batch
 from models.preprocessing.manifest import FORMAT, Known, Mark, Record, known_files, read_record, write_record
 from models.preprocessing.notes import SeriesNotes
 from models.preprocessing.problems import COPY_IS_READ, Problem
-from models.preprocessing.pseudonyms import Names, Pseudonyms
-from models.preprocessing.raw import RawFolder, find_raw
+from models.preprocessing.pseudonyms import Names
+from models.preprocessing.raw import find_raw
 from models.preprocessing.series import prepare_series
 from models.preprocessing.store import Series
 from models.preprocessing.tables import UNREADABLE
@@ -51,21 +51,6 @@ SAME = {  # our column -> fastai's
     "img_std": "img_std",
     "img_pct_window": "img_pct_window",
 }
-
-
-def tasks_of(raw, files, work, sizes=()) -> list[SeriesTask]:
-    """The series of some files, in the order of their identifiers."""
-    pseudonyms = Pseudonyms(b"key")
-    looks = [file for batch in in_batches(files, raw.root, pseudonyms, {}) for file in look_batch(pseudonyms, batch)]
-    tasks, problems = group_by_series(looks, raw, Work(work), sizes, pseudonyms)
-    assert problems == []
-    return tasks
-
-
-def prepare_tree(folder, work=None, sizes=()) -> list[SeriesNotes]:
-    """The series of a folder of files, in the order of their identifiers."""
-    raw = RawFolder(folder, None, None, folder, None, None)
-    return [part for task in tasks_of(raw, raw.files("test"), work or folder, sizes) for part in prepare_series(task)]
 
 
 def test_columns_and_statistics_agree_with_fastai_on_the_real_sample(real_sample):
