@@ -24,12 +24,13 @@ from models.preprocessing.tables import PREPARE, UNREADABLE
 _OLDER = "an older version of this project, whose caches cannot be added to"
 
 
-def source_of(raw: RawFolder, looks: Iterable[Look]) -> str:
-    """A hash of the names, sizes and times of all files of a raw folder."""
-    tables = [(path.name, *stamp(path)) for path in (raw.labels, raw.sample_submission) if path is not None]
+def source_of(raw: RawFolder, looks: Mapping[str, Iterable[Look]]) -> str:
+    """A hash of the names, sizes and times of all files of a raw folder, and of the split that each is in."""
+    files = [(split, file.name, file.size, file.time) for split, of_split in looks.items() for file in of_split]
+    files += [("", path.name, *stamp(path)) for path in (raw.labels, raw.sample_submission) if path is not None]
     digest = hashlib.sha256()
-    for name, size, time in sorted([(file.name, file.size, file.time) for file in looks] + tables):
-        digest.update(f"{name} {size} {time}\n".encode("utf-8", "surrogateescape"))
+    for file in sorted(files):
+        digest.update(f"{file}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
 
 

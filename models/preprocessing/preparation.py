@@ -151,10 +151,9 @@ def survey(raw: RawFolder, work: Work, options: PrepareOptions) -> Survey:
         look = partial(look_batch, pseudonyms)
         found = progress_map(look, batches, options.jobs, f"{split}: series of each file", options.dask)
         looks[split] = [file for batch in found for file in batch]
-    files = [file for split in looks.values() for file in split]
-    refuse_other_raw(work, known, files)
+    refuse_other_raw(work, known, (file for split in looks.values() for file in split))
     sizes = {*options.image_size, *(size for size in cached.get("image_size", []) if work.slices(size).is_dir())}
-    settings |= {"source": source_of(raw, files), "take": sorted(options.take), "image_size": sorted(sizes)}
+    settings |= {"source": source_of(raw, looks), "take": sorted(options.take), "image_size": sorted(sizes)}
     return Survey(looks, known, cached, settings, pseudonyms)
 
 

@@ -1,0 +1,257 @@
+"""Laws of the manifest: of data that grows or changes what is new is made, once, and nothing else is touched."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from once import made_once
+from written import contents
+
+from models.common.errors import InputError
+from models.common.folders import Work
+from models.phantom.dicom import write_phantom
+from models.preprocessing import dicom, manifest, preparation, series
+from models.preprocessing.elements import Reason, UnreadableSliceError
+from models.preprocessing.preparation import PrepareOptions, prepare
+from models.preprocessing.store import Series
+
+SIZE = 48
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> PrepareOptions:
+    """Options for the data of a dozen series, and its cache; to be copied."""
+
+    def make(folder: Path) -> None:
+        write_phantom(folder / "data", studies=9, test_studies=3, image_size=SIZE, jobs=1)
+        prepare(PrepareOptions(data=folder / "data", work=folder / "work", image_size=(SIZE,), folds=3, jobs=1))
+
+    folder = made_once(tmp_path_factory, "manifest", make)
+    return PrepareOptions(data=folder / "data", work=folder / "work", image_size=(SIZE,), folds=3, jobs=1)
+
+
+@pytest.fixture
+def copied(whole, tmp_path) -> PrepareOptions:
+    """The same of this test alone."""
+    shutil.copytree(whole.data, tmp_path / "data")
+    shutil.copytree(whole.work, tmp_path / "work")
+    return replace(whole, data=tmp_path / "data", work=tmp_path / "work")
+
+
+@pytest.fixture
+def read(monkeypatch) -> list[Path]:
+    """The files whose slices are read from now on."""
+    files: list[Path] = []
+    original = series.read_file
+    monkeypatch.setattr(series, "read_file", lambda path: files.append(path) or original(path))
+    return files
+
+
+@pytest.fixture
+def opened(monkeypatch) -> list[Path]:
+    """The files that are opened from now on, be it for their first bytes."""
+    files: list[Path] = []
+    original = dicom.open_bounded
+    monkeypatch.setattr(dicom, "open_bounded", lambda path: files.append(path) or original(path))
+    return files
+
+
+def table_of(options: PrepareOptions, split: str = "train") -> pd.DataFrame:
+    return pd.read_parquet(Work(options.work).metadata(split))
+
+
+def files_of(options: PrepareOptions, series_id: str, split: str = "train") -> list[Path]:
+    table = table_of(options, split)
+    return [
+        options.data / f"stage_2_{split}/{name}.dcm" for name in table.loc[table["series_id"] == series_id, "image_id"]
+    ]
+
+
+def take_out(options: PrepareOptions, series_id: str, folder: Path) -> list[Path]:
+    """Move the files of a series out of the data; returns where they were."""
+    files = files_of(options, series_id)
+    folder.mkdir()
+    for path in files:
+        shutil.move(path, folder)
+    return files
+
+
+def made_anew(options: PrepareOptions, work: Path) -> dict[str, bytes]:
+    """The cache that these files give without another before it."""
+    work.mkdir()
+    shutil.copy(options.work / "pseudonyms.key", work)
+    prepare(replace(options, work=work))
+    return contents(work / "cache")
+
+
+def test_an_added_study_is_the_only_one_that_is_read(copied, read, opened, tmp_path):
+    added = table_of(copied)["series_id"].iloc[0]
+    files = take_out(copied, added, tmp_path / "later")
+    work = tmp_path / "grown"
+    prepare(replace(copied, work=work))
+    before = {path: path.stat().st_mtime_ns for path in (work / "cache").glob("*/*")}
+    folds = pd.read_csv(Work(work).folds).set_index("patient_id")["fold"]
+    for path in (tmp_path / "later").iterdir():
+        shutil.move(path, files[0].parent)
+    read.clear()
+    opened.clear()
+    prepare(replace(copied, work=work))
+    assert sorted(read) == sorted(files)
+    assert set(opened) == set(files)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    now = pd.read_csv(Work(work).folds).set_index("patient_id")["fold"]
+    assert now[folds.index].equals(folds), "a network has seen whom it is validated on"
+    grown = contents(work / "cache")
+    fresh = made_anew(replace(copied, work=work), tmp_path / "fresh")
+    assert set(grown) == set(fresh)
+    assert {name for name in fresh if grown[name] != fresh[name]} <= {"folds.csv", "prepare.json"}
+
+
+def test_a_pixel_that_changes_far_from_the_beginning_is_seen(copied, read):
+    path = files_of(copied, table_of(copied)["series_id"].iloc[-1])[3]
+    data = bytearray(path.read_bytes())
+    data[-2:] = b"\x00\x04"
+    path.write_bytes(data)
+    prepare(copied)
+    assert {file.parent / file.name for file in read} == set(files_of(copied, table_of(copied)["series_id"].iloc[-1]))
+    row = table_of(copied).set_index("image_id").loc[path.stem]
+    expected = pydicom.dcmread(path).pixel_array
+    stored = Series(Work(copied.work).series(SIZE, row["series_id"])).read(row["chunk"])
+    assert stored[-1, -1] == np.clip(expected[-1, -1] * row["rescale_slope"] + row["rescale_intercept"], -1000, 2000)
+
+
+def test_files_that_are_copied_anew_are_read_for_their_checksums_alone(copied, read):
+    before = contents(copied.work / "cache")
+    for path in copied.data.glob("stage_2_*/*.dcm"):
+        os.utime(path, ns=(1, 1_000_000_000))
+    prepare(copied)
+    assert read == []
+    assert {name for name in before if contents(copied.work / "cache")[name] != before[name]} == {"prepare.json"}
+
+
+def test_a_study_that_is_gone_leaves_the_tables(copied, tmp_path, read):
+    gone = table_of(copied)["series_id"].iloc[0]
+    take_out(copied, gone, tmp_path / "gone")
+    prepare(copied)
+    assert read == []
+    assert gone not in set(table_of(copied)["series_id"])
+
+
+def test_after_a_stop_what_is_finished_is_not_read_again(whole, read, monkeypatch, tmp_path):
+    options, original = replace(whole, work=tmp_path / "work"), preparation.prepare_series
+    done: list[str] = []
+
+    def stopped(task):
+        if len(done) == 5:
+            raise KeyboardInterrupt
+        done.append(task.series)
+        return original(task)
+
+    monkeypatch.setattr(preparation, "prepare_series", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(options)
+    monkeypatch.setattr(preparation, "prepare_series", original)
+    read_before = len(read)
+    prepare(options)
+    assert len(read) == len(set(read)), "a file is read twice"
+    assert 0 < read_before < len(read)
+    assert contents(options.work / "cache") == contents(whole.work / "cache")
+
+
+def test_a_record_of_another_format_is_made_anew(copied, read):
+    victim = sorted(Work(copied.work).manifest.iterdir())[2]
+    record = manifest.read_record(victim)
+    manifest.write_record(Work(copied.work), replace(record, format=record.format - 1))
+    Work(copied.work).prepared.unlink()
+    prepare(copied)
+    assert {path.stem for path in read} == {mark.image_id for mark in record.files.values()}
+
+
+def failing(monkeypatch, image: str) -> Callable[[], None]:
+    """Let the pixels of one image not be decoded; returns what mends that."""
+    original = series.read_file
+
+    def read_file(path):
+        if path.stem == image:
+            raise UnreadableSliceError(Reason.DECODING)
+        return original(path)
+
+    with_fault = monkeypatch.context()
+    with_fault.__enter__().setattr(series, "read_file", read_file)
+    return lambda: with_fault.__exit__(None, None, None)
+
+
+@pytest.fixture
+def once_failed(copied, monkeypatch, tmp_path) -> tuple[PrepareOptions, str]:
+    """Options for a cache in which a slice could not be decoded that now can be, and which one."""
+    options, image = replace(copied, work=tmp_path / "failed", min_readable=0.5), table_of(copied)["image_id"].iloc[4]
+    mend = failing(monkeypatch, image)
+    prepare(options)
+    mend()
+    assert table_of(options).set_index("image_id").loc[image, "chunk"] == -1
+    return options, image
+
+
+def test_what_failed_stays_until_it_is_to_be_tried_again(once_failed, read):
+    options, image = once_failed
+    prepare(options)
+    assert read == []
+    prepare(replace(options, retry=True))
+    assert len({path.parent for path in read}) == 1
+    name = table_of(options).set_index("image_id").loc[image, "series_id"]
+    assert set(read) == set(files_of(options, name))
+    assert table_of(options).set_index("image_id").loc[image, "chunk"] >= 0
+
+
+def test_what_failed_is_tried_again_with_other_decoders(once_failed, read, monkeypatch):
+    options, image = once_failed
+    monkeypatch.setattr(series, "decoder_set", lambda: {"imagecodecs": "another"})
+    Work(options.work).prepared.unlink()
+    prepare(options)
+    assert table_of(options).set_index("image_id").loc[image, "chunk"] >= 0
+    assert set(read) == set(files_of(options, table_of(options).set_index("image_id").loc[image, "series_id"]))
+
+
+def test_no_table_is_left_that_tells_of_other_slices(copied, monkeypatch):
+    """A killed process must not leave the old metadata beside a new store."""
+    path = files_of(copied, table_of(copied)["series_id"].iloc[0])[0]
+    path.write_bytes(path.read_bytes()[:-2])
+    original = preparation.prepare_series
+
+    def killed(task):
+        original(task)
+        if path.stem in {file.path.stem for file in task.files}:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(preparation, "prepare_series", killed)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(copied)
+    assert not list(copied.work.glob("cache/**/metadata_*.parquet"))
+
+
+def test_a_series_in_both_splits_is_refused(copied):
+    path = files_of(copied, table_of(copied)["series_id"].iloc[0])[0]
+    shutil.move(path, copied.data / "stage_2_test")
+    with pytest.raises(InputError, match="has files in both"):
+        prepare(copied)
+
+
+def test_a_second_look_opens_no_file(copied, opened, capsys):
+    prepare(copied)
+    assert opened == []
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_the_first_line_comes_before_any_file_is_looked_at(whole, tmp_path, monkeypatch, capsys):
+    def find_raw(*_):
+        raise InputError(f"said before: {capsys.readouterr().out}")
+
+    monkeypatch.setattr(preparation, "find_raw", find_raw)
+    with pytest.raises(InputError, match="said before: looking for slices in"):
+        prepare(replace(whole, work=tmp_path))
