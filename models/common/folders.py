@@ -82,6 +82,10 @@ class Work:
         """A row for each slice of a split, "train" or "test"."""
         return self.tables / f"metadata_{split}.parquet"
 
+    def affines(self, image_size: int) -> Path:
+        """A row for each stored series: where its stored slices of this size lie in the patient."""
+        return self.tables / f"affine_{image_size}.csv"
+
     def pseudolabels(self, name: str, fold: int) -> Path:
         """Labels of test slices, which a fold may train on."""
         return self.tables / f"pseudolabels_{name}_fold{fold}.parquet"

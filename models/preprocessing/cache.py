@@ -24,10 +24,13 @@ from models.preprocessing.tables import PREPARE, UNREADABLE
 _OLDER = "an older version of this project, whose caches cannot be added to"
 
 
-def source_of(raw: RawFolder, looks: Mapping[str, Iterable[Look]]) -> str:
-    """A hash of the names, sizes and times of all files of a raw folder, and of the split that each is in."""
+def source_of(raw: RawFolder, labels: Path | None, looks: Mapping[str, Iterable[Look]]) -> str:
+    """A hash of the names, sizes and times of all files of a raw folder, and of the split that each is in.
+
+    `labels` is a table of labels that does not belong to it.
+    """
     files = [(split, file.name, file.size, file.time) for split, of_split in looks.items() for file in of_split]
-    files += [("", path.name, *stamp(path)) for path in (raw.labels, raw.sample_submission) if path is not None]
+    files += [("", path.name, *stamp(path)) for path in (raw.labels, raw.sample_submission, labels) if path is not None]
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(f"{file}\n".encode("utf-8", "surrogateescape"))
@@ -62,7 +65,7 @@ def _made_with(work: Work, what: str) -> InputError:
     return InputError(f"{work.tables} was made with {what}; delete it, or choose another folder with --work")
 
 
-def is_whole(work: Work, raw: RawFolder, cached: dict) -> bool:
+def is_whole(work: Work, cached: dict) -> bool:
     """Whether every file of a finished cache is there still: what was deleted as damaged is made anew.
 
     `cached` is what cache/prepare.json tells. Raises InputError for a file that has changed.
@@ -73,11 +76,11 @@ def is_whole(work: Work, raw: RawFolder, cached: dict) -> bool:
     for name, expected in files.items():
         if hash_file(work.tables / name) != expected:
             raise damaged(work.tables / name, PREPARE)
-    if not all(work.metadata(split).is_file() for split in raw.splits):
+    if not all(work.metadata(split).is_file() for split in cached["splits"]):
         return False
     if wait_for_decoder(read_problems(work)["problem"]):
         return False
-    tables = [read_parquet(work.metadata(split), PREPARE) for split in raw.splits]
+    tables = [read_parquet(work.metadata(split), PREPARE) for split in cached["splits"]]
     stored = {name for table in tables for name in table.loc[table["chunk"] != UNREADABLE, "series_id"].unique()}
     records = {path.stem for path in work.manifest.glob("*.json")}
     return bool(records) and all(
@@ -98,4 +101,4 @@ def mark_complete(work: Work, settings: dict) -> None:
 
 def plain_files(work: Work) -> list[Path]:
     """The files of the cache that hold no checksum of their own."""
-    return [work.folds, work.problems, work.series_list, work.contact_sheet]
+    return [work.folds, work.problems, work.series_list, work.contact_sheet, *sorted(work.tables.glob("affine_*.csv"))]

@@ -111,7 +111,7 @@ def print_series(series: pd.DataFrame, whole: bool) -> None:
     for state, count in count_states(series):
         print(f"{count:>9,}  {state}")
     if whole and len(series) <= _SCREEN:
-        print(series.drop(columns=["split", "states", "why"]).to_string(index=False, na_rep="-"))
+        print(series.drop(columns=["split", "states", "why", "part_of"]).to_string(index=False, na_rep="-"))
 
 
 def write_contact_sheet(path: Path, work: Work, table: pd.DataFrame, image_size: int) -> None:

@@ -29,6 +29,7 @@ COLUMNS = [
     "states",  # what else is odd about the series
     "taken",  # yes, left out or by --take
     "why",  # it would be left out
+    "part_of",  # the key of the first part of what has its SeriesInstanceUID
 ]
 FEW_SLICES = 8
 _SCOUT = 3  # images at most
@@ -131,6 +132,7 @@ def _row(notes: SeriesNotes, split: str) -> dict[str, Any]:
         "rescale": facts["unit"] if facts else "HU" if told else "not told",
         "contrast": ("yes" if facts["contrast"] else "no") if facts else "unknown",
         "states": "; ".join(_states(table, facts, plane)),
+        "part_of": notes.part_of,
     }
 
 

@@ -142,7 +142,8 @@ def _finish_part(
     if wait_for_decoder(problem for _, problem, _ in problems):
         table["chunk"] = UNREADABLE
     known = [item.facts for item in slices if item.facts is not None]
-    part = SeriesNotes(name, table, sorted({*problems}), series_facts(known) if known and own else None)
+    facts = series_facts(known) if known and own else None
+    part = SeriesNotes(name, task.series, table, sorted({*problems}), facts)
     for size in image_sizes:
         if _is_due(part, task):
             chunks = [slices[place].chunks[size] for place in places]

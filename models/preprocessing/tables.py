@@ -52,6 +52,18 @@ def read_folds(work: Work) -> pd.DataFrame:
     return pd.read_csv(work.folds)
 
 
+def earlier_folds(work: Work, folds: int) -> pd.DataFrame | None:
+    """The folds of a cache that is to grow, which patients keep; None if there are none, or they are of another number.
+
+    Raises InputError if the file has changed since it was written.
+    """
+    if not work.folds.is_file():
+        return None
+    is_cut_short = not any(work.metadata(split).is_file() for split in ("train", "test"))
+    table = pd.read_csv(work.folds) if is_cut_short or not work.prepared.is_file() else read_folds(work)
+    return table if set(table["fold"]) == set(range(folds)) else None
+
+
 def patients_of_fold(work: Work, fold: int) -> pd.Series:
     """The `patient_id` of whom a fold validates on. Raises InputError as `read_folds` does."""
     folds = read_folds(work)

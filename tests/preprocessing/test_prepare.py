@@ -95,7 +95,7 @@ def test_a_whole_folder_has_no_problem_but_the_padding_and_spacing_of_its_scanne
 def test_the_cache_holds_these_files_and_no_others(options):
     series = {name for split in ("train", "test") for name in metadata(options, split)["series_id"]}
     stores = [f"slices_48/{name}.b2nd" for name in series]
-    tables = ["folds.csv", "metadata_test.parquet", "metadata_train.parquet", "problems.csv", "series.csv"]
+    tables = [f"affine_{SIZE}.csv", "folds.csv", "metadata_test.parquet", "metadata_train.parquet", "problems.csv", "series.csv"]
     records = [f"manifest/{name}.json" for name in series]
     assert sorted(contents(Work(options.work).cache)) == sorted(
         [*tables, *stores, *records, "contact_sheet.png", "prepare.json"]
@@ -135,7 +135,7 @@ def test_an_added_size_keeps_every_other_slice_and_table(copied):
     added = {name for name in after if name.startswith("slices_32/")}
     changed = {name for name in before if after[name] != before[name]}
     assert changed == {"prepare.json", *(name for name in before if name.startswith("manifest/"))}
-    assert set(after) == set(before) | added
+    assert set(after) == set(before) | added | {"affine_32.csv"}
     assert len(added) == len([name for name in before if name.startswith("slices_48/")])
     prepare(replace(copied, image_size=(32, SIZE)))  # both are there
     assert contents(cache) == after

@@ -89,7 +89,7 @@ def test_a_store_is_written_at_every_size_and_read_instead_of_the_files_then(wri
 
 def test_a_record_is_kept_as_it_was_written(tmp_path):
     table = pd.DataFrame({"image_id": ["ID_a", "ID_b"], "z": [-12.5, math.nan], "chunk": [0, UNREADABLE]})
-    part = SeriesNotes("ID_s", table, [("ID_b", "pixels are cut off", "left out")], {"unit": "HU"})
+    part = SeriesNotes("ID_s", "ID_w", table, [("ID_b", "pixels are cut off", "left out")], {"unit": "HU"})
     mark = Mark(524_288, 1_700_000_000_123_456_789, 4_294_967_295, "1.2.840.10008.1.2", "ID_a")
     record = Record("ID_s", Names("ID_a", "ID_s", "ID_t", "ID_p"), {"a.dcm": mark}, [8], {"one": "1"}, ["ID_b"], [part])
     write_record(Work(tmp_path), record)

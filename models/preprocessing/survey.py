@@ -1,0 +1,88 @@
+"""The first look: which files there are, what the cache knows of them already, and which series they make."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from models.common.errors import InputError
+from models.common.folders import Work
+from models.preprocessing.cache import cached_settings, refuse_older, refuse_other_raw, source_of
+from models.preprocessing.grouping import Look, SeriesTask, group_by_series, in_batches, look_batch
+from models.preprocessing.manifest import FORMAT, Known, known_files
+from models.preprocessing.options import PrepareOptions
+from models.preprocessing.parallel import progress_map
+from models.preprocessing.problems import ProblemRows
+from models.preprocessing.pseudonyms import Pseudonyms, read_key
+from models.preprocessing.raw import RawFolder
+
+_BATCH = 256  # records that are read at a time
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is there before the work begins: the files, and what the cache tells of them."""
+
+    looks: dict[str, list[Look]]  # the files of each split
+    known: dict[str, Known]  # the files of the manifest, by name
+    cached: dict[str, Any]  # what cache/prepare.json tells, {} without it
+    settings: dict[str, Any]  # what it is to tell
+    pseudonyms: Pseudonyms
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the cache was made of these files with these settings, as far as what it tells of itself."""
+        files = (file for split in self.looks.values() for file in split if file.reason is None)
+        return self.settings.items() <= self.cached.items() and all(file.name in self.known for file in files)
+
+
+def survey(raw: RawFolder, work: Work, options: PrepareOptions) -> Survey:
+    """Look at each file of each split; one that the manifest knows and that has not changed is not opened.
+
+    Raises InputError for a cache that was made from other data, with other settings or by an older version.
+    """
+    refuse_older(work)
+    settings = {"format": FORMAT, "folds": options.folds, "seed": options.seed}
+    cached = cached_settings(work, settings)
+    pseudonyms = Pseudonyms(read_key(work.root / "pseudonyms.key"), challenge=raw.stage is not None)
+    known = {} if options.check else read_manifest(work, options.jobs)
+    looks = {}
+    for split in raw.splits:
+        batches = in_batches(raw.files(split), raw.root, pseudonyms, known)
+        look = partial(look_batch, pseudonyms)
+        found = progress_map(look, batches, options.jobs, f"{split}: series of each file", options.dask)
+        looks[split] = [file for batch in found for file in batch]
+    refuse_other_raw(work, known, (file for split in looks.values() for file in split))
+    sizes = {*options.image_size, *(size for size in cached.get("image_size", []) if work.slices(size).is_dir())}
+    settings |= {
+        "source": source_of(raw, options.labels, looks),
+        "take": sorted(options.take),
+        "image_size": sorted(sizes),
+    }
+    return Survey(looks, known, cached, settings, pseudonyms)
+
+
+def read_manifest(work: Work, jobs: int) -> dict[str, Known]:
+    """What is known of each file that the cache was made of, by its name."""
+    paths = sorted(work.manifest.glob("*.json"))
+    if not paths:
+        return {}
+    batches = [paths[first : first + _BATCH] for first in range(0, len(paths), _BATCH)]
+    return dict(file for batch in progress_map(known_files, batches, jobs, "manifest") for file in batch)
+
+
+def find_series(
+    found: Survey, raw: RawFolder, work: Work, options: PrepareOptions
+) -> tuple[dict[str, list[SeriesTask]], ProblemRows]:
+    """The series of each split, and the problems of files that belong to none.
+
+    Raises InputError for a series that has files in both splits.
+    """
+    sizes = () if options.check else tuple(found.settings["image_size"])
+    tasks, problems = {}, []
+    for split, files in found.looks.items():
+        tasks[split], odd = group_by_series(files, raw, work, sizes, found.pseudonyms, options.take, options.retry)
+        problems += odd
+    keys = [{task.series for task in split} for split in tasks.values()]
+    if len(keys) > 1 and (both := keys[0] & keys[1]):
+        raise InputError(f"series {min(both)} has files in both {raw.train} and {raw.test}; move them into one of them")
+    return tasks, problems
