@@ -35,8 +35,8 @@ def small(script: str, words: list[str]) -> list[str]:
         words = [*words, "--image-size", "224", "512"] if sizes is None else words
         place = words.index("--image-size") + 1
         return [*words[:place], SIZE, *words[place:], "--jobs", "1"]
-    if script == "find_files":
-        return [*words, "--jobs", "1"]
+    if script in ("find_files", "export_nifti"):
+        return [*words, *(("--jobs", "1") if script == "find_files" else ("--image-size", SIZE))]
     if script == "train_sequence":
         return [*words, "--epochs", "1", "--batch-size", "2", "--device", "cpu"]
     if script.startswith("train_"):

@@ -116,6 +116,7 @@ def slow_imports(importtime: str) -> set[str]:
         (["train_small.py", "--max-lr", "-1"], r"max_lr must be above 0, not -1.0"),
         (["score.py"], r"error: no cache/metadata_train.parquet"),
         (["report.py"], r"error: no cache/metadata_train.parquet"),
+        (["export_nifti.py"], r"error: no cache/metadata_test.parquet; make it with: python models/prepare.py"),
         (["smooth.py", "b2"], r"error: no finished fold in runs/b2; train one with: python models/train_b2.py"),
         (["make_pseudolabels.py"], r"error: name one or more different runs, like b5"),
         (

@@ -1,4 +1,4 @@
-"""The figures of a report, as SVG in data URIs: the same bytes for the same numbers."""
+"""The figures of a report, as SVG in data URIs, and of a series, as PNG: the same bytes for the same numbers."""
 
 import base64
 import io
@@ -10,12 +10,16 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from models.common.labels import ANY, LABELS
+from models.preprocessing.geometry import known_z, plane_of
 
 # Told apart by people who see no red or green (M. Okabe and K. Ito, 2008), and in print by their dashes.
 _COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#d55e00", "#000000")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1)), "-")
 _GREY = "#8a8f98"
 _CERTAIN = 1e-9  # log loss of a prior that knows: all slices have the label, or none
+_ENDS = {"coronal": ("front", "back"), "sagittal": ("right", "left")}  # of a series along z
+_ENDS |= dict.fromkeys(("axial", "unknown"), ("feet", "head"))
+_NUMBERED = 12  # slices at most that have their number on a figure
 _POINTS = 400  # of a curve: as many as a screen shows
 _STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters everywhere
@@ -86,6 +90,40 @@ def draw_calibration(label: str, points: pd.DataFrame) -> str:
     counts.bar(points.index, points["slices"], width=0.09, color=_GREY)
     counts.set(yscale="log", ylim=(0.5, None), ylabel="slices", xlim=(-0.02, 1.02), xlabel="predicted probability")
     return _svg(figure)
+
+
+@matplotlib.rc_context(_STYLE)
+def draw_along_z(slices: pd.DataFrame, probability: np.ndarray, title: str) -> bytes:
+    """Probabilities (slices, 6) of a series over z, by its rows of the metadata, as PNG: the head is at the right."""
+    figure = plot_along_z(slices, probability, title)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def plot_along_z(slices: pd.DataFrame, probability: np.ndarray, title: str) -> Figure:
+    """The figure of `draw_along_z`, which takes the same (slices, 6)."""
+    figure = Figure(figsize=(8, 4.4), layout="constrained")
+    axes = figure.subplots()
+    z = known_z(slices)
+    for number, label in enumerate(LABELS):
+        look = {"color": _COLOURS[number], "linestyle": _DASHES[number], "linewidth": 2.4 if number == ANY else 1.5}
+        axes.plot(z, probability[:, number], label=label, marker=".", **look)
+    where = "z, mm along the normal of the slices" if slices["z"].notna().all() else "z unknown, 5 mm a slice"
+    start, end = _ENDS[plane_of(slices)]
+    axes.set_xlabel(f"{start}  \N{LEFTWARDS ARROW}  {where}  \N{RIGHTWARDS ARROW}  {end}")
+    axes.set(ylabel="predicted probability", ylim=(-0.02, 1.02))
+    numbered = np.arange(0, len(z), -(-len(z) // _NUMBERED))
+    above = axes.twiny()
+    above.set(xlim=axes.get_xlim(), xticks=z[numbered], xticklabels=slices["chunk"].to_numpy()[numbered])
+    above.set_xlabel("slice of the volume, counted from 0", color=_GREY)
+    above.tick_params(colors=_GREY)
+    above.spines["top"].set_visible(True)
+    figure.suptitle(title, fontsize=10, fontweight="bold")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
+    warning = "Research software, not a medical device: do not base a decision about a patient on it."
+    figure.supxlabel(warning, fontsize=8, color=_GREY)
+    return figure
 
 
 def _with_both_classes(target: np.ndarray) -> list[int]:

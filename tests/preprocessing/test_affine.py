@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pydicom
@@ -16,11 +17,13 @@ from pydicom.dataset import Dataset
 from reading import prepare_tree
 
 from models.common.folders import Work
+from models.export_nifti import ExportOptions, export
 from models.preprocessing.affine import AFFINE, affine_table, place_series, to_ras
 from models.preprocessing.dicom import read_file
 from models.preprocessing.geometry import USUAL_GAP
 from models.preprocessing.notes import SeriesNotes
 from models.preprocessing.orientation import UNTURNED, Turn, nearest_turn, to_one_frame
+from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.problems import Problem
 from models.preprocessing.store import Series
 
@@ -343,3 +346,15 @@ def test_real_series_lie_where_their_files_say(real_sample):
         corner = series[[f"image_position_{i}" for i in range(3)]].to_numpy()
         found = (placed.affine @ np.array([(0, 0, number, 1) for number in range(len(series))]).T)[:3].T
         assert np.linalg.norm(found - corner, axis=1).max() <= placed.departure + 1e-6
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_a_viewer_sees_tissue_where_it_was(size, write_dicom, tmp_path):
+    """From the files of a turned, tilted series that is not square to what nibabel reads."""
+    draw(tmp_path / "data", write_dicom, Drawing(tilt=18), Turn(True, True, False), from_head=True)
+    prepare(PrepareOptions(data=tmp_path / "data", work=tmp_path, image_size=(size,), jobs=1))
+    export(ExportOptions(image_size=size, output=tmp_path, work=tmp_path))
+    (path,) = tmp_path.glob("*.nii.gz")
+    image = nibabel.load(path)
+    values = np.asanyarray(image.dataobj).transpose(2, 1, 0)
+    assert np.abs(differences(values, np.diag([-1, -1, 1, 1]) @ image.affine)).max() <= 1.1  # NIfTI keeps float32
