@@ -95,7 +95,14 @@ def test_a_whole_folder_has_no_problem_but_the_padding_and_spacing_of_its_scanne
 def test_the_cache_holds_these_files_and_no_others(options):
     series = {name for split in ("train", "test") for name in metadata(options, split)["series_id"]}
     stores = [f"slices_48/{name}.b2nd" for name in series]
-    tables = [f"affine_{SIZE}.csv", "folds.csv", "metadata_test.parquet", "metadata_train.parquet", "problems.csv", "series.csv"]
+    tables = [
+        f"affine_{SIZE}.csv",
+        "folds.csv",
+        "metadata_test.parquet",
+        "metadata_train.parquet",
+        "problems.csv",
+        "series.csv",
+    ]
     records = [f"manifest/{name}.json" for name in series]
     assert sorted(contents(Work(options.work).cache)) == sorted(
         [*tables, *stores, *records, "contact_sheet.png", "prepare.json"]
