@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from models.common.folders import Work
 from models.common.patience import patiently
+from models.preprocessing.archives import File
 from models.preprocessing.decoding import missing_decoder
 from models.preprocessing.dicom import peek
 from models.preprocessing.elements import Reason, UnreadableSliceError
@@ -23,7 +24,7 @@ _BATCH = 256  # files that are peeked into at a time
 class Peeked(NamedTuple):
     """What the first bytes of a file tell."""
 
-    path: Path
+    path: File
     series_id: str = ""
     image_id: str = ""
     mark: str = ""  # size and checksum of the first bytes
@@ -53,12 +54,12 @@ class SeriesTask:
         return hashlib.blake2b(lines.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
-def in_batches(files: list[Path]) -> list[list[Path]]:
+def in_batches(files: list[File]) -> list[list[File]]:
     """Files for `peek_batch`, some hundred at a time."""
     return [files[first : first + _BATCH] for first in range(0, len(files), _BATCH)]
 
 
-def peek_batch(files: list[Path]) -> list[Peeked]:
+def peek_batch(files: list[File]) -> list[Peeked]:
     """What the first bytes of each file tell; for one that tells nothing, the reason.
 
     Raises InputError for a file that the system does not let this process read.

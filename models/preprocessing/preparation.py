@@ -21,6 +21,7 @@ from models.preprocessing.cache import (
     source_of,
 )
 from models.preprocessing.challenge_csv import image_ids, read_labels, read_sample_submission
+from models.preprocessing.dicomdir import absent_files
 from models.preprocessing.folds import make_folds
 from models.preprocessing.grouping import SeriesTask, group_by_series, in_batches, peek_batch
 from models.preprocessing.metadata import add_missing, join_labels, shared_patients, slice_table
@@ -166,7 +167,10 @@ def find_series(
     """The files of a split by series: the first bytes of each are read for that, nothing more."""
     files = raw.files(split)
     peeked = progress_map(peek_batch, in_batches(files), options.jobs, f"{split}: series of each file", options.dask)
-    return group_by_series((file for batch in peeked for file in batch), raw, work, sizes, pseudonyms, options.take)
+    found = (file for batch in peeked for file in batch)
+    tasks, problems = group_by_series(found, raw, work, sizes, pseudonyms, options.take)
+    absent = [pseudonyms.file(path, raw.root) for path in absent_files(files)]
+    return tasks, problems + problem_rows(Problem.ABSENT, absent)
 
 
 def write_tables(

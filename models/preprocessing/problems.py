@@ -37,6 +37,7 @@ class Problem(Enum):
     NO_UNIT = "nothing says that the values are Hounsfield units", _LEFT
     SECONDARY = "made from other images (ImageType SECONDARY): text may stand in the pixels", _LEFT
     NOT_HEAD = "BodyPartExamined names another part of the body", _LEFT
+    ABSENT = "named in a DICOMDIR, but there is no such file", "left out"
     STRAY_NAME = "white space in the file name", "read all the same"
     REPEATED_IMAGE = "SOPInstanceUID of another file", "left out"
     REPEATED_LABEL = "equal label rows that stand more than once", "counted once"
@@ -50,7 +51,8 @@ NO_SLICE_OF_FILE = "no slice: left out of training and validation, predicted fro
 NOT_USED = "left out"
 WAITS = "waits: install it and run the same command again"
 
-_LOST = {Reason.NOT_OPENED.value, Reason.HEADER.value, Reason.UNREASONABLE.value}  # these may have been slices
+_ARCHIVED = {Reason.ARCHIVE.value, Reason.PACKED.value, Reason.NOT_A_MEMBER.value, Reason.DAMAGED_MEMBER.value}
+_LOST = {Reason.NOT_OPENED.value, Reason.HEADER.value, Reason.UNREASONABLE.value} | _ARCHIVED  # may have been slices
 
 
 def problem_rows(problem: Problem, items: Iterable[str]) -> ProblemRows:

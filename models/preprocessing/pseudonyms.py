@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.common.files import remove_temporaries, replacing
+from models.preprocessing.archives import File
 
 _RSNA = re.compile(r"ID_[0-9a-f]{6,12}")
 _PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
@@ -36,7 +37,7 @@ class Pseudonyms:
         """The name of a patient, a study or a series."""
         return identifier if self.challenge and _RSNA.fullmatch(identifier) else self._hash(identifier)
 
-    def file(self, path: Path, root: Path) -> str:
+    def file(self, path: File, root: Path) -> str:
         """What a file is called in a report: its own name in a challenge, which is its image's, else a hash."""
         if self.challenge and _RSNA.fullmatch(path.stem):
             return path.name.strip()
