@@ -75,7 +75,7 @@ def measure(data: Path | None) -> Times:
         slices = slices[slices["chunk"] != UNREADABLE].reset_index(drop=True)
         print(f"{len(slices)} slices, {ROUNDS} rounds")
         files = {path.stem: path for path in raw.files("train")}
-        dicoms = [files[image_id] for image_id in slices["image_id"]]
+        dicoms = [Path(str(files[image_id])) for image_id in slices["image_id"]]
         pngs = write_pngs(dicoms, folder)
         times = {}
         for size in SIZES:

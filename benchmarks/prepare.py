@@ -86,7 +86,8 @@ def setting(data: Path | None) -> Generator[Setting]:
     cv2.setNumThreads(1)
     with scratch(data) as (slices, folder):
         raw = find_raw(slices)
-        yield Setting(raw, raw.files("train") + raw.files("test"), folder)
+        files = [path for split in raw.splits for path in raw.files(split) if isinstance(path, Path)]
+        yield Setting(raw, files, folder)
 
 
 def compare_with_fastai(at: Setting) -> dict[str, float]:

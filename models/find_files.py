@@ -19,6 +19,8 @@ from models.common.cli import command
 from models.common.errors import InputError
 from models.common.files import legible, read_parquet, write_csv
 from models.common.folders import DataFolder, WorkFolder, default_data, default_work
+from models.preprocessing.archives import File
+from models.preprocessing.dicomdir import absent_files
 from models.preprocessing.grouping import in_batches, look_batch
 from models.preprocessing.parallel import progress_map
 from models.preprocessing.pseudonyms import Pseudonyms, read_key
@@ -50,7 +52,7 @@ def find_files(options: FindOptions) -> None:
     names = table.iloc[:, 0]
     found = names.map(files).fillna(names.str.replace(r"_\d{4}$", "", regex=True).map(files))  # a frame of a file
     write_csv(options.output, table.assign(file=found)[["file", *table.columns]])
-    print(f"{options.output}: {len(table):,} lines, {found.notna().sum():,} of them traced to a file in {raw.root}")
+    print(f"{options.output}: {len(table):,} lines, {found.notna().sum():,} of them traced to a file in {raw.folder}")
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -69,18 +71,22 @@ def names_of_files(raw: RawFolder, pseudonyms: Pseudonyms, jobs: int) -> dict[st
     That of a series -> the folder of its first file.
     """
     files = [path for split in raw.splits for path in raw.files(split)]
+    names = {pseudonyms.file(path, raw.root): _shown(path, raw) for path in absent_files(files)}
     batches = in_batches(files, raw.root, pseudonyms, {})
-    names = {}
     for batch in progress_map(partial(look_batch, pseudonyms), batches, jobs, "names of files"):
         for file in batch:
-            name = legible(file.path.relative_to(raw.root))
-            image, series = file.names.image_id, file.names.series_id
+            name, image = _shown(file.path, raw), file.names.image_id
             names[file.name.strip()] = name
-            if series:
-                names.setdefault(series, legible(file.path.relative_to(raw.root).parent))
+            if file.names.series_id:
+                names.setdefault(file.names.series_id, name.rpartition("/")[0] or ".")
             if image:
                 names[image] = names[pseudonyms.of_file(image, file.name)] = name
     return names
+
+
+def _shown(file: File, raw: RawFolder) -> str:
+    """A file's path in the data folder; of a member of an archive that of the archive, and the name in it."""
+    return legible(file.relative_to(raw.folder))
 
 
 if __name__ == "__main__":

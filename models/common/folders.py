@@ -108,7 +108,8 @@ class Work:
         return self.run(name, fold) / f"{split}{of_stage}.parquet"
 
 
-DataFolder = Annotated[Path, tyro.conf.arg(help="raw folder in Kaggle's layout; never written to (or set RSNA_DATA)")]
+_DATA = "folder, zip or tar of DICOM files, in Kaggle's layout or any; never written to (or set RSNA_DATA)"
+DataFolder = Annotated[Path, tyro.conf.arg(help=_DATA)]
 WorkFolder = Annotated[Path, tyro.conf.arg(help="folder that holds cache/ and runs/ (or set RSNA_WORK)")]
 _STAGE = "stage of the challenge, its tables in cache/stage_<n>/; none: the one that is there, its tables in cache/"
 Stage = Annotated[Literal[1, 2] | None, tyro.conf.arg(help=_STAGE)]

@@ -3,7 +3,6 @@
 import errno
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from models.common.errors import InputError
@@ -19,11 +18,11 @@ WAITS = (0.1, 0.5, 2.0)  # seconds before each further try
 Result = TypeVar("Result")
 
 
-def patiently(function: Callable[[], Result], path: Path) -> Result:
+def patiently(function: Callable[[], Result], path: object) -> Result:
     """What a function returns that reads a path; after an error of the system it is called again, some times.
 
-    Raises InputError naming the path if the error stays (a failing disk, a lost mount, no permission, no memory). Any
-    other exception gets a note that names the path.
+    `path` is what a message names. Raises InputError naming it if the error stays (a failing disk, a lost mount, no
+    permission, no memory). Any other exception gets a note that names it.
     """
     for wait in (*WAITS, None):
         try:
@@ -40,7 +39,7 @@ def patiently(function: Callable[[], Result], path: Path) -> Result:
     raise AssertionError  # not reached
 
 
-def unreadable(path: Path, error: OSError | MemoryError) -> InputError:
+def unreadable(path: object, error: OSError | MemoryError) -> InputError:
     """The error for a path that the system does not let this process read."""
     reason = "not enough memory" if isinstance(error, MemoryError) else error.strerror or error
     where = getattr(error, "filename", None) or path

@@ -1,6 +1,5 @@
 """The challenge's `ID,Label` files -> one checked row an image."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +9,9 @@ from pyarrow import compute, csv
 
 from models.common.errors import InputError
 from models.common.labels import LABELS
+from models.preprocessing.archives import File, Member
+from models.preprocessing.elements import open_bounded
+from models.preprocessing.reasons import UnreadableSliceError
 
 SHOWN = 3  # names in a message
 DOWNLOAD, REWRITE = "download it again", "write it again"  # what mends a file of Kaggle's, and a file of one's own
@@ -18,13 +20,13 @@ DOWNLOAD, REWRITE = "download it again", "write it again"  # what mends a file o
 class _File(NamedTuple):
     """The rows of a file, and what mends it."""
 
-    path: Path
+    path: File
     ids: pa.Array
     texts: pa.DictionaryArray  # of the column Label
     repair: str
 
 
-def read_labels(path: Path) -> tuple[pd.DataFrame, list[str]]:
+def read_labels(path: File) -> tuple[pd.DataFrame, list[str]]:
     """Read a label file: rows `ID_<hex>_<subtype>,<0 or 1>`, six an image.
 
     Returns the table (one row an image, sorted by `image_id`, columns LABELS as float32) and the ids of images that
@@ -44,7 +46,7 @@ def read_labels(path: Path) -> tuple[pd.DataFrame, list[str]]:
     return _table(images, (ones > 0).astype(np.float32)), repeated
 
 
-def read_sample_submission(path: Path) -> pd.Series:
+def read_sample_submission(path: File) -> pd.Series:
     """Read the sample submission; returns its IDs (`ID_<hex>_<subtype>`) in its order. Its values are not looked at.
 
     Raises InputError for what is no csv file in UTF-8, a missing column, no rows, a subtype that is unknown or lacks
@@ -55,7 +57,7 @@ def read_sample_submission(path: Path) -> pd.Series:
     return file.ids.to_pandas().rename("ID")
 
 
-def read_submission(path: Path) -> pd.DataFrame:
+def read_submission(path: File) -> pd.DataFrame:
     """Read a submission: rows `ID_<hex>_<subtype>,<probability>`, six an image.
 
     Returns one row an image, indexed by `image_id` and sorted by it, columns LABELS as float64. Raises InputError for
@@ -76,17 +78,22 @@ def image_ids(submission_ids: pd.Series) -> pd.Series:
     return submission_ids.str.rsplit("_", n=1).str[0]
 
 
-def _read_csv(path: Path, repair: str) -> _File:
+def _read_csv(path: File, repair: str) -> _File:
     """The column ID, without whitespace at its ends, and the text of the column Label."""
     types = {"ID": pa.string(), "Label": pa.dictionary(pa.int32(), pa.string())}
     try:
         table = csv.read_csv(
-            path,
+            _bytes_of(path) if isinstance(path, Member) else path,
             parse_options=csv.ParseOptions(newlines_in_values=True),
             convert_options=csv.ConvertOptions(column_types=types),
         )
         columns = table.column_names
-    except (pa.ArrowException, ValueError, OSError) as error:  # ValueError: a header that is not UTF-8
+    except (
+        pa.ArrowException,
+        ValueError,
+        OSError,
+        UnreadableSliceError,
+    ) as error:  # ValueError: a header that is not UTF-8
         raise InputError(
             f"{path} cannot be read as a csv file in UTF-8 ({_few([str(error)], 1)}); unpack it if it is packed, "
             f"or {repair}"
@@ -99,6 +106,11 @@ def _read_csv(path: Path, repair: str) -> _File:
     ids, texts = (table.column(columns.index(column)) for column in types)
     ids = compute.ascii_trim_whitespace(ids.combine_chunks())
     return _File(path, ids, texts.unify_dictionaries().combine_chunks(), repair)
+
+
+def _bytes_of(member: Member) -> pa.BufferReader:
+    with open_bounded(member) as file:
+        return pa.BufferReader(file.whole())
 
 
 def _locate(file: _File) -> tuple[pa.Array, np.ndarray]:

@@ -8,33 +8,35 @@ import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
+from models.preprocessing.archives import File
 from models.preprocessing.elements import (
     MAX_BYTES,
+    MAX_FILE,
     BoundedReader,
-    Reason,
-    UnreadableSliceError,
+    LargeReader,
     number_of,
     numbers_of,
     open_bounded,
-    parse,
-    parsing,
     text_of,
     values_of,
 )
 from models.preprocessing.header_facts import CT_CLASSES, TAGS, HeaderFacts, header_facts, is_localizer, is_picture
 from models.preprocessing.hounsfield import Rescale, clip, shows_wrapped_air, to_hounsfield
+from models.preprocessing.large_pixels import find_pixels
 from models.preprocessing.modality_table import ModalityTable, read_modality_table
+from models.preprocessing.parser import parse, parsing
 from models.preprocessing.pixel_data import stored_frames
 from models.preprocessing.pseudonyms import is_of_challenge
+from models.preprocessing.reasons import Reason, UnreadableSliceError
 
 MAX_SIDE = 4096  # pixels
 MAX_FRAMES = 4096
+MOST_COMPRESSED = 8  # times; lossless CT is two to four times smaller
 
 
 IDENTIFIERS = {
@@ -85,6 +87,7 @@ _FORMAT = [
 _TAGS = [
     Tag(tag) for tag in (*IDENTIFIERS.values(), *_NUMBERS.values(), *(tag for tag, _ in _VECTORS.values()), *_FORMAT)
 ]
+_DICOMDIR = b"\x02\0\x02\0UI\x14\x001.2.840.10008.1.3.10"  # the class of what is stored, with its tag
 _SERIES = Tag(IDENTIFIERS["series_id"])
 
 # Where an enhanced CT file keeps what others have at the top.
@@ -109,7 +112,7 @@ class Slice:
     facts: HeaderFacts
 
 
-def read_file(path: Path) -> Iterator[Slice]:
+def read_file(path: File) -> Iterator[Slice]:
     """Read a file once; yields its slices, one for most files, one a frame for enhanced CT.
 
     Raises UnreadableSliceError; when the header was readable and only the pixels are not, it carries the header rows.
@@ -117,10 +120,18 @@ def read_file(path: Path) -> Iterator[Slice]:
     """
     with open_bounded(path) as file:
         dataset, syntax = parse(file, _TAGS)
+        if isinstance(file, LargeReader):
+            yield from _slices(values_of(dataset) | {"PixelData": find_pixels(file)}, syntax, file.size)
+            return
+        file.verify()
+        size = file.size
+    yield from _slices(values_of(dataset), syntax, size)
+
+
+def _slices(header: dict, syntax: UID, size: int) -> Iterator[Slice]:
     rows: list[dict] = []
     try:
-        header = values_of(dataset)
-        frames = _count_frames(header)
+        frames = _count_frames(header, size)
         headers = [_of_frame(header, frame) for frame in range(frames)]
         rows = [_header_row(headers[frame], frame, frames) for frame in range(frames)]
         table = read_modality_table(header)
@@ -131,7 +142,7 @@ def read_file(path: Path) -> Iterator[Slice]:
         raise UnreadableSliceError(error.reason, rows) from error
 
 
-def read_stored(path: Path) -> tuple[np.ndarray, Rescale]:
+def read_stored(path: File) -> tuple[np.ndarray, Rescale]:
     """The stored values (rows, columns) of a file's first slice, and what turns them into Hounsfield units.
 
     Raises UnreadableSliceError.
@@ -140,7 +151,7 @@ def read_stored(path: Path) -> tuple[np.ndarray, Rescale]:
     return first.stored, first.rescale
 
 
-def read_slices(path: Path) -> list[np.ndarray]:
+def read_slices(path: File) -> list[np.ndarray]:
     """All slices of a file in Hounsfield units, int16 (rows, columns), clipped to HOUNSFIELD_RANGE.
 
     Raises UnreadableSliceError.
@@ -148,13 +159,15 @@ def read_slices(path: Path) -> list[np.ndarray]:
     return [clip(to_hounsfield(item.stored, item.rescale)) for item in read_file(path)]
 
 
-def peek(path: Path) -> tuple[list[str], UID]:
+def peek(path: File) -> tuple[list[str], UID]:
     """The raw identifiers of a file, in the order of IDENTIFIERS, "" for what is absent; and its transfer syntax.
 
     The first 4 KB are all it reads, if they tell. Raises UnreadableSliceError, and OSError as `read_file` does.
     """
     with open_bounded(path) as file:
         head = file.read(4096)
+        if _DICOMDIR in head:
+            raise UnreadableSliceError(Reason.NOT_CT)
         with suppress(UnreadableSliceError):
             identifiers, syntax = _identifiers(BoundedReader(io.BytesIO(head)))
             if all(identifiers[:2]):
@@ -173,7 +186,7 @@ def _is_after_series(tag: BaseTag, *_) -> bool:
     return tag > _SERIES
 
 
-def _count_frames(header: dict) -> int:
+def _count_frames(header: dict, size: int) -> int:
     """The number of frames. Raises UnreadableSliceError if the file is no CT slice or claims more than one can hold."""
     if (text_of(header, "SOPClassUID") or CT_CLASSES[0]) not in CT_CLASSES:  # the RSNA took it out of its files
         raise UnreadableSliceError(Reason.NOT_CT)
@@ -189,7 +202,7 @@ def _count_frames(header: dict) -> int:
         raise UnreadableSliceError(Reason.NO_PIXELS)
     if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE and 1 <= frames <= MAX_FRAMES):
         raise UnreadableSliceError(Reason.UNREASONABLE)
-    if 2 * rows * columns * frames > MAX_BYTES:
+    if 2 * rows * columns * frames > max(MAX_BYTES, min(MAX_FILE, size * MOST_COMPRESSED)):
         raise UnreadableSliceError(Reason.UNREASONABLE)
     return int(frames)
 

@@ -11,6 +11,7 @@ from pydicom.uid import UID
 
 from models.common.folders import Work
 from models.common.patience import patiently
+from models.preprocessing.archives import File
 from models.preprocessing.decoding import missing_decoder
 from models.preprocessing.dicom import peek
 from models.preprocessing.elements import Reason, UnreadableSliceError, stamp
@@ -25,10 +26,10 @@ _BATCH = 256  # files that are looked at at a time
 class Look(NamedTuple):
     """What the first look at a file tells."""
 
-    path: Path
+    path: File
     name: str  # in reports and in the manifest
     size: int = 0  # bytes
-    time: int = 0  # of its last change, ns
+    time: int = 0  # of its last change, ns; in an archive what stands for it
     names: Names = Names("", "", "", "")  # pseudonyms
     syntax: str = ""  # the transfer syntax
     reason: Reason | None = None
@@ -60,14 +61,14 @@ class SeriesTask:
 
 
 def in_batches(
-    files: list[Path], root: Path, pseudonyms: Pseudonyms, known: Mapping[str, Known]
-) -> list[list[tuple[str, Path, Known | None]]]:
+    files: list[File], root: Path, pseudonyms: Pseudonyms, known: Mapping[str, Known]
+) -> list[list[tuple[str, File, Known | None]]]:
     """Files for `look_batch`, some hundred at a time: the name of each, and what the manifest knows of that name."""
     named = [(name, path, known.get(name)) for path in files for name in [pseudonyms.file(path, root)]]
     return [named[first : first + _BATCH] for first in range(0, len(named), _BATCH)]
 
 
-def look_batch(pseudonyms: Pseudonyms, files: Iterable[tuple[str, Path, Known | None]]) -> list[Look]:
+def look_batch(pseudonyms: Pseudonyms, files: Iterable[tuple[str, File, Known | None]]) -> list[Look]:
     """What the first bytes of each file tell, or what is known of it if it has not changed; else the reason.
 
     Raises InputError for a file that the system does not let this process read.
@@ -75,7 +76,7 @@ def look_batch(pseudonyms: Pseudonyms, files: Iterable[tuple[str, Path, Known | 
     return [patiently(partial(_look, pseudonyms, *file), file[1]) for file in files]
 
 
-def _look(pseudonyms: Pseudonyms, name: str, path: Path, known: Known | None) -> Look:
+def _look(pseudonyms: Pseudonyms, name: str, path: File, known: Known | None) -> Look:
     try:
         size, time = stamp(path)
         if known is not None and (size, time) == known.mark[:2]:
@@ -130,7 +131,7 @@ def _by_series(groups: dict[Names, list[Look]], pseudonyms: Pseudonyms) -> dict[
         is_one = len(set(whole.values())) == 1
         for group, owner in whole.items():
             series[name if is_one else pseudonyms.hash(" ".join(owner))] += groups[group]
-    return {key: sorted(files, key=lambda file: file.path) for key, files in series.items()}
+    return {key: sorted(files, key=lambda file: file.path.parts) for key, files in series.items()}
 
 
 def _whole(group: Names, others: set[Names]) -> Names:

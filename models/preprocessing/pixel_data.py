@@ -13,13 +13,15 @@ from pydicom.uid import (
 )
 
 from models.preprocessing.decoding import DecodingError, decode_guarded, missing_decoder
-from models.preprocessing.elements import Reason, UnreadableSliceError, number_of, text_of
+from models.preprocessing.elements import number_of, text_of
+from models.preprocessing.large_pixels import LargePixels
+from models.preprocessing.reasons import Reason, UnreadableSliceError
 
 
 def stored_frames(header: dict, syntax: UID, frames: int) -> Iterator[np.ndarray]:
     """The stored values of each frame (rows, columns), integers. Raises UnreadableSliceError."""
     pixels = header.get("PixelData")
-    if not isinstance(pixels, bytes) or not pixels:
+    if not isinstance(pixels, bytes | LargePixels) or not pixels:
         raise UnreadableSliceError(Reason.NO_PIXELS)
     options, lowest_bit = _pixel_options(header, frames)
     bits = options["bits_stored"]
@@ -72,25 +74,41 @@ def _pixel_options(header: dict, frames: int) -> tuple[dict, int]:
     }, int(high + 1 - bits) if possible else 0
 
 
-def _native_frames(pixels: bytes, options: dict) -> Iterator[np.ndarray]:
+def _native_frames(pixels: bytes | LargePixels, options: dict) -> Iterator[np.ndarray]:
     """The pixel cells of each frame."""
     shape = options["rows"], options["columns"]
     kind = np.dtype(f"<{'i' if options['pixel_representation'] else 'u'}{options['bits_allocated'] // 8}")
     size = shape[0] * shape[1] * kind.itemsize
-    if len(pixels) < options["number_of_frames"] * size:
+    if (pixels.length if isinstance(pixels, LargePixels) else len(pixels)) < options["number_of_frames"] * size:
         raise UnreadableSliceError(Reason.TRUNCATED)
     for frame in range(options["number_of_frames"]):
-        yield np.frombuffer(pixels, kind, size // kind.itemsize, frame * size).reshape(shape)
+        if isinstance(pixels, LargePixels):
+            yield np.frombuffer(pixels.native(frame * size, size), kind).reshape(shape)
+        else:
+            yield np.frombuffer(pixels, kind, size // kind.itemsize, frame * size).reshape(shape)
 
 
-def _decoded_frames(pixels: bytes, syntax: UID, options: dict) -> Iterator[np.ndarray]:
+def _decoded_frames(pixels: bytes | LargePixels, syntax: UID, options: dict) -> Iterator[np.ndarray]:
     """The pixel cells of each frame, from compressed or big-endian bytes."""
     if (missing := missing_decoder(syntax)) is not None:
         raise UnreadableSliceError(Reason.NO_DECODER if missing else Reason.COMPRESSION)
     try:
-        for frame in decode_guarded(pixels, syntax, options):
-            if frame.shape != (options["rows"], options["columns"]):
-                raise UnreadableSliceError(Reason.DECODING)
-            yield frame.astype(frame.dtype.newbyteorder("="), copy=False)
+        for part, count in _parts(pixels, syntax, options):
+            for frame in decode_guarded(part, syntax, options | {"number_of_frames": count}):
+                if frame.shape != (options["rows"], options["columns"]):
+                    raise UnreadableSliceError(Reason.DECODING)
+                yield frame.astype(frame.dtype.newbyteorder("="), copy=False)
     except DecodingError as error:
         raise UnreadableSliceError(Reason.DECODING) from error
+
+
+def _parts(pixels: bytes | LargePixels, syntax: UID, options: dict) -> Iterator[tuple[bytes, int]]:
+    """What is decoded at once, and how many frames it holds: all of them, or one of a large file."""
+    frames = options["number_of_frames"]
+    if not isinstance(pixels, LargePixels):
+        yield pixels, frames
+        return
+    if syntax == ExplicitVRBigEndian:  # which nobody writes any more
+        raise UnreadableSliceError(Reason.UNREASONABLE)
+    most = 2 * options["rows"] * options["columns"] * options["bits_allocated"] // 8  # larger than not compressed
+    yield from ((frame, 1) for frame in pixels.encapsulated(frames, most))

@@ -42,6 +42,7 @@ class Problem(Enum):
     NO_UNIT = "nothing says that the values are Hounsfield units", _LEFT
     SECONDARY = "made from other images (ImageType SECONDARY): text may stand in the pixels", _LEFT
     NOT_HEAD = "BodyPartExamined names another part of the body", _LEFT
+    ABSENT = "named in a DICOMDIR, but there is no such file", "left out"
     STRAY_NAME = "white space in the file name", "read all the same"
     COPY = "a copy of another file: SOPInstanceUID, position and values are the same", "left out"
     REPEATED_IMAGE = "the SOPInstanceUID of another file, with other values or at another position", "left out"
@@ -61,7 +62,8 @@ WAITS = "waits: install it and run the same command again"
 
 _NEVER_READ = {Reason.NOT_CT, Reason.LOCALIZER, Reason.PICTURE}  # what is no slice is none at a second try, too
 _UNREAD = {reason.value for reason in Reason if reason not in _NEVER_READ}
-_LOST = {Reason.NOT_OPENED.value, Reason.HEADER.value, Reason.UNREASONABLE.value}  # these may have been slices
+_ARCHIVED = {Reason.ARCHIVE.value, Reason.PACKED.value, Reason.NOT_A_MEMBER.value, Reason.DAMAGED_MEMBER.value}
+_LOST = {Reason.NOT_OPENED.value, Reason.HEADER.value, Reason.UNREASONABLE.value} | _ARCHIVED  # may have been slices
 
 
 def problem_rows(problem: Problem, items: Iterable[str]) -> ProblemRows:

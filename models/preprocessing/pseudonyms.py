@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from models.common.files import remove_temporaries, replacing
+from models.preprocessing.archives import File
 
 _RSNA = re.compile(r"ID_[0-9a-f]{6,12}")
 
@@ -58,7 +59,7 @@ class Pseudonyms:
             return Names(*(self.image(identifier) if identifier else "" for identifier in identifiers))
         return Names(*(self.hash(identifier) if identifier else "" for identifier in identifiers))
 
-    def file(self, path: Path, root: Path) -> str:
+    def file(self, path: File, root: Path) -> str:
         """What a file is called: its own name in a challenge, which is its image's, else a hash of where it lies."""
         if self.challenge and is_of_challenge(path.stem):
             return path.name

@@ -7,11 +7,12 @@ from typing import Any
 from models.common.errors import InputError
 from models.common.folders import Work
 from models.preprocessing.cache import cached_settings, refuse_older, refuse_other_raw, source_of
+from models.preprocessing.dicomdir import absent_files
 from models.preprocessing.grouping import Look, SeriesTask, group_by_series, in_batches, look_batch
 from models.preprocessing.manifest import FORMAT, Known, known_files
 from models.preprocessing.options import PrepareOptions
 from models.preprocessing.parallel import progress_map
-from models.preprocessing.problems import ProblemRows
+from models.preprocessing.problems import Problem, ProblemRows, problem_rows
 from models.preprocessing.pseudonyms import Pseudonyms, read_key
 from models.preprocessing.raw import RawFolder
 
@@ -81,7 +82,8 @@ def find_series(
     tasks, problems = {}, []
     for split, files in found.looks.items():
         tasks[split], odd = group_by_series(files, raw, work, sizes, found.pseudonyms, options.take, options.retry)
-        problems += odd
+        absent = [found.pseudonyms.file(path, raw.root) for path in absent_files(file.path for file in files)]
+        problems += odd + problem_rows(Problem.ABSENT, absent)
     keys = [{task.series for task in split} for split in tasks.values()]
     if len(keys) > 1 and (both := keys[0] & keys[1]):
         raise InputError(f"series {min(both)} has files in both {raw.train} and {raw.test}; move them into one of them")

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from models.preprocessing.dicom import peek, read_file, read_slices, read_stored
 from models.preprocessing.elements import Reason, UnreadableSliceError, unvalidated
@@ -301,3 +302,49 @@ def test_validation_comes_back_when_the_last_of_several_threads_has_read():
     assert mode() == pydicom.config.IGNORE
     second.close()
     assert mode() == before != pydicom.config.IGNORE
+
+
+# ---- without a preamble ----
+
+
+def headless(path: Path, how: str) -> Path:
+    """The same file as old software writes it: without preamble, and without file meta information or with it."""
+    dataset = pydicom.dcmread(path)
+    if how == "meta information":
+        path.write_bytes(path.read_bytes()[132:])
+        return path
+    implicit = how == "implicit"
+    pydicom.dcmwrite(path, Dataset(dataset), implicit_vr=implicit, little_endian=True, enforce_file_format=False)
+    assert path.read_bytes()[128:132] != b"DICM"
+    return path
+
+
+@pytest.mark.parametrize("how", ["meta information", "explicit", "implicit"])
+@pytest.mark.parametrize("first", ["ImageType", "SOPClassUID"])
+def test_a_file_without_preamble_is_read(tmp_path, write_dicom, how, first):
+    more = {first: ["ORIGINAL", "PRIMARY"] if first == "ImageType" else CTImageStorage, "Modality": "CT"}
+    path = write_dicom(tmp_path / "a.dcm", small_slice(), **more)
+    expected, told = read_slices(path), peek(path)[:2]
+    assert peek(headless(path, how))[:2] == told
+    np.testing.assert_array_equal(read_slices(path), expected)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x08\0",
+        bytes(500),
+        b"\x08\0\x05\0" * 100,
+        b"\x02\0\x00\0UL\xff\xff" + bytes(400),
+        b"\x08\0\x08\0CS\x04\0ABCD" + b"\x09\0\x08\0CS\x04\0ABCD" * 40,  # the second element is of another group
+        b"\x08\0\x18\0UI\x04\0ABCD" + b"\x08\0\x08\0CS\x04\0ABCD" * 40,  # comes before the first
+        b"\x08\0\x08\0\0\0\0\x10" + bytes(400),
+        b"MZ\x90\0" + bytes(400),
+        "a text, \N{GREEK SMALL LETTER ALPHA}".encode() * 100,
+    ],
+)
+def test_what_does_not_begin_like_a_data_set_is_no_dicom_file(tmp_path, content):
+    path = tmp_path / "a.dcm"
+    path.write_bytes(content)
+    assert reason(path) is reason(path, peek) is Reason.NOT_DICOM

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hostile import HEALTHY, HOSTILE, WITHOUT_SLICE, pixels
+from hostile_archives import HOSTILE_ARCHIVES
 
 SECONDS = 5.0  # of CPU time for a file: another's load does not count
 PATIENCE = 10  # times as long by the clock, and it waits for something
@@ -188,12 +189,14 @@ def _broken(why: str) -> dict:
 def judge_project() -> Judge:
     """This repository's reader, and what it must keep to."""
     # A second, before the watch begins.
-    from models.preprocessing.dicom import read_slices
+    from models.preprocessing.archives import ArchiveError
     from models.preprocessing.elements import Reason, UnreadableSliceError
 
     def judge(path: Path) -> dict:
         try:
-            slices = read_slices(path)
+            slices = read_all(path)
+        except ArchiveError:
+            return {"outcome": "rejected", "why": "ArchiveError"}
         except UnreadableSliceError as error:
             if not isinstance(error.reason, Reason):
                 return _broken(f"rejected without a Reason: {error.reason!r}")
@@ -207,6 +210,25 @@ def judge_project() -> Judge:
         return _broken(problems[0]) if problems else {"outcome": "accepted", "why": f"{len(slices)} slices"}
 
     return judge
+
+
+def read_all(path: Path) -> list[np.ndarray]:
+    """The slices of a file; of an archive those of the members that can be read, else why the last one cannot."""
+    from models.preprocessing.archives import is_archive, members
+    from models.preprocessing.dicom import read_slices
+    from models.preprocessing.elements import Reason, UnreadableSliceError
+
+    if not is_archive(path):
+        return read_slices(path)
+    slices, wrong = [], UnreadableSliceError(Reason.ARCHIVE)
+    for member in members(path):
+        try:
+            slices += read_slices(member)
+        except UnreadableSliceError as error:
+            wrong = error
+    if slices:
+        return slices
+    raise wrong
 
 
 def _problem(hounsfield: np.ndarray) -> str | None:
@@ -312,6 +334,16 @@ def test_the_files_that_the_hostile_ones_are_made_from_are_read(tmp_path, name):
         raise
     difference = np.abs(hounsfield - np.clip(expected, -1000, 2000)).max()
     assert difference <= (2 if name == "jpeg" else 0)
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory) -> dict[str, dict]:
+    return read_each(tmp_path_factory.mktemp("archives"), HOSTILE_ARCHIVES)
+
+
+def test_a_hostile_archive_does_no_harm(archives):
+    harmed = {name: verdict for name, verdict in archives.items() if verdict["outcome"] == "broken"}
+    assert not harmed, listed(harmed)
 
 
 def test_the_watch_sees_harm_and_survives_it(tmp_path):
