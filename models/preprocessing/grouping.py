@@ -77,13 +77,14 @@ def look_batch(pseudonyms: Pseudonyms, files: Iterable[tuple[str, File, Known | 
 
 
 def _look(pseudonyms: Pseudonyms, name: str, path: File, known: Known | None) -> Look:
+    size = time = 0
     try:
         size, time = stamp(path)
         if known is not None and (size, time) == known.mark[:2]:
             return Look(path, name, size, time, known.names, known.mark.syntax)
         identifiers, syntax = peek(path)
     except UnreadableSliceError as error:
-        return Look(path, name, reason=error.reason)
+        return Look(path, name, size, time, reason=error.reason)
     names = pseudonyms.names(Names(*identifiers))
     reason = None if names.image_id and names.series_id else Reason.NO_IDENTIFIER
     return Look(path, name, size, time, names, syntax, reason)

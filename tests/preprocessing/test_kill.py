@@ -28,7 +28,7 @@ from torture import (
 )
 
 from models.common.folders import Work
-from models.preprocessing import preparation
+from models.preprocessing import truth
 from models.preprocessing.preparation import PrepareOptions, prepare
 
 # ---- kills at any moment ----
@@ -246,7 +246,7 @@ def test_of_two_at_once_one_refuses_or_both_agree(tmp_path_factory, tmp_path, de
 def test_what_another_process_has_finished_meanwhile_is_kept(tmp_path_factory, tmp_path, monkeypatch):
     data = small(tmp_path_factory)
     options = PrepareOptions(data=data, work=tmp_path, image_size=(SIZES[0],), folds=FOLDS, jobs=1)
-    other, real = replace(options, image_size=(SIZES[1],)), preparation.read_labels
+    other, real = replace(options, image_size=(SIZES[1],)), truth.read_labels
     waiting = [other]
 
     def read_labels(path: Path) -> object:  # takes half a minute on the challenge's table
@@ -254,7 +254,7 @@ def test_what_another_process_has_finished_meanwhile_is_kept(tmp_path_factory, t
             prepare(waiting.pop())
         return real(path)
 
-    monkeypatch.setattr(preparation, "read_labels", read_labels)
+    monkeypatch.setattr(truth, "read_labels", read_labels)
     prepare(options)
     assert json.loads((Work(tmp_path).tables / "prepare.json").read_text())["image_size"] == list(SIZES)
 

@@ -9,6 +9,9 @@ import pytest
 
 from models.common import patience
 from models.common.errors import InputError
+from models.preprocessing.cache import source_of
+from models.preprocessing.grouping import in_batches, look_batch
+from models.preprocessing.pseudonyms import Pseudonyms
 from models.preprocessing.raw import find_raw
 
 NESTED = "rsna-intracranial-hemorrhage-detection"
@@ -84,23 +87,39 @@ def test_a_file_in_place_of_a_folder_is_not_taken_for_it(tmp_path):
         find_raw(tmp_path)
 
 
-def test_the_fingerprint_changes_with_every_file_and_not_with_the_place(tmp_path):
-    original = find_raw(lay_out(tmp_path / "original" / "data")).fingerprint()
+def source(data: Path) -> str:
+    """What tells the content of a raw folder from another."""
+    raw, pseudonyms = find_raw(data), Pseudonyms(b"key", challenge=True)
+    looks = {}
+    for split in raw.splits:
+        batches = in_batches(raw.files(split), raw.root, pseudonyms, {})
+        looks[split] = [file for batch in batches for file in look_batch(pseudonyms, batch)]
+    return source_of(raw, None, looks)
+
+
+def test_the_source_of_a_cache_changes_with_every_file_and_not_with_the_place(tmp_path):
+    train, test = "stage_2_train", "stage_2_test"
     changes = {
-        "moved": lambda root: None,
-        "added": lambda root: (root / "stage_2_test" / "ID_new.dcm").write_bytes(b"a"),
-        "removed": lambda root: (root / "stage_2_train" / "ID_traina.dcm").unlink(),
-        "renamed": lambda root: (root / "stage_2_train" / "ID_traina.dcm").rename(root / "stage_2_train" / "ID_x.dcm"),
-        "grown": lambda root: (root / "stage_2_train" / "ID_traina.dcm").write_bytes(b"longer"),
+        "original": lambda root: None,
+        "place": lambda root: None,
+        "added": lambda root: (root / test / "ID_new.dcm").write_bytes(b"a"),
+        "removed": lambda root: (root / train / "ID_traina.dcm").unlink(),
+        "renamed": lambda root: (root / train / "ID_traina.dcm").rename(root / train / "ID_x.dcm"),
+        "moved": lambda root: (root / train / "ID_traina.dcm").rename(root / test / "ID_traina.dcm"),
+        "grown": lambda root: (root / train / "ID_traina.dcm").write_bytes(b"longer"),
         "labels": lambda root: (root / "stage_2_train.csv").write_text("ID,Label\nID_a_any,1\n"),
         "sample": lambda root: (root / "stage_2_sample_submission.csv").write_text("ID,Label\nID_a_any,1\n"),
     }
-    fingerprints = {"original": original}
+    sources = {}
     for name, change in changes.items():
         change(lay_out(tmp_path / name / "data"))
-        fingerprints[name] = find_raw(tmp_path / name / "data").fingerprint()
-    assert fingerprints.pop("moved") == original
-    assert all(one != other for one, other in itertools.combinations(fingerprints.values(), 2))
+        for path in (tmp_path / name).rglob("*"):
+            os.utime(path, (1, 1))
+        sources[name] = source(tmp_path / name / "data")
+    os.utime(tmp_path / "place/data" / train / "ID_traina.dcm", (2, 2))
+    assert source(tmp_path / "place/data") != sources["original"]
+    assert sources.pop("place") == sources["original"]
+    assert all(one != other for one, other in itertools.combinations(sources.values(), 2))
 
 
 # ---- a tree ----
