@@ -167,7 +167,7 @@ def peek(path: File) -> tuple[str, str, int, int, UID]:
     with open_bounded(path) as file:
         size = file.size
         head = file.read(4096)
-    if _DICOMDIR in head:
+    if _DICOMDIR in head[:512]:
         raise UnreadableSliceError(Reason.NOT_CT)
     try:
         dataset, syntax = parse(BoundedReader(io.BytesIO(head)), _SERIES_AND_IMAGE, _is_after_series)

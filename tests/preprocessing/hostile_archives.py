@@ -163,7 +163,7 @@ def _pax(key: str, value: str) -> bytes:
 
 
 def _tars() -> dict[str, Writer]:
-    negative = entry().tobuf()[:124] + struct.pack(">BxxxQ", 0xFF, 2**64 - 512) + entry().tobuf()[136:]
+    negative = entry().tobuf()[:124] + struct.pack(">IQ", 0xFFFFFFFF, 2**64 - 512) + entry().tobuf()[136:]
     total = 256 + sum(negative[:148]) + sum(negative[156:512])
     negative = negative[:148] + b"%06o\0 " % total + negative[156:]
     return {
