@@ -119,6 +119,9 @@ def _members(archive: Path, size: int, _changed: int) -> tuple[Member, ...]:
     except ArchiveError:
         raise
     except _FLAWS as error:
+        cause = error.__context__
+        if isinstance(cause, OSError) and cause.errno not in _BAD_SEEK:  # zipfile blames the file for what a disk does
+            raise cause from None
         raise _damaged(archive, error) from error
     last = {member.inner: place for place, member in enumerate(found)}  # of two of one name the last one counts
     found = [

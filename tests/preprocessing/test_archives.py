@@ -1,6 +1,7 @@
 """Laws of archives: a zip or tar is as good as the folder that it holds, and what cannot be read in place is told."""
 
 import gzip
+import io
 import os
 import re
 import shutil
@@ -261,6 +262,31 @@ def test_a_system_that_fails_while_it_reads_an_archive_ends_the_run_and_blames_n
         cache_of(archive, tmp_path / "work")
     monkeypatch.setattr(os, "pread", real)
     assert cache_of(archive, tmp_path / "work") == cache_of(own, tmp_path / "other")
+
+
+@pytest.mark.parametrize("place", ["folder", "archive"])
+@pytest.mark.parametrize("kind", ["a.zip", "a.tar"])
+@pytest.mark.parametrize("function", ["open", "read"])
+def test_a_directory_that_the_system_does_not_let_be_read_ends_the_run(
+    own, tmp_path, monkeypatch, place, kind, function
+):
+    archive = pack(tmp_path / kind, own)
+
+    class Broken(io.FileIO):
+        def __init__(self, *words: object) -> None:
+            if function == "open":
+                raise OSError(5, "Input/output error")
+            super().__init__(*words)
+
+        def readinto(self, *_: object) -> int:
+            raise OSError(5, "Input/output error")
+
+        readall = readinto
+
+    monkeypatch.setattr(patience, "WAITS", ())
+    monkeypatch.setattr(archives.io, "FileIO", Broken)
+    with pytest.raises(InputError, match=r"cannot read .*: Input/output error"):
+        find_raw(archive if place == "archive" else tmp_path)
 
 
 # ---- what cannot be read in place ----
