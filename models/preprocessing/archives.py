@@ -28,6 +28,7 @@ _LOCAL_HEADER = 30  # bytes at least, before the name (APPNOTE 4.3.7)
 _ENCRYPTED = 0x2041  # flags: encrypted, strongly encrypted, with a masked directory (APPNOTE 4.4.4)
 _ARCHIVES = (".zip", ".tar")
 _PACKED = (*_ARCHIVES, ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")
+_ENDINGS = frozenset(ending[-3:] for ending in _PACKED)  # the first look: every file is asked
 # What zipfile and tarfile fail with where an archive, not the system, is to blame.
 _FLAWS = (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, ValueError, EOFError, OverflowError)
 _FLAWS += (struct.error, zlib.error, LookupError)
@@ -84,7 +85,7 @@ def is_archive(file: File) -> bool:
 
 def is_packed(name: str) -> bool:
     """Whether a name is that of an archive of any kind."""
-    return name.lower().endswith(_PACKED)
+    return name[-3:].lower() in _ENDINGS and name.lower().endswith(_PACKED)
 
 
 def archive_of(place: Path) -> Path | None:
@@ -118,6 +119,9 @@ def _members(archive: Path, size: int, _changed: int) -> tuple[Member, ...]:
     except ArchiveError:
         raise
     except _FLAWS as error:
+        cause = error.__context__
+        if isinstance(cause, OSError) and cause.errno not in _BAD_SEEK:  # zipfile blames the file for what a disk does
+            raise cause from None
         raise _damaged(archive, error) from error
     last = {member.inner: place for place, member in enumerate(found)}  # of two of one name the last one counts
     found = [

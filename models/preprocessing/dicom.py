@@ -166,7 +166,7 @@ def peek(path: File) -> tuple[list[str], UID]:
     """
     with open_bounded(path) as file:
         head = file.read(4096)
-        if _DICOMDIR in head:
+        if _DICOMDIR in head[:512]:
             raise UnreadableSliceError(Reason.NOT_CT)
         with suppress(UnreadableSliceError):
             identifiers, syntax = _identifiers(BoundedReader(io.BytesIO(head)))

@@ -3,6 +3,7 @@
 import re
 import struct
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from models.common.patience import patiently
@@ -11,6 +12,7 @@ from models.preprocessing.elements import open_bounded
 from models.preprocessing.reasons import UnreadableSliceError
 
 NAME = "DICOMDIR"
+MAX_TABLE, MAX_NAMED = 64 << 20, 200_000  # bytes, and files that it names
 _FILE_ID = re.compile(rb"\x04\x00\x00\x15CS(..)", re.DOTALL)  # ReferencedFileID; always explicit (PS3.10 8.6)
 
 
@@ -34,12 +36,12 @@ def _plain(name: str) -> str:
 def _named(file: File) -> list[Path]:
     try:
         with open_bounded(file) as opened:
-            data = opened.whole()
+            data = opened.whole() if opened.size <= MAX_TABLE else b""
     except UnreadableSliceError:
         return []
     folder, found = Path(str(file)).parent, []
-    for match in _FILE_ID.finditer(data):
+    for match in islice(_FILE_ID.finditer(data), MAX_NAMED):
         (length,) = struct.unpack("<H", match[1])
         parts = data[match.end() : match.end() + length].decode("latin-1").split("\\")
-        found.append(folder.joinpath(*(part.strip(" \0") for part in parts)))
+        found.append(Path("/".join((str(folder), *(part.strip(" \0") for part in parts)))))  # never absolute by itself
     return found

@@ -55,9 +55,8 @@ class RawFolder:
         if self.stage is None:
             return sorted(_walk(folder, self.work), key=lambda file: file.parts)
         if archive_of(folder):
-            depth = len(folder.parts) + 1
             below = patiently(lambda: _members_below(folder), folder)
-            return [file for file in below if _is_slice(file.name) and len(file.parts) == depth]
+            return [file for name, file in below if "/" not in name and _is_slice(name)]
         return [folder / name for name in sorted(_slice_names(folder))]
 
 
@@ -131,9 +130,9 @@ def _find_place(data: Path) -> _Place:
 
 def _look_into(root: Path) -> _Place:
     if archive_of(root):
-        inside = [(file.relative_to(root).parts, file) for file in _members_below(root)]
-        files = {parts[0]: file for parts, file in inside if len(parts) == 1}
-        names = {parts[0] for parts, _ in inside if len(parts) > 1}
+        below = _members_below(root)
+        files = {name: file for name, file in below if "/" not in name}
+        names = {name.partition("/")[0] for name, _ in below if "/" in name}
     else:
         entries = sorted(root.iterdir())
         files = {path.name: path for path in entries}
@@ -156,13 +155,16 @@ def _table(place: _Place, name: str) -> File:
     )
 
 
-def _members_below(place: Path) -> list[Member]:
-    """The members of an archive that stand in a folder of it, at any depth. Raises ArchiveError, and OSError."""
+def _members_below(place: Path) -> list[tuple[str, Member]]:
+    """The members of an archive that stand in a folder of it, at any depth, each with its name as seen from there.
+
+    Raises ArchiveError, and OSError.
+    """
     archive = archive_of(place)
     if archive is None:
         return []
     inner = "".join(f"{part}/" for part in place.relative_to(archive).parts)
-    return [member for member in members(archive) if member.inner.startswith(inner)]
+    return [(file.inner[len(inner) :], file) for file in members(archive) if file.inner.startswith(inner)]
 
 
 def _is_slice(name: str) -> bool:
@@ -180,7 +182,7 @@ def _slice_names(folder: Path) -> list[str]:
 def _walk(root: Path, work: Path | None) -> list[File]:
     """Every file below a place that is not hidden, nor this project's own; linked folders are followed, each once."""
     if archive_of(root):
-        return [*_members_below(root)]
+        return [file for _, file in _members_below(root)]
     own = None if work is None or not work.is_dir() else _identity(work)
     seen, found, waiting = set(), [], [root]
     while waiting:

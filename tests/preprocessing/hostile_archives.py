@@ -131,7 +131,24 @@ def _zips() -> dict[str, Writer]:
         "zip-of-a-deflated-nothing": zip_file(packed(data=b"\0\0\0\xff\xff" * 100_000)),
         "zip-deflated-from-the-deflated": zip_file(packed(deflated(body({})))),
         "zip-that-is-a-fifo": _fifo,
+        "zip-whose-directory-has-900-mb": _sparse(
+            "a.zip", end=struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 9, 9, 900 << 20, GIGABYTE - 22 - (900 << 20), 0)
+        ),
     }  # fmt: skip
+
+
+def _sparse(name: str, start: bytes = b"", end: bytes = b"") -> Writer:
+    """A file of a gigabyte of zeros, which take no room on a disk, between its start and its end."""
+
+    def writer(folder: Path) -> Path:
+        path = folder / name
+        path.write_bytes(start)
+        os.truncate(path, GIGABYTE - len(end))
+        with path.open("ab") as file:
+            file.write(end)
+        return path
+
+    return writer
 
 
 def _fifo(folder: Path) -> Path:
@@ -146,16 +163,17 @@ def _pax(key: str, value: str) -> bytes:
 
 
 def _tars() -> dict[str, Writer]:
-    negative = entry().tobuf()[:124] + struct.pack(">BxxxQ", 0xFF, 2**64 - 4096) + entry().tobuf()[136:]
+    negative = entry().tobuf()[:124] + struct.pack(">IQ", 0xFFFFFFFF, 2**64 - 512) + entry().tobuf()[136:]
     total = 256 + sum(negative[:148]) + sum(negative[156:512])
     negative = negative[:148] + b"%06o\0 " % total + negative[156:]
     return {
         "tar-with-a-size-below-zero": tar_file(lambda: tar_of(entry()) [:-1024] + negative + sound() + bytes(4096)),
         "tar-with-a-pax-size-of-1e18": tar_file(lambda: _pax("size", str(10**18))),
-        "tar-with-a-pax-size-below-zero": tar_file(lambda: _pax("size", "-4096")),
+        "tar-with-a-pax-size-below-zero": tar_file(lambda: _pax("size", "-512")),
         "tar-with-a-pax-size-of-5000-digits": tar_file(lambda: _pax("size", "9" * 5000)),
         "tar-with-a-pax-time-of-nan": tar_file(lambda: _pax("mtime", "nan")),
         "tar-with-a-pax-header-of-1-gb": tar_file(lambda: tar_of(entry("x", tarfile.XHDTYPE, GIGABYTE))),
+        "tar-with-a-pax-header-of-900-mb": _sparse("a.tar", entry("x", tarfile.XHDTYPE, 900 << 20).tobuf()),
         "tar-with-a-name-of-1-gb": tar_file(lambda: tar_of(entry("x", tarfile.GNUTYPE_LONGNAME, GIGABYTE))),
         "tar-with-digits-without-end": tar_file(lambda: _pax("comment", "1" * 12_000)),
         "tar-of-8-gb": tar_file(lambda: tar_of(entry(size=8 << 30))),

@@ -1,6 +1,7 @@
 """Laws of archives: a zip or tar is as good as the folder that it holds, and what cannot be read in place is told."""
 
 import gzip
+import io
 import os
 import re
 import shutil
@@ -189,6 +190,29 @@ def test_the_real_sample_zipped_gives_the_same_cache(real_sample, tmp_path):
 # ---- a member is like a path ----
 
 
+def test_files_come_in_the_order_of_those_of_the_folder(tmp_path):
+    names = ["a/b/1", "a/b-2", "a-b/3", "a.b", "B/4", "a/b.c/5", "a/\u00e9"]
+    for name in names:
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_bytes(b"")
+    due = [path.relative_to(tmp_path / "data") for path in find_raw(tmp_path / "data").files("test")]
+    assert due == sorted(map(Path, names))
+    for kind in ("a.zip", "a.tar"):
+        archive = pack(tmp_path / kind, tmp_path / "data")
+        assert [file.relative_to(archive) for file in find_raw(archive).files("test")] == due
+
+
+def test_what_lies_deeper_than_kaggles_slices_or_is_named_otherwise_is_none(kaggle, tmp_path):
+    data = shutil.copytree(kaggle, tmp_path / "data")
+    (data / "stage_2_train" / "deep").mkdir()
+    for name in ("deep/ID_0.dcm", "notes.txt", "ID_1.DCM"):
+        (data / "stage_2_train" / name).write_bytes(b"")
+    due = [path.name for path in find_raw(data).files("train")]
+    assert "ID_1.DCM" in due
+    assert "ID_0.dcm" not in due
+    assert [file.name for file in find_raw(pack(tmp_path / "a.zip", data)).files("train")] == due
+
+
 def test_a_member_answers_like_the_path_of_its_file(own, tmp_path):
     archive = pack(tmp_path / "a.zip", own)
     for member, path in zip(find_raw(archive).files("test"), find_raw(own).files("test"), strict=True):
@@ -248,6 +272,31 @@ def test_a_system_that_fails_while_it_reads_an_archive_ends_the_run_and_blames_n
         cache_of(archive, tmp_path / "work")
     monkeypatch.setattr(os, "pread", real)
     assert cache_of(archive, tmp_path / "work") == cache_of(own, tmp_path / "other")
+
+
+@pytest.mark.parametrize("place", ["folder", "archive"])
+@pytest.mark.parametrize("kind", ["a.zip", "a.tar"])
+@pytest.mark.parametrize("function", ["open", "read"])
+def test_a_directory_that_the_system_does_not_let_be_read_ends_the_run(
+    own, tmp_path, monkeypatch, place, kind, function
+):
+    archive = pack(tmp_path / kind, own)
+
+    class Broken(io.FileIO):
+        def __init__(self, *words: object) -> None:
+            if function == "open":
+                raise OSError(5, "Input/output error")
+            super().__init__(*words)
+
+        def readinto(self, *_: object) -> int:
+            raise OSError(5, "Input/output error")
+
+        readall = readinto
+
+    monkeypatch.setattr(patience, "WAITS", ())
+    monkeypatch.setattr(archives.io, "FileIO", Broken)
+    with pytest.raises(InputError, match=r"cannot read .*: Input/output error"):
+        find_raw(archive if place == "archive" else tmp_path)
 
 
 # ---- what cannot be read in place ----
