@@ -29,12 +29,12 @@ from isal.isal_zlib import crc32
 from models.common.cli import command
 from models.common.folders import Work
 from models.preprocessing.dicom import read_slices
-from models.preprocessing.grouping import SeriesTask, group_by_series, in_batches, look_batch
-from models.preprocessing.parallel import progress_map
+from models.preprocessing.grouping import SeriesTask, group_by_series, look_at, named_files
+from models.preprocessing.parallel import progress_batches
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.pseudonyms import Pseudonyms
 from models.preprocessing.raw import RawFolder, find_raw
-from models.preprocessing.series import prepare_series
+from models.preprocessing.series import prepare_batch
 from models.preprocessing.store import Series, compress_slice
 
 SIZES = (512, 224)
@@ -146,14 +146,14 @@ def seconds_of_processes(raw: RawFolder, folder: Path, jobs: int) -> float:
     shutil.rmtree(folder, ignore_errors=True)
     tasks = [task for copy in range(COPIES) for task in series_tasks(raw, Work(folder / str(copy)))]
     with quiet():
-        return seconds(lambda: progress_map(prepare_series, tasks, jobs, "series"))
+        return seconds(lambda: progress_batches(prepare_batch, tasks, jobs, "series", len(tasks)))
 
 
 def series_tasks(raw: RawFolder, work: Work) -> list[SeriesTask]:
     """What there is to do, a task a series."""
     files = [path for split in raw.splits for path in raw.files(split)]
     pseudonyms = Pseudonyms(b"", challenge=True)
-    looks = [file for batch in in_batches(files, raw.root, pseudonyms, {}) for file in look_batch(pseudonyms, batch)]
+    looks = look_at(pseudonyms, named_files(files, raw.root, pseudonyms, {}))
     return group_by_series(looks, raw, work, SIZES, pseudonyms)[0]
 
 

@@ -21,8 +21,8 @@ from models.common.files import legible, read_parquet, write_csv
 from models.common.folders import DataFolder, WorkFolder, default_data, default_work
 from models.preprocessing.archives import File
 from models.preprocessing.dicomdir import absent_files
-from models.preprocessing.grouping import in_batches, look_batch
-from models.preprocessing.parallel import progress_map
+from models.preprocessing.grouping import BATCH, look_at, named_files
+from models.preprocessing.parallel import progress_batches
 from models.preprocessing.pseudonyms import Pseudonyms, read_key
 from models.preprocessing.raw import RawFolder, find_raw
 
@@ -72,15 +72,14 @@ def names_of_files(raw: RawFolder, pseudonyms: Pseudonyms, jobs: int) -> dict[st
     """
     files = [path for split in raw.splits for path in raw.files(split)]
     names = {pseudonyms.file(path, raw.root): _shown(path, raw) for path in absent_files(files)}
-    batches = in_batches(files, raw.root, pseudonyms, {})
-    for batch in progress_map(partial(look_batch, pseudonyms), batches, jobs, "names of files"):
-        for file in batch:
-            name, image = _shown(file.path, raw), file.names.image_id
-            names[file.name.strip()] = name
-            if file.names.series_id:
-                names.setdefault(file.names.series_id, name.rpartition("/")[0] or ".")
-            if image:
-                names[image] = names[pseudonyms.of_file(image, file.name)] = name
+    named = named_files(files, raw.root, pseudonyms, {})
+    for file in progress_batches(partial(look_at, pseudonyms), named, jobs, "names of files", BATCH):
+        name, image = _shown(file.path, raw), file.names.image_id
+        names[file.name.strip()] = name
+        if file.names.series_id:
+            names.setdefault(file.names.series_id, name.rpartition("/")[0] or ".")
+        if image:
+            names[image] = names[pseudonyms.of_file(image, file.name)] = name
     return names
 
 

@@ -6,10 +6,11 @@ What the header claims is checked before anything is decoded. Only the elements 
 import io
 import math
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
+from isal.isal_zlib import crc32
+from pydicom.datadict import keyword_for_tag
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
@@ -31,6 +32,7 @@ from models.preprocessing.large_pixels import find_pixels
 from models.preprocessing.modality_table import ModalityTable, read_modality_table
 from models.preprocessing.parser import parse, parsing
 from models.preprocessing.pixel_data import stored_frames
+from models.preprocessing.plain_header import plain_values, wanted
 from models.preprocessing.pseudonyms import is_of_challenge
 from models.preprocessing.reasons import Reason, UnreadableSliceError
 
@@ -89,6 +91,7 @@ _TAGS = [
 ]
 _DICOMDIR = b"\x02\0\x02\0UI\x14\x001.2.840.10008.1.3.10"  # the class of what is stored, with its tag
 _SERIES = Tag(IDENTIFIERS["series_id"])
+_NAMES, _ELEMENTS = wanted(*IDENTIFIERS.values()), wanted(*map(keyword_for_tag, _TAGS))
 
 # Where an enhanced CT file keeps what others have at the top.
 _FUNCTIONAL_GROUPS = (
@@ -109,7 +112,8 @@ class Slice:
     row: dict  # identifiers, geometry, pixel format; NaN where an element is absent
     stored: np.ndarray  # (rows, columns) integers
     rescale: Rescale
-    facts: HeaderFacts
+    facts: HeaderFacts | None  # None of the challenge's, which are taken whatever they are
+    checksum: int | None = None  # the crc32 of its file, where that was read at once
 
 
 def read_file(path: File) -> Iterator[Slice]:
@@ -119,16 +123,20 @@ def read_file(path: File) -> Iterator[Slice]:
     Raises OSError if the system does not let this process read the file, or has ended a decoder.
     """
     with open_bounded(path) as file:
-        dataset, syntax = parse(file, _TAGS)
         if isinstance(file, LargeReader):
+            dataset, syntax = parse(file, _TAGS)
             yield from _slices(values_of(dataset) | {"PixelData": find_pixels(file)}, syntax, file.size)
             return
-        file.verify()
-        size = file.size
-    yield from _slices(values_of(dataset), syntax, size)
+        data = file.whole()
+    if (plain := plain_values(data, _ELEMENTS)) is not None:
+        header, syntax = plain
+    else:
+        dataset, syntax = parse(BoundedReader(io.BytesIO(data)), _TAGS)
+        header = values_of(dataset)
+    yield from _slices(header, syntax, len(data), crc32(data))
 
 
-def _slices(header: dict, syntax: UID, size: int) -> Iterator[Slice]:
+def _slices(header: dict, syntax: UID, size: int, checksum: int | None = None) -> Iterator[Slice]:
     rows: list[dict] = []
     try:
         frames = _count_frames(header, size)
@@ -136,8 +144,9 @@ def _slices(header: dict, syntax: UID, size: int) -> Iterator[Slice]:
         rows = [_header_row(headers[frame], frame, frames) for frame in range(frames)]
         table = read_modality_table(header)
         for own_header, row, values in zip(headers, rows, stored_frames(header, syntax, frames), strict=True):
-            facts = header_facts(own_header, syntax, None if table is None else table.type)
-            yield Slice(row, values, _rescale(own_header, row, values, table), facts)
+            own = not is_of_challenge(row["image_id"])
+            facts = header_facts(own_header, syntax, None if table is None else table.type) if own else None
+            yield Slice(row, values, _rescale(own_header, row, values, table), facts, checksum)
     except UnreadableSliceError as error:
         raise UnreadableSliceError(error.reason, rows) from error
 
@@ -168,17 +177,12 @@ def peek(path: File) -> tuple[list[str], UID]:
         head = file.read(4096)
         if _DICOMDIR in head[:512]:
             raise UnreadableSliceError(Reason.NOT_CT)
-        with suppress(UnreadableSliceError):
-            identifiers, syntax = _identifiers(BoundedReader(io.BytesIO(head)))
-            if all(identifiers[:2]):
-                return identifiers, syntax
-        file.seek(0)  # a header longer than that, or a deflated one
-        return _identifiers(file)
-
-
-def _identifiers(file: BoundedReader) -> tuple[list[str], UID]:
-    dataset, syntax = parse(file, [*map(Tag, IDENTIFIERS.values())], _is_after_series)
-    header = values_of(dataset)
+        if (plain := plain_values(head, _NAMES, _SERIES)) is not None:
+            header, syntax = plain
+        else:  # also a header that is longer before that
+            file.seek(0)
+            dataset, syntax = parse(file, [*map(Tag, IDENTIFIERS.values())], _is_after_series)
+            header = values_of(dataset)
     return [text_of(header, keyword) for keyword in IDENTIFIERS.values()], syntax
 
 

@@ -237,7 +237,14 @@ def text_of(header: dict, tag: str) -> str:
 
 def number_of(header: dict, tag: str) -> float:
     """The first number of an element, NaN where it is absent, empty or not a finite number."""
-    return numbers_of(header, tag, 1)[0]
+    value = header.get(tag)
+    if isinstance(value, list | MultiValue):
+        value = value[0] if value else None
+    try:
+        number = float(value)  # pyrefly: ignore[bad-argument-type]  # what is no number is treated as what is not there
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+    return number if math.isfinite(number) else math.nan
 
 
 def numbers_of(header: dict, tag: str, length: int) -> list[float]:

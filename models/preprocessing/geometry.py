@@ -1,5 +1,8 @@
 """The slices of one series in anatomical order, and where each lies."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -13,40 +16,51 @@ _UNEVEN = 1.1  # largest gap to the median one
 USUAL_GAP = 5.0  # mm between neighbouring slices of a head CT, where the files do not tell
 
 
-def order_series(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
-    """Sort the slices of a series by position; returns the table and what is odd about the series.
+Columns = Mapping[str, Any] | pd.DataFrame  # name -> the values of that column (slices,)
 
-    Adds `z` (mm along the slice normal, towards the head for axial slices), `gap_below` and `gap_above` (mm to the
-    neighbours, NaN at the ends) and `tilt` (degrees between the slice normal and the body's axis). The position is
-    the projection of ImagePositionPatient on the normal of the slice plane (PS3.3 C.7.6.2.1.1), to the micrometre, so
-    that the order is the same on every machine; one normal, that of most slices, serves the whole series. Slices at
-    one position keep the order of InstanceNumber, where there is one, and of `image_id`. Where positions lack, or are
-    all the same, the order is by the best that is left, and the problems say by what.
+
+def order_series(table: Columns) -> tuple[list[int], dict[str, np.ndarray], list[Problem]]:
+    """Sort the slices of a series by position; returns their order, where they are then, and what is odd about it.
+
+    Where they are: `z` (mm along the slice normal, towards the head for axial slices), `gap_below` and `gap_above` (mm
+    to the neighbours, NaN at the ends) and `tilt` (degrees between the slice normal and the body's axis), each
+    (slices,). The position is the projection of ImagePositionPatient on the normal of the slice plane (PS3.3
+    C.7.6.2.1.1), to the micrometre, so that the order is the same on every machine; one normal, that of most slices,
+    serves the whole series. Slices at one position keep the order of InstanceNumber, where there is one, and of
+    `image_id`. Where positions lack, or are all the same, the order is by the best that is left, and the problems say
+    by what.
     """
-    normals = unit_normals(table[ORIENTATION].to_numpy(float))  # (slices, 3)
+    normals = unit_normals(_matrix(table, ORIENTATION))  # (slices, 3)
     normal = _most_common(normals)
     z, problems = _heights(table, normal)
-    if (np.isnan(normals[:, 0]) & table["image_position_2"].notna().to_numpy()).any():
+    if (np.isnan(normals[:, 0]) & ~np.isnan(np.asarray(table["image_position_2"], float))).any():
         problems.append(Problem.NO_ORIENTATION)
     with np.errstate(invalid="ignore"):
         tilt = np.degrees(np.arccos(np.clip(np.abs(normals[:, 2]), 0, 1)))
         leaning = np.degrees(np.arccos(np.clip(normals @ normal, -1, 1))) > _DEGREES
     if leaning.any():
         problems.append(Problem.MIXED_ORIENTATION)
-    ordered = table.assign(z=z, tilt=np.round(tilt, 3)).sort_values(
-        ["z", "instance_number", "image_id"], ignore_index=True
-    )
-    gaps = ordered["z"].diff()
-    return ordered.assign(gap_below=gaps, gap_above=gaps.shift(-1)), problems + _odd_gaps(gaps.dropna().to_numpy())
+    last = np.where(np.isnan(z), np.inf, z), np.nan_to_num(np.asarray(table["instance_number"], float), nan=np.inf)
+    names = list(table["image_id"])
+    order = sorted(range(len(names)), key=lambda place: (last[0][place], last[1][place], names[place]))
+    z = z[order]
+    gaps = np.diff(z, prepend=np.nan)
+    where = {"z": z, "tilt": np.round(tilt, 3)[order], "gap_below": gaps, "gap_above": np.append(gaps[1:], np.nan)}
+    return order, where, problems + _odd_gaps(gaps[~np.isnan(gaps)])
 
 
-def plane_of(table: pd.DataFrame) -> str:
+def plane_of(table: Columns) -> str:
     """The plane of most slices of a series: axial, also where the gantry is tilted, coronal, sagittal or unknown."""
-    normals = unit_normals(table[ORIENTATION].to_numpy(float))
+    normals = unit_normals(_matrix(table, ORIENTATION))
     known = normals[np.isfinite(normals).all(axis=1)]
     if not len(known):
         return "unknown"
     return ("sagittal", "coronal", "axial")[np.bincount(np.abs(known).argmax(axis=1)).argmax()]
+
+
+def _matrix(table: Columns, names: list[str]) -> np.ndarray:
+    """Some columns of numbers as one array (slices, columns)."""
+    return np.array([np.asarray(table[name], float) for name in names]).T
 
 
 def unit_normals(orientation: np.ndarray) -> np.ndarray:
@@ -72,10 +86,10 @@ def _most_common(normals: np.ndarray) -> np.ndarray:
     return known[first[counts.argmax()]]
 
 
-def _heights(table: pd.DataFrame, normal: np.ndarray) -> tuple[np.ndarray, list[Problem]]:
+def _heights(table: Columns, normal: np.ndarray) -> tuple[np.ndarray, list[Problem]]:
     """`z` (slices,) along a normal (3,): from positions, else from the best that is left, and by what it is."""
-    z = np.round(table[POSITION].to_numpy(float) @ normal, 3) + 0.0  # no -0.0
-    location, number = (table[name].to_numpy(float) for name in ("slice_location", "instance_number"))
+    z = np.round(_matrix(table, POSITION) @ normal, 3) + 0.0  # no -0.0
+    location, number = (np.asarray(table[name], float) for name in ("slice_location", "instance_number"))
     known = ~np.isnan(z)
     if not known.any():
         if not np.isnan(location).any():
@@ -122,11 +136,11 @@ def _odd_gaps(gaps: np.ndarray) -> list[Problem]:
     return problems
 
 
-def odd_shapes(table: pd.DataFrame) -> list[Problem]:
-    """What is odd about the sizes of the slices of a series: `rows` and `columns`, pixels."""
-    shapes = set(map(tuple, table[["rows", "columns"]].to_numpy()))
+def odd_shapes(rows: Iterable[float], columns: Iterable[float]) -> list[Problem]:
+    """What is odd about the sizes of the slices of a series, pixels."""
+    shapes = set(zip(rows, columns, strict=True))
     problems = [Problem.MIXED_SIZES] if len(shapes) > 1 else []
-    if any(rows != columns for rows, columns in shapes):
+    if any(height != width for height, width in shapes):
         problems.append(Problem.NOT_SQUARE)
     return problems
 

@@ -20,7 +20,7 @@ from models.preprocessing.problems import NOT_USED, ProblemRows, unreadable
 from models.preprocessing.pseudonyms import Names, Pseudonyms, is_of_challenge
 from models.preprocessing.raw import RawFolder
 
-_BATCH = 256  # files that are looked at at a time
+BATCH = 256  # files that are looked at at a time
 
 
 class Look(NamedTuple):
@@ -60,15 +60,14 @@ class SeriesTask:
         return next((file.lacks for file in self.files if file.lacks), "")
 
 
-def in_batches(
-    files: list[File], root: Path, pseudonyms: Pseudonyms, known: Mapping[str, Known]
-) -> list[list[tuple[str, File, Known | None]]]:
-    """Files for `look_batch`, some hundred at a time: the name of each, and what the manifest knows of that name."""
-    named = [(name, path, known.get(name)) for path in files for name in [pseudonyms.file(path, root)]]
-    return [named[first : first + _BATCH] for first in range(0, len(named), _BATCH)]
+def named_files(
+    files: Iterable[File], root: Path, pseudonyms: Pseudonyms, known: Mapping[str, Known]
+) -> list[tuple[str, File, Known | None]]:
+    """Files for `look_at`: the name of each, the file, and what the manifest knows of that name."""
+    return [(name, path, known.get(name)) for path in files for name in [pseudonyms.file(path, root)]]
 
 
-def look_batch(pseudonyms: Pseudonyms, files: Iterable[tuple[str, File, Known | None]]) -> list[Look]:
+def look_at(pseudonyms: Pseudonyms, files: Iterable[tuple[str, File, Known | None]]) -> list[Look]:
     """What the first bytes of each file tell, or what is known of it if it has not changed; else the reason.
 
     Raises InputError for a file that the system does not let this process read.

@@ -4,9 +4,8 @@ A record is written once everything else of its series is: what a killed process
 files as reports do, by keyed hashes where they are somebody's own.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 from models.common.errors import InputError
 from models.common.files import read_json, write_json
 from models.common.folders import Work
+from models.common.patience import patiently
 from models.preprocessing.notes import SeriesNotes
 from models.preprocessing.pseudonyms import Names
 
@@ -83,12 +83,13 @@ def read_record(path: Path) -> Record | None:
         return None
 
 
-def known_files(paths: Iterable[Path]) -> list[tuple[str, Known]]:
-    """The name of each file in some records, and what is known of it."""
+def known_files(path: Path) -> list[tuple[str, Known]]:
+    """The name of each file in a record, and what is known of it."""
+    record = patiently(partial(read_record, path), path)
+    if record is None:
+        return []
     return [
         (name, Known(mark, record.names._replace(image_id=mark.image_id), record.series))
-        for record in map(read_record, paths)
-        if record is not None
         for name, mark in record.files.items()
     ]
 

@@ -1,6 +1,8 @@
 """Header rows -> the table of a series -> cache/metadata_{train,test}.parquet: a row a slice."""
 
+from collections import Counter
 from collections.abc import Iterable
+from itertools import compress
 
 import numpy as np
 import pandas as pd
@@ -16,36 +18,45 @@ _COLUMNS = [*HEADER_COLUMNS, "readable", "constant", *STATISTICS]
 _TRANSIENT = ["frame", "instance_number", "slice_location", "readable", "constant"]  # for ordering and reporting alone
 
 
-def series_table(rows: list[dict], series_id: str) -> tuple[pd.DataFrame, list[int], ProblemRows]:
+def series_table(rows: list[dict], series_id: str) -> tuple[dict[str, np.ndarray], list[int], ProblemRows]:
     """The metadata of one series, in anatomical order, from the rows of its slices in any order.
 
     A row holds HEADER_COLUMNS and STATISTICS as far as they are known, and whether the slice is `readable` and
-    `constant`. Returns the table, with `chunk` and the columns of `order_series`; for each chunk, 0 and up, its place
-    in `rows`; and the problems of slices and of the series.
+    `constant`. Returns the columns, each (slices,), with `chunk` and those of `order_series`; for each chunk, 0 and up,
+    its place in `rows`; and the problems of slices and of the series.
     """
-    table = pd.DataFrame(rows, columns=_COLUMNS).assign(series_id=series_id, place=range(len(rows)))
-    if table.empty:
-        return table, [], []
-    problems = problem_rows(Problem.CONSTANT, table.loc[table["constant"], "image_id"])
+    if not rows:
+        return {}, [], []
+    table = {name: [row.get(name, np.nan) for row in rows] for name in _COLUMNS}
+    table["series_id"] = [series_id] * len(rows)
     for name in ("study_id", "patient_id"):  # of a slice without a header the others of its series tell them
-        if table[name].isna().any():
-            table = table.assign(**{name: table[name].fillna(table[name].mode().min()).fillna(table["series_id"])})
-    table, odd = order_series(table)
-    for problem in (*odd, *odd_shapes(table[table["readable"]])):
-        problems += problem_rows(problem, [series_id])
-    chunk = np.where(table["readable"], table["readable"].cumsum() - 1, UNREADABLE)
-    places = table.loc[table["readable"], "place"].to_list()
-    return table.assign(chunk=chunk).drop(columns=[*_TRANSIENT, "place"]), places, problems
+        table[name] = _filled(table[name], series_id)
+    order, where, odd = order_series(table)
+    ordered = {name: [values[place] for place in order] for name, values in table.items()}
+    readable = np.array(ordered["readable"], bool)
+    problems = problem_rows(Problem.CONSTANT, compress(ordered["image_id"], ordered["constant"]))
+    odd += odd_shapes(compress(ordered["rows"], readable), compress(ordered["columns"], readable))
+    problems += [row for problem in odd for row in problem_rows(problem, [series_id])]
+    where["chunk"] = np.where(readable, readable.cumsum() - 1, UNREADABLE)
+    kept = {name: np.array(values) for name, values in ordered.items() if name not in _TRANSIENT}
+    return kept | where, list(compress(order, readable)), problems
+
+
+def _filled(names: list, otherwise: str) -> list[str]:
+    """The most frequent of some names in place of those that lack."""
+    known = Counter(name for name in names if isinstance(name, str) and name)
+    usual = min(known, key=lambda name: (-known[name], name), default=otherwise)
+    return [name if name in known else usual for name in names]
 
 
 def slice_table(series: Iterable[SeriesNotes]) -> tuple[pd.DataFrame, ProblemRows]:
     """The rows of all series, sorted by series and in anatomical order within each, and their problems."""
     series = list(series)
-    tables = [notes.table for notes in series if len(notes.table)]
     problems = [row for notes in series for row in notes.problems]
+    tables = [notes.columns for notes in series if len(notes)]
     if not tables:
         return pd.DataFrame(), problems
-    table = pd.concat(tables, ignore_index=True)
+    table = pd.DataFrame({name: np.concatenate([columns[name] for columns in tables]) for name in tables[0]})
     repeated = table.duplicated("image_id")  # across series: within one they are gone already
     problems += problem_rows(Problem.REPEATED_IMAGE, table.loc[repeated, "image_id"])
     return table[~repeated].reset_index(drop=True), problems

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from models.preprocessing.problems import ProblemRows
@@ -14,16 +15,25 @@ class SeriesNotes:
 
     series_id: str
     part_of: str  # the key of all that has its SeriesInstanceUID: itself, unless that was several series
-    table: pd.DataFrame  # the metadata, a row a slice, in anatomical order
+    columns: dict[str, np.ndarray]  # the metadata, name -> (slices,), in anatomical order; none of no slice
     problems: ProblemRows
     facts: dict[str, Any] | None = None  # what the headers tell of somebody's own series (selection.py)
 
+    def __len__(self) -> int:
+        """How many slices it has, those included that cannot be read."""
+        return len(self.columns["image_id"]) if self.columns else 0
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The metadata, a row a slice."""
+        return pd.DataFrame(self.columns)
+
     def to_json(self) -> dict[str, Any]:
-        """The notes as JSON can hold them: the metadata by columns."""
-        return vars(self) | {"table": self.table.to_dict("list")}
+        """The notes as JSON can hold them."""
+        return vars(self) | {"columns": {name: values.tolist() for name, values in self.columns.items()}}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "SeriesNotes":
-        """Rebuild notes from `to_json`, with the types of columns that their values have in JSON."""
-        problems = [tuple(row) for row in content["problems"]]
-        return cls(content["series_id"], content["part_of"], pd.DataFrame(content["table"]), problems, content["facts"])
+        """Rebuild notes from `to_json`."""
+        columns = {name: np.array(values) for name, values in content["columns"].items()}
+        return cls(**content | {"columns": columns, "problems": [tuple(row) for row in content["problems"]]})

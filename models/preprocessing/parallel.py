@@ -1,5 +1,6 @@
 """One function over many items, on all cores or on a cluster, with a bar that shows the time left."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TypeVar
@@ -15,6 +16,8 @@ _KILLED = (
     "a worker process was killed, most likely for lack of memory; what is finished is kept: run the same command again"
 )
 
+_SHARES = 4  # batches for each process at least, so that all end at nearly the same time
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -27,12 +30,36 @@ def progress_map(
     With `dask`, the address of a scheduler (tcp://...), by the workers of that cluster instead. Raises InputError if a
     worker dies.
     """
+    return progress_batches(partial(_one_by_one, function), items, jobs, title, 1, dask)
+
+
+def progress_batches(
+    function: Callable[[list[Item]], list[Result]],
+    items: Iterable[Item],
+    jobs: int,
+    title: str,
+    most: int,
+    dask: str | None = None,
+) -> list[Result]:
+    """The same of a function of some items at a time, `most` of them, or fewer that all processes have enough to do."""
     items = list(items)
-    results = _on_cluster(function, items, dask) if dask else _on_cores(function, items, jobs)
+    workers = len(os.sched_getaffinity(0)) if jobs < 0 or dask else jobs
+    size = most if workers == 1 else max(1, min(most, len(items) // (_SHARES * workers)))
+    batches = [items[first : first + size] for first in range(0, len(items), size)]
+    results = _on_cluster(function, batches, dask) if dask else _on_cores(function, batches, jobs)
+    found: list[Result] = []
     try:
-        return list(tqdm(results, total=len(items), desc=title, unit_scale=True, dynamic_ncols=True))
+        with tqdm(total=len(items), desc=title, unit_scale=True, dynamic_ncols=True) as bar:
+            for batch in results:
+                found += batch
+                bar.update(len(batch))
     except TerminatedWorkerError as error:
         raise InputError(f"{_KILLED} with fewer --jobs") from error
+    return found
+
+
+def _one_by_one(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
+    return [function(item) for item in items]
 
 
 def _on_cores(function: Callable[[Item], Result], items: list[Item], jobs: int) -> Iterator[Result]:

@@ -17,11 +17,13 @@ from models.preprocessing.elements import number_of, text_of
 from models.preprocessing.large_pixels import LargePixels
 from models.preprocessing.reasons import Reason, UnreadableSliceError
 
+Pixels = bytes | memoryview | LargePixels
+
 
 def stored_frames(header: dict, syntax: UID, frames: int) -> Iterator[np.ndarray]:
     """The stored values of each frame (rows, columns), integers. Raises UnreadableSliceError."""
     pixels = header.get("PixelData")
-    if not isinstance(pixels, bytes | LargePixels) or not pixels:
+    if not isinstance(pixels, bytes | memoryview | LargePixels) or not pixels:
         raise UnreadableSliceError(Reason.NO_PIXELS)
     options, lowest_bit = _pixel_options(header, frames)
     bits = options["bits_stored"]
@@ -46,7 +48,8 @@ def _of_cells(cells: np.ndarray, bits: int, lowest_bit: int) -> np.ndarray:
     if lowest_bit == 0 and above <= 0:
         return cells
     if cells.dtype.kind == "u":
-        return (cells >> lowest_bit) & cells.dtype.type((1 << bits) - 1)
+        cells = cells >> lowest_bit if lowest_bit else cells
+        return cells & cells.dtype.type((1 << bits) - 1)
     return (cells << above) >> (above + lowest_bit)
 
 
@@ -74,7 +77,7 @@ def _pixel_options(header: dict, frames: int) -> tuple[dict, int]:
     }, int(high + 1 - bits) if possible else 0
 
 
-def _native_frames(pixels: bytes | LargePixels, options: dict) -> Iterator[np.ndarray]:
+def _native_frames(pixels: Pixels, options: dict) -> Iterator[np.ndarray]:
     """The pixel cells of each frame."""
     shape = options["rows"], options["columns"]
     kind = np.dtype(f"<{'i' if options['pixel_representation'] else 'u'}{options['bits_allocated'] // 8}")
@@ -88,7 +91,7 @@ def _native_frames(pixels: bytes | LargePixels, options: dict) -> Iterator[np.nd
             yield np.frombuffer(pixels, kind, size // kind.itemsize, frame * size).reshape(shape)
 
 
-def _decoded_frames(pixels: bytes | LargePixels, syntax: UID, options: dict) -> Iterator[np.ndarray]:
+def _decoded_frames(pixels: Pixels, syntax: UID, options: dict) -> Iterator[np.ndarray]:
     """The pixel cells of each frame, from compressed or big-endian bytes."""
     if (missing := missing_decoder(syntax)) is not None:
         raise UnreadableSliceError(Reason.NO_DECODER if missing else Reason.COMPRESSION)
@@ -102,11 +105,11 @@ def _decoded_frames(pixels: bytes | LargePixels, syntax: UID, options: dict) -> 
         raise UnreadableSliceError(Reason.DECODING) from error
 
 
-def _parts(pixels: bytes | LargePixels, syntax: UID, options: dict) -> Iterator[tuple[bytes, int]]:
+def _parts(pixels: Pixels, syntax: UID, options: dict) -> Iterator[tuple[bytes, int]]:
     """What is decoded at once, and how many frames it holds: all of them, or one of a large file."""
     frames = options["number_of_frames"]
     if not isinstance(pixels, LargePixels):
-        yield pixels, frames
+        yield bytes(pixels), frames
         return
     if syntax == ExplicitVRBigEndian:  # which nobody writes any more
         raise UnreadableSliceError(Reason.UNREASONABLE)

@@ -15,7 +15,7 @@ from models.preprocessing.folds import make_folds
 from models.preprocessing.grouping import SeriesTask
 from models.preprocessing.metadata import slice_table
 from models.preprocessing.options import PrepareOptions
-from models.preprocessing.parallel import progress_map
+from models.preprocessing.parallel import progress_batches
 from models.preprocessing.problems import ProblemRows, problem_table, wait_for_decoder
 from models.preprocessing.raw import RawFolder, find_raw
 from models.preprocessing.report import (
@@ -27,10 +27,12 @@ from models.preprocessing.report import (
     write_contact_sheet,
 )
 from models.preprocessing.selection import pictures, require_keys, select_series
-from models.preprocessing.series import prepare_series
+from models.preprocessing.series import prepare_batch
 from models.preprocessing.survey import find_series, survey
 from models.preprocessing.tables import earlier_folds, read_slices
 from models.preprocessing.truth import join_tables, read_tables
+
+_BATCH = 16  # series that a process prepares at a time
 
 
 def prepare(options: PrepareOptions) -> int:
@@ -79,7 +81,7 @@ def prepare_splits(
         print(require_disk(work, everything))
     tables, lists, problems = {}, [], []
     for split, series in tasks.items():
-        parts = progress_map(prepare_series, series, options.jobs, f"{split}: series", options.dask)
+        parts = progress_batches(prepare_batch, series, options.jobs, f"{split}: series", _BATCH, options.dask)
         taken, rows, left = select_series([part for of_one in parts for part in of_one], split, options.take)
         tables[split], found = slice_table(taken)
         lists.append(rows)

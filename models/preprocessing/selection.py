@@ -55,14 +55,14 @@ def series_facts(slices: Sequence[HeaderFacts]) -> dict[str, Any]:
 def reasons_to_leave(notes: SeriesNotes) -> list[Problem]:
     """Why a series is no axial head CT in Hounsfield units, as far as its headers tell; none for the challenge's."""
     facts = notes.facts
-    if facts is None or notes.table.empty:
+    if facts is None or not len(notes):
         return []
-    is_axial = plane_of(notes.table) in ("axial", "unknown")
+    is_axial = plane_of(notes.columns) in ("axial", "unknown")
     return [
         problem
         for problem, is_so in {
-            Problem.SCOUT: not is_axial and len(notes.table) <= _SCOUT,
-            Problem.NOT_AXIAL: not is_axial and len(notes.table) > _SCOUT,
+            Problem.SCOUT: not is_axial and len(notes) <= _SCOUT,
+            Problem.NOT_AXIAL: not is_axial and len(notes) > _SCOUT,
             Problem.OTHER_UNIT: facts["unit"] == "other",
             Problem.NO_UNIT: facts["unit"] == "not told",
             Problem.SECONDARY: facts["secondary"],
@@ -81,7 +81,7 @@ def select_series(
     """
     taken, rows, problems = [], [], []
     for notes in series:
-        if notes.table.empty:  # none of its files is a slice; its problems say so
+        if not len(notes):  # none of its files is a slice; its problems say so
             taken.append(notes)
             continue
         row = _row(notes, split)
@@ -117,31 +117,30 @@ def count_states(series: pd.DataFrame) -> list[tuple[str, int]]:
 
 
 def _row(notes: SeriesNotes, split: str) -> dict[str, Any]:
-    table, facts, plane = notes.table, notes.facts, plane_of(notes.table)
-    gaps = table["gap_below"].to_numpy(float)
-    gaps = gaps[np.isfinite(gaps)]
-    told = np.isfinite(table["rescale_intercept"].to_numpy(float)).all()
+    columns, facts, plane = notes.columns, notes.facts, plane_of(notes.columns)
+    gaps = columns["gap_below"][np.isfinite(columns["gap_below"])]
+    told = np.isfinite(columns["rescale_intercept"]).all()
     return {
-        "series_id": table["series_id"].iloc[0],
+        "series_id": notes.series_id,
         "split": split,
-        "slices": len(table),
+        "slices": len(notes),
         "plane": plane,
         "spacing": round(float(np.median(gaps)), 3) if len(gaps) else np.nan,
         "thickness": facts["thickness"] if facts else np.nan,
         "kernel": facts["kernel"] if facts else "unknown",
         "rescale": facts["unit"] if facts else "HU" if told else "not told",
         "contrast": ("yes" if facts["contrast"] else "no") if facts else "unknown",
-        "states": "; ".join(_states(table, facts, plane)),
+        "states": "; ".join(_states(columns, facts, plane)),
         "part_of": notes.part_of,
     }
 
 
-def _states(table: pd.DataFrame, facts: dict[str, Any] | None, plane: str) -> list[str]:
+def _states(columns: dict[str, np.ndarray], facts: dict[str, Any] | None, plane: str) -> list[str]:
     """What is odd about a series that is taken all the same."""
-    spacing = np.array([table[f"pixel_spacing_{i}"].to_numpy(float) for i in range(2)])  # (2, slices) mm
+    spacing = np.array([columns[f"pixel_spacing_{i}"] for i in range(2)])  # (2, slices) mm
     spacing = spacing[:, np.isfinite(spacing).all(axis=0)]
     odd = {
-        f"fewer than {FEW_SLICES} slices": len(table) < FEW_SLICES,
+        f"fewer than {FEW_SLICES} slices": len(columns["z"]) < FEW_SLICES,
         "plane unknown": plane == "unknown",
         "pixels that are not square": _differ(spacing, axis=0),
         "pixel spacing that changes": _differ(spacing, axis=1),

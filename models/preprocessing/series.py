@@ -1,9 +1,12 @@
 """The files of one series -> the stores of its parts at every asked size, and its record in the manifest."""
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 
 import cv2
+import numpy as np
 
 from models.common.patience import patiently
 from models.preprocessing.copies import without_copies
@@ -36,6 +39,22 @@ from models.preprocessing.tables import UNREADABLE
 _NOT_SLICES = (Reason.NOT_CT, Reason.LOCALIZER, Reason.PICTURE)  # no row is due for what never was a slice
 
 
+def prepare_batch(tasks: list[SeriesTask]) -> list[list[SeriesNotes]]:
+    """Prepare some series; while the disk takes one, the next is read. Raises InputError as `prepare_series` does."""
+    parts: list[list[SeriesNotes]] = []
+    waiting: Future[None] | None = None
+    with ThreadPoolExecutor(1) as writer:
+        for task in tasks:
+            found, write = _read_series(task)
+            if waiting is not None:
+                waiting.result()  # one series at most is in memory beside that which is read
+            waiting = writer.submit(write)
+            parts.append(found)
+        if waiting is not None:
+            waiting.result()
+    return parts
+
+
 def prepare_series(task: SeriesTask) -> list[SeriesNotes]:
     """Read the files of a series, each once, and write its stores; returns the notes of each part.
 
@@ -44,16 +63,23 @@ def prepare_series(task: SeriesTask) -> list[SeriesNotes]:
     Memory: the series, compressed. Raises InputError if a store cannot be written, and for a file that the system does
     not let this process read.
     """
+    parts, write = _read_series(task)
+    write()
+    return parts
+
+
+def _read_series(task: SeriesTask) -> tuple[list[SeriesNotes], Callable[[], None]]:
+    """The notes of each part of a series, and what writes what is not there yet."""
     path = task.work.manifest / f"{task.series}.json"
     record = patiently(partial(read_record, path), path) if task.image_sizes else None
-    if record is not None and _is_still_true(record, task):
-        lacking = tuple(size for size in task.image_sizes if not _is_stored(record, task, size))
-        if not lacking:
-            return record.parts
-        return _prepare_from_files(task, lacking, {*record.image_sizes} - {*lacking})
-    if record is not None:
-        _forget(record, task)
-    return _prepare_from_files(task, task.image_sizes, set())
+    if record is None:
+        return _read_files(task, task.image_sizes, set(), None)
+    if not _is_still_true(record, task):
+        return _read_files(task, task.image_sizes, set(), record)
+    lacking = tuple(size for size in task.image_sizes if not _is_stored(record, task, size))
+    if not lacking:
+        return record.parts, lambda: None
+    return _read_files(task, lacking, {*record.image_sizes} - {*lacking}, None)
 
 
 def _forget(record: Record, task: SeriesTask) -> None:
@@ -95,17 +121,20 @@ def _is_stored(record: Record, task: SeriesTask, size: int) -> bool:
 
 def _is_due(part: SeriesNotes, task: SeriesTask) -> bool:
     """Whether a part is to have a store: some slice can be read, and it is to be predicted."""
-    is_readable = len(part.table) > 0 and (part.table["chunk"] != UNREADABLE).any()
-    return bool(is_readable) and (part.series_id in task.take or not reasons_to_leave(part))
+    is_readable = len(part) > 0 and bool((part.columns["chunk"] != UNREADABLE).any())
+    return is_readable and (part.series_id in task.take or not reasons_to_leave(part))
 
 
-def _prepare_from_files(task: SeriesTask, image_sizes: tuple[int, ...], others: set[int]) -> list[SeriesNotes]:
-    """Read, order and store a series at some sizes; it is there at the others already."""
+def _read_files(
+    task: SeriesTask, image_sizes: tuple[int, ...], others: set[int], outdated: Record | None
+) -> tuple[list[SeriesNotes], Callable[[], None]]:
+    """Read and order a series for some sizes; it is stored at the others already, or there is an outdated record."""
     cv2.setNumThreads(1)  # a process a core: more threads would fight over them
     slices: list[Prepared] = []
     failures: dict[Look, Reason] = {}
+    checksums: dict[Look, int | None] = {}
     for file in task.files:
-        found, reason = patiently(partial(_prepare_file, file, task, image_sizes), file.path)
+        found, reason, checksums[file] = patiently(partial(_prepare_file, file, task, image_sizes), file.path)
         slices += found
         if reason is not None:
             failures[file] = reason
@@ -117,49 +146,62 @@ def _prepare_from_files(task: SeriesTask, image_sizes: tuple[int, ...], others: 
         problems += problem_rows(Problem.PARTS, [task.series])
     parts = []
     for name, of_part in named.items():
-        parts.append(_finish_part(task, name, of_part, problems, image_sizes, own))
+        parts.append(_make_part(task, name, of_part, problems))
         problems = []  # those of the files stand with the first part
-    if image_sizes:
-        names = task.files[0].names
-        files = {file.name: _mark(file) for file in task.files}
-        sizes = sorted({*image_sizes, *others})
-        write_record(task.work, Record(task.series, names, files, sizes, decoder_set(), sorted(task.shared), parts))
-    return [SeriesNotes.from_json(part.to_json()) for part in parts]  # what a later call will read
+    notes = [part for part, _ in parts]
+    if not image_sizes:
+        return notes, lambda: None
+    return notes, partial(_write, task, parts, checksums, image_sizes, others, outdated)
 
 
-def _finish_part(
+def _write(
     task: SeriesTask,
-    name: str,
-    slices: list[Prepared],
-    problems: ProblemRows,
+    parts: list[tuple[SeriesNotes, list[Prepared]]],
+    checksums: dict[Look, int | None],
     image_sizes: tuple[int, ...],
-    own: bool,
-) -> SeriesNotes:
-    """Order the slices of a part and write its stores; `problems` are those of its files."""
-    table, places, wrong = series_table([item.row for item in slices], name)
+    others: set[int],
+    outdated: Record | None,
+) -> None:
+    """Write the stores of the parts, and last the record."""
+    if outdated is not None:
+        _forget(outdated, task)
+    for part, slices in parts:
+        for size in image_sizes:
+            if _is_due(part, task):
+                store = task.work.series(size, part.series_id)
+                write_series(store, [item.chunks[size] for item in slices], (size, size), {})
+    names, sizes = task.files[0].names, sorted({*image_sizes, *others})
+    files = {file.name: _mark(file, checksums[file]) for file in task.files}
+    notes, shared = [part for part, _ in parts], sorted(task.shared)
+    write_record(task.work, Record(task.series, names, files, sizes, decoder_set(), shared, notes))
+
+
+def _make_part(
+    task: SeriesTask, name: str, slices: list[Prepared], problems: ProblemRows
+) -> tuple[SeriesNotes, list[Prepared]]:
+    """The notes of a part, and its slices that can be read, in order; `problems` are those of its files."""
+    columns, places, wrong = series_table([item.row for item in slices], name)
     odd = {problem for item in slices for problem in item.odd}
     problems = problems + wrong + [row for problem in odd for row in problem_rows(problem, [name])]
     if wait_for_decoder(problem for _, problem, _ in problems):
-        table["chunk"] = UNREADABLE
+        columns["chunk"] = np.full_like(columns["chunk"], UNREADABLE)
     known = [item.facts for item in slices if item.facts is not None]
-    facts = series_facts(known) if known and own else None
-    part = SeriesNotes(name, task.series, table, sorted({*problems}), facts)
-    for size in image_sizes:
-        if _is_due(part, task):
-            chunks = [slices[place].chunks[size] for place in places]
-            write_series(task.work.series(size, name), chunks, (size, size), {})
-    return part
+    part = SeriesNotes(name, task.series, columns, sorted({*problems}), series_facts(known) if known else None)
+    return part, [slices[place] for place in places]
 
 
-def _prepare_file(file: Look, task: SeriesTask, image_sizes: tuple[int, ...]) -> tuple[list[Prepared], Reason | None]:
-    """The slices of a file, also those that cannot be read, for whose rows the reason is given."""
-    slices = []
+def _prepare_file(
+    file: Look, task: SeriesTask, image_sizes: tuple[int, ...]
+) -> tuple[list[Prepared], Reason | None, int | None]:
+    """The slices of a file, also those that cannot be read; why, if there are such; its checksum, if it is known."""
+    slices, checksum = [], None
     try:
         for item in read_file(file.path):
             slices.append(prepare_slice(item, file, image_sizes, task.pseudonyms))
+            checksum = item.checksum
     except UnreadableSliceError as error:
-        return slices + _without_pixels(file, task, error, len(slices)), error.reason
-    return slices, None
+        return slices + _without_pixels(file, task, error, len(slices)), error.reason, checksum
+    return slices, None, checksum
 
 
 def _without_pixels(file: Look, task: SeriesTask, error: UnreadableSliceError, before: int) -> list[Prepared]:
@@ -191,8 +233,10 @@ def _problems_of_files(task: SeriesTask, failures: dict[Look, Reason], kept: lis
     return problems + problem_rows(Problem.STRAY_NAME, stray)
 
 
-def _mark(file: Look) -> Mark:
-    return Mark(file.size, file.time, patiently(partial(_checksum, file), file.path), file.syntax, file.names.image_id)
+def _mark(file: Look, known: int | None) -> Mark:
+    """What tells a file; its checksum may be `known` from when it was read."""
+    crc32 = patiently(partial(_checksum, file), file.path) if known is None else known
+    return Mark(file.size, file.time, crc32, file.syntax, file.names.image_id)
 
 
 def _checksum(file: Look) -> int:

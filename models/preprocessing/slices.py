@@ -25,7 +25,7 @@ class Prepared(NamedTuple):
     file: Look
     row: dict  # of the metadata
     chunks: dict[int, bytes]  # image size -> the slice, compressed; none where it cannot be read
-    facts: HeaderFacts | None = None  # None where it cannot be read
+    facts: HeaderFacts | None = None  # None where it cannot be read, and of the challenge's
     checksum: int = 0  # of its values
     odd: frozenset[Problem] = frozenset()
 

@@ -66,6 +66,7 @@ def write_series(path: Path, chunks: list[bytes], shape: tuple[int, int], notes:
     text = json.dumps(notes, separators=(",", ":")).encode()
     with replacing(path) as temporary:
         try:
+            # On the disk from the first chunk on: a frame that is made in memory is copied twice more.
             array = blosc2.empty(
                 (len(chunks), *shape),
                 dtype=np.dtype(np.int16),
@@ -79,7 +80,7 @@ def write_series(path: Path, chunks: list[bytes], shape: tuple[int, int], notes:
             schunk = array.schunk
             for index, chunk in enumerate(chunks):
                 schunk.update_chunk(index, chunk)
-            schunk.vlmeta["crc32"] = [crc32(schunk.get_chunk(index)) for index in range(len(chunks))]
+            schunk.vlmeta["crc32"] = [crc32(chunk) for chunk in chunks]
             schunk.vlmeta["notes"] = text
             schunk.vlmeta["notes_crc32"] = crc32(text)
         except RuntimeError:

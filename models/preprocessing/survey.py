@@ -8,15 +8,13 @@ from models.common.errors import InputError
 from models.common.folders import Work
 from models.preprocessing.cache import cached_settings, refuse_older, refuse_other_raw, source_of
 from models.preprocessing.dicomdir import absent_files
-from models.preprocessing.grouping import Look, SeriesTask, group_by_series, in_batches, look_batch
+from models.preprocessing.grouping import BATCH, Look, SeriesTask, group_by_series, look_at, named_files
 from models.preprocessing.manifest import FORMAT, Known, known_files
 from models.preprocessing.options import PrepareOptions
-from models.preprocessing.parallel import progress_map
+from models.preprocessing.parallel import progress_batches, progress_map
 from models.preprocessing.problems import Problem, ProblemRows, problem_rows
 from models.preprocessing.pseudonyms import Pseudonyms, read_key
 from models.preprocessing.raw import RawFolder
-
-_BATCH = 256  # records that are read at a time
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,9 @@ def survey(raw: RawFolder, work: Work, options: PrepareOptions) -> Survey:
     known = {} if options.check else read_manifest(work, options.jobs)
     looks = {}
     for split in raw.splits:
-        batches = in_batches(raw.files(split), raw.root, pseudonyms, known)
-        look = partial(look_batch, pseudonyms)
-        found = progress_map(look, batches, options.jobs, f"{split}: series of each file", options.dask)
-        looks[split] = [file for batch in found for file in batch]
+        files = named_files(raw.files(split), raw.root, pseudonyms, known)
+        look, title = partial(look_at, pseudonyms), f"{split}: series of each file"
+        looks[split] = progress_batches(look, files, options.jobs, title, BATCH, options.dask)
     refuse_other_raw(work, known, (file for split in looks.values() for file in split))
     sizes = {*options.image_size, *(size for size in cached.get("image_size", []) if work.slices(size).is_dir())}
     settings |= {
@@ -67,8 +64,7 @@ def read_manifest(work: Work, jobs: int) -> dict[str, Known]:
     paths = sorted(work.manifest.glob("*.json"))
     if not paths:
         return {}
-    batches = [paths[first : first + _BATCH] for first in range(0, len(paths), _BATCH)]
-    return dict(file for batch in progress_map(known_files, batches, jobs, "manifest") for file in batch)
+    return dict(file for files in progress_map(known_files, paths, jobs, "manifest") for file in files)
 
 
 def find_series(

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from models.common.folders import Work
-from models.preprocessing.grouping import SeriesTask, group_by_series, in_batches, look_batch
+from models.preprocessing.grouping import SeriesTask, group_by_series, look_at, named_files
 from models.preprocessing.notes import SeriesNotes
 from models.preprocessing.pseudonyms import Pseudonyms
 from models.preprocessing.raw import RawFolder
@@ -15,7 +15,7 @@ PSEUDONYMS = Pseudonyms(b"key")
 
 def tasks_of(raw: RawFolder, files: list[Path], work: Path, sizes: Iterable[int] = ()) -> list[SeriesTask]:
     """The series of some files, in the order of their identifiers."""
-    looks = [file for batch in in_batches(files, raw.root, PSEUDONYMS, {}) for file in look_batch(PSEUDONYMS, batch)]
+    looks = look_at(PSEUDONYMS, named_files(files, raw.root, PSEUDONYMS, {}))
     tasks, problems = group_by_series(looks, raw, Work(work), tuple(sizes), PSEUDONYMS)
     assert problems == []
     return tasks

@@ -8,13 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.preprocessing import geometry
 from models.preprocessing.dicom import read_file
-from models.preprocessing.geometry import order_series
 from models.preprocessing.problems import Problem
 
 UPRIGHT = (1, 0, 0, 0, 1, 0)
 FEET_UP = (1, 0, 0, 0, -1, 0)  # the normal points to the feet
 angles = st.floats(-0.6, 0.6)
+
+
+def order_series(table: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
+    """The table in its order, with where the slices are, and the problems."""
+    order, where, problems = geometry.order_series(table)
+    return table.iloc[order].reset_index(drop=True).assign(**where), problems
 
 
 def header_table(positions, orientation=UPRIGHT, series_id="ID_series", image_ids=None) -> pd.DataFrame:

@@ -143,24 +143,31 @@ def test_a_study_that_is_gone_leaves_the_tables(copied, tmp_path, read):
     assert gone not in set(table_of(copied)["series_id"])
 
 
+def record_of(options: PrepareOptions, name: str) -> manifest.Record:
+    record = manifest.read_record(Work(options.work).manifest / f"{name}.json")
+    assert record is not None
+    return record
+
+
 def test_after_a_stop_what_is_finished_is_not_read_again(whole, read, monkeypatch, tmp_path):
-    options, original = replace(whole, work=tmp_path / "work"), preparation.prepare_series
+    options, original = replace(whole, work=tmp_path / "work"), series.write_record
     done: list[str] = []
 
-    def stopped(task):
+    def stopped(work, record):
         if len(done) == 5:
             raise KeyboardInterrupt
-        done.append(task.series)
-        return original(task)
+        done.append(record.series)
+        original(work, record)
 
-    monkeypatch.setattr(preparation, "prepare_series", stopped)
+    monkeypatch.setattr(series, "write_record", stopped)
     with pytest.raises(KeyboardInterrupt):
         prepare(options)
-    monkeypatch.setattr(preparation, "prepare_series", original)
+    monkeypatch.setattr(series, "write_record", original)
     read_before = len(read)
     prepare(options)
-    assert len(read) == len(set(read)), "a file is read twice"
-    assert 0 < read_before < len(read)
+    finished = {mark.image_id for name in done for mark in record_of(options, name).files.values()}
+    assert len(done) == 5
+    assert not {path.stem for path in read[read_before:]} & finished, "a file is read twice"
     assert contents(options.work / "cache") == contents(whole.work / "cache")
 
 
@@ -222,14 +229,13 @@ def test_no_table_is_left_that_tells_of_other_slices(copied, monkeypatch):
     """A killed process must not leave the old metadata beside a new store."""
     path = files_of(copied, table_of(copied)["series_id"].iloc[0])[0]
     path.write_bytes(path.read_bytes()[:-2])
-    original = preparation.prepare_series
+    original = series.write_series
 
-    def killed(task):
-        original(task)
-        if path.stem in {file.path.stem for file in task.files}:
-            raise KeyboardInterrupt
+    def killed(*words):
+        original(*words)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(preparation, "prepare_series", killed)
+    monkeypatch.setattr(series, "write_series", killed)
     with pytest.raises(KeyboardInterrupt):
         prepare(copied)
     assert not list(copied.work.glob("cache/**/metadata_*.parquet"))

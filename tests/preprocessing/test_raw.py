@@ -10,7 +10,7 @@ import pytest
 from models.common import patience
 from models.common.errors import InputError
 from models.preprocessing.cache import source_of
-from models.preprocessing.grouping import in_batches, look_batch
+from models.preprocessing.grouping import look_at, named_files
 from models.preprocessing.pseudonyms import Pseudonyms
 from models.preprocessing.raw import find_raw
 
@@ -92,8 +92,7 @@ def source(data: Path) -> str:
     raw, pseudonyms = find_raw(data), Pseudonyms(b"key", challenge=True)
     looks = {}
     for split in raw.splits:
-        batches = in_batches(raw.files(split), raw.root, pseudonyms, {})
-        looks[split] = [file for batch in batches for file in look_batch(pseudonyms, batch)]
+        looks[split] = look_at(pseudonyms, named_files(raw.files(split), raw.root, pseudonyms, {}))
     return source_of(raw, None, looks)
 
 

@@ -88,17 +88,18 @@ def test_a_store_is_written_at_every_size_and_read_instead_of_the_files_then(wri
 
 
 def test_a_record_is_kept_as_it_was_written(tmp_path):
-    table = pd.DataFrame({"image_id": ["ID_a", "ID_b"], "z": [-12.5, math.nan], "chunk": [0, UNREADABLE]})
-    part = SeriesNotes("ID_s", "ID_w", table, [("ID_b", "pixels are cut off", "left out")], {"unit": "HU"})
+    names, z, chunk = np.array(["ID_a", "ID_b"]), np.array([-12.5, math.nan]), np.array([0, UNREADABLE])
+    columns = {"image_id": names, "z": z, "chunk": chunk}
+    part = SeriesNotes("ID_s", "ID_w", columns, [("ID_b", "pixels are cut off", "left out")], {"unit": "HU"})
     mark = Mark(524_288, 1_700_000_000_123_456_789, 4_294_967_295, "1.2.840.10008.1.2", "ID_a")
     record = Record("ID_s", Names("ID_a", "ID_s", "ID_t", "ID_p"), {"a.dcm": mark}, [8], {"one": "1"}, ["ID_b"], [part])
     write_record(Work(tmp_path), record)
     path = Work(tmp_path).manifest / "ID_s.json"
     read = read_record(path)
     assert replace(read, parts=[]) == replace(record, parts=[])
-    pd.testing.assert_frame_equal(read.parts[0].table, table)
-    assert replace(read.parts[0], table=None) == replace(part, table=None)
-    assert known_files([path]) == [("a.dcm", Known(mark, record.names, "ID_s"))]
+    pd.testing.assert_frame_equal(read.parts[0].table, part.table)
+    assert replace(read.parts[0], columns={}) == replace(part, columns={})
+    assert known_files(path) == [("a.dcm", Known(mark, record.names, "ID_s"))]
 
 
 @pytest.mark.parametrize("damage", [lambda text: text[:-9], lambda text: text.replace("ID_a", "ID_c"), lambda _: ""])
