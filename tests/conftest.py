@@ -2,14 +2,15 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import settings
-from once import made_once
+from once import drawn_once, made_once
 
+import models.phantom.dicom
 from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.process import start_process
@@ -63,12 +64,20 @@ def add_stage_1() -> Callable[[Path, set[str]], None]:
     return add
 
 
+@pytest.fixture(scope="session", autouse=True)
+def studies_are_drawn_once(tmp_path_factory) -> Iterator[None]:
+    """Whatever phantoms the tests write in this process; tests/phantom/conftest.py draws anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models.phantom.dicom, "draw_study", drawn_once(tmp_path_factory))
+        yield
+
+
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory) -> Path:
     """A raw folder of 24 training and 6 test studies at 64 px."""
 
     def draw(folder: Path) -> None:
-        write_phantom(folder, studies=24, test_studies=6, image_size=64, seed=0, jobs=2)
+        write_phantom(folder, studies=24, test_studies=6, image_size=64, seed=0, jobs=1)
 
     return made_once(tmp_path_factory, "phantom", draw)
 
@@ -78,7 +87,7 @@ def prepared(phantom, tmp_path_factory) -> Work:
     """A working folder with the cache of that phantom. Tests that write to it do so under names of their own."""
 
     def make(folder: Path) -> None:
-        prepare(PrepareOptions(data=phantom, work=folder, image_size=(64,), jobs=2))
+        prepare(PrepareOptions(data=phantom, work=folder, image_size=(64,), jobs=1))
 
     made = Work(made_once(tmp_path_factory, "prepared", make))
     return linked(made, tmp_path_factory.mktemp("work"))

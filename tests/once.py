@@ -3,10 +3,15 @@
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import FileLock
+
+from models.common.files import replacing
+from models.phantom.study import PhantomStudy, draw_study
 
 HANG = 3600  # seconds after which something waits for ever, on however busy a machine
 
@@ -25,6 +30,22 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
             make(folder)
             finished.touch()
     return folder
+
+
+def drawn_once(factory: pytest.TempPathFactory) -> Callable[..., PhantomStudy]:
+    """`draw_study`, which takes from a file what any worker has drawn already: many fixtures draw the same studies."""
+    folder = _of_all_workers(factory) / "studies"
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def draw(seed: int, image_size: int, patient_seed: int | None = None) -> PhantomStudy:
+        file = folder / f"{seed}_{image_size}_{patient_seed}.npz"
+        if not file.exists():
+            with replacing(file) as draft:
+                np.savez(draft, **vars(draw_study(seed, image_size, patient_seed)))
+        with np.load(file) as kept:
+            return PhantomStudy(**{field.name: kept[field.name][()] for field in fields(PhantomStudy)})
+
+    return draw
 
 
 def _of_all_workers(factory: pytest.TempPathFactory) -> Path:

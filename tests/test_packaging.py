@@ -99,17 +99,20 @@ def test_the_wheel_takes_the_first_two_steps_from_any_folder(wheel, tmp_path):
     ZipFile(wheel).extractall(site)
     environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
 
-    def run(*words: str) -> str:
-        command = [sys.executable, *words]
-        done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    where = run("-c", "import radam, models; print(radam.__file__, models.__file__)").split()
+    tiny = "--image-size 32 --jobs 1"
+    code = f"""
+import runpy, sys
+import radam, models
+print(radam.__file__, models.__file__)
+for words in ("make_phantom data --studies 6 --test-studies 1 {tiny}", "prepare --folds 2 {tiny}"):
+    sys.argv = words.split()
+    runpy.run_module(f"models.{{sys.argv[0]}}", run_name="__main__")
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    where = done.stdout.splitlines()[0].split()
     assert all(Path(path).is_relative_to(site) for path in where)
-    tiny = ("--image-size", "32", "--jobs", "1")
-    run("-m", "models.make_phantom", "data", "--studies", "6", "--test-studies", "1", *tiny)
-    run("-m", "models.prepare", "--folds", "2", *tiny)
     assert (elsewhere / "cache" / "folds.csv").is_file()
 
 

@@ -31,7 +31,7 @@ from models.training.run import train
 
 def test_the_real_sample_ends_in_a_valid_submission(real_sample, tmp_path):
     work, machine = Work(tmp_path), Machine(work=tmp_path, device="cpu")
-    prepare(PrepareOptions(data=real_sample, work=tmp_path, image_size=(64,), jobs=2))
+    prepare(PrepareOptions(data=real_sample, work=tmp_path, image_size=(64,), jobs=1))
     small = replace(train_small.CONFIG, epochs=1)
     b0 = replace(train_b0_224.CONFIG, image_size=64, epochs=1, batch_size=16, pretrained=False)
     sequence = replace(train_sequence.CONFIG, runs=("small",), views="none", epochs=1, batch_size=2)
@@ -98,8 +98,8 @@ def demo(tmp_path_factory) -> Work:
 
 
 def train_demo(folder: Path) -> None:
-    write_phantom(folder / "data", studies=120, test_studies=1, image_size=64, seed=0, jobs=2)
-    prepare(PrepareOptions(data=folder / "data", work=folder, image_size=(64,), jobs=2))
+    write_phantom(folder / "data", studies=120, test_studies=1, image_size=64, seed=0, jobs=1)
+    prepare(PrepareOptions(data=folder / "data", work=folder, image_size=(64,), jobs=1))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # another number rounds otherwise, and ends with another network
     train(TrainOptions(train_small.CONFIG, fold=0, machine=Machine(work=folder, device="cpu")))
@@ -118,7 +118,7 @@ def test_the_small_network_learns_the_phantom(demo):
 
 @pytest.mark.slow
 def test_the_small_network_ranks_real_slices_that_it_never_trained_on(demo, real_sample, tmp_path):
-    prepare(PrepareOptions(data=real_sample, work=tmp_path, image_size=(64,), jobs=2))
+    prepare(PrepareOptions(data=real_sample, work=tmp_path, image_size=(64,), jobs=1))
     machine = Machine(work=tmp_path, device="cpu")
     infer(InferOptions("small", split="train", weights=demo.run("small", 0), machine=machine))
     predictions = read_predictions(tmp_path / "runs/small/fold0/train.parquet", "")

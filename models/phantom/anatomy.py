@@ -1,58 +1,24 @@
-"""The healthy head of the synthetic studies: bone, face and brain as regions of space with Hounsfield values.
+"""The healthy head of the synthetic studies: scalp and skull as regions of space with Hounsfield values.
 
 Head coordinates in mm: x to the patient's left, y to the front, z up; the origin lies between the temporal lobes, at
 the height of the orbital roof. Proportions are an adult's (skull 140 x 175 mm, vertex 85 mm above and foramen magnum
 45 mm below the origin). Every region is a test on points, so a slice in any pose and of any size is a sampling of the
-same head; partial volume comes from averaging several points a pixel (study.py).
+same head; partial volume comes from averaging several points a pixel (study.py). Where a costly field cannot change
+the picture it is not computed; that must not change a byte of it.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 AIR, FAT, SKIN, MUSCLE, CORTICAL_BONE = -1000.0, -95.0, 15.0, 55.0, 1150.0
-MASTOID = np.array([57, -29, -44])  # centre of the left mastoid, mm
 CENTRE_HEIGHT = 5.0  # the widest level of the skull, mm
-
-# Structures of the face and the skull base in paint order: start and end of a tapered capsule on the left side
-# (mirrored to the right), its radius at both ends (mm) and its Hounsfield value.
-FACE = (
-    ((60, 32, -48), (56, 38, -90), 10, 9, MUSCLE),  # masseter
-    ((38, 24, -46), (36, 30, -85), 11, 9, MUSCLE),  # pterygoids
-    ((20, -46, -60), (22, -50, -95), 15, 17, MUSCLE),  # neck
-    ((50, -40, -66), (46, -34, -95), 9, 11, MUSCLE),  # sternocleidomastoid
-    ((15, 4, -52), (14, 6, -90), 7, 8, MUSCLE),  # longus
-    ((29, 58, -18), (13, 22, -14), 17, 9, 750),  # orbital walls
-    ((31, 68, -18), (13, 24, -14), 15, 5, FAT),  # orbital cone
-    ((32, 68, -18), (32, 68, -18), 12.5, 12.5, 42),  # sclera
-    ((32, 68, -18), (32, 68, -18), 10.8, 10.8, 13),  # vitreous body
-    ((30.5, 77, -18), (33.5, 77, -18), 2.4, 2.4, 75),  # lens
-    ((32, 56, -18), (13, 26, -14), 2.3, 2.3, 35),  # optic nerve
-    ((43, 62, -18), (17, 28, -14), 2.2, 2.2, MUSCLE),  # lateral rectus
-    ((21, 62, -18), (12, 28, -14), 2.2, 2.2, MUSCLE),  # medial rectus
-    ((47, 72, -34), (56, 60, -34), 7, 5, 900),  # zygoma
-    ((57, 60, -34), (68, 18, -37), 3, 3, 900),  # zygomatic arch
-    ((68, 18, -37), (64, -4, -38), 3, 4, 900),
-    ((48, 66, -12), (40, 36, -14), 4, 4, 900),  # lateral orbital wall
-    ((40, 36, -12), (58, 22, -8), 5, 4, 1000),  # greater wing
-    ((30, 62, -47), (28, 40, -48), 16, 13, 700),  # maxilla
-    ((30, 62, -47), (28, 40, -48), 14.2, 11.2, AIR),  # maxillary sinus
-    ((14, 80, -22), (10, 84, -40), 5, 3, 800),  # nasal bone and frontal process
-    ((8, 72, -18), (8, 26, -18), 8.5, 8.5, 600),  # ethmoid
-    ((7.5, 72, -18), (7.5, 26, -18), 7, 7, AIR),
-    ((7, 86, -42), (7, 30, -40), 6, 6, AIR),  # nasal cavity
-    ((9, 22, -50), (9, 36, -72), 5, 5, 800),  # pterygoid plates
-    ((0, 13, -52), (0, 8, -95), 10, 10, AIR),  # pharynx
-    ((7, 15, -22), (6, 10, -24), 12, 11, 900),  # sphenoid
-    ((7, 16, -23), (6, 11, -25), 8.5, 8, AIR),  # sphenoid sinus
-    ((0, 4, -24), (0, -13, -50), 8, 6, 950),  # clivus
-    ((53, 5, -38), (50, 14, -90), 6, 5, 1000),  # jaw
-    ((16, -3, -29), (56, -22, -32), 8, 13, 1250),  # petrous bone
-    ((57, -29, -40), (55, -25, -60), 14, 8, 900),  # mastoid
-    ((64, -13, -37), (86, -13, -37), 3.2, 3.2, AIR),  # ear canal
-)
+ROUNDING = 0.01  # more than float32 rounds off from a distance, mm
+BUMP = 1.6  # height of the bumps of the skull, mm
+FACE_TOP = 12.0  # above it there are neither face nor neck, mm
+BASE_TOP = 16.0  # above it there is no bone but the vault, mm
 
 
 @dataclass(frozen=True)
@@ -63,9 +29,20 @@ class Points:
     y: np.ndarray
     z: np.ndarray
 
-    def take(self, index: np.ndarray) -> "Points":
-        """The points at some places, or those where a mask (n,) is true."""
+    def take(self, index: np.ndarray | slice) -> "Points":
+        """The points at some places, of a stretch, or where a mask (n,) is true."""
         return Points(self.x[index], self.y[index], self.z[index])
+
+    @cached_property
+    def heights(self) -> tuple[float, float]:
+        """The lowest and the highest of them, mm; of no points, a range that nothing meets."""
+        return (float(self.z.min()), float(self.z.max())) if self.z.size else (np.inf, -np.inf)
+
+    def reach(self, start, end, radius: float) -> bool:
+        """Whether some of them have the height of a capsule from start to end of a radius, mm."""
+        low, high = self.heights
+        radius += ROUNDING
+        return low < max(start[2], end[2]) + radius and high > min(start[2], end[2]) - radius
 
     def distance2(self, centre, scale=(1.0, 1.0, 1.0)) -> np.ndarray:
         """Squared distance (n,) to a centre (mm), in units of `scale` (mm) along each axis."""
@@ -149,15 +126,17 @@ def draw_head(rng: np.random.Generator) -> Head:
 def capsule(p: Points, start, end, radius: float | np.ndarray, end_radius: float | np.ndarray) -> np.ndarray:
     """Whether points lie in a capsule from start to end (mm) whose radius (mm) goes from one to another: (n,) bool.
 
-    Each radius is a number, or one for each point (n,).
+    Both radii are numbers, or one for each point (n,).
     """
+    if not p.reach(start, end, np.maximum(radius, end_radius).max()):
+        return np.zeros(p.z.shape, bool)
     start = np.asarray(start, np.float32)
     axis = np.asarray(end, np.float32) - start
     length2 = float(axis @ axis)
     dx, dy, dz = p.x - start[0], p.y - start[1], p.z - start[2]
     if length2 == 0:
         return dx * dx + dy * dy + dz * dz < radius * radius
-    t = np.clip((dx * axis[0] + dy * axis[1] + dz * axis[2]) / length2, 0, 1)
+    t = np.minimum(np.maximum((dx * axis[0] + dy * axis[1] + dz * axis[2]) / length2, 0), 1)
     dx, dy, dz = dx - t * axis[0], dy - t * axis[1], dz - t * axis[2]
     return dx * dx + dy * dy + dz * dz < np.square(radius + t * (end_radius - radius))
 
@@ -177,6 +156,11 @@ def texture(head: Head, p: Points, voxel: float) -> np.ndarray:
 
 def skull_depth(head: Head, p: Points) -> np.ndarray:
     """Depth (n,) below the outer table of the vault, mm, negative outside, along the ray to the centre."""
+    return smooth_depth(head, p) + bumps(head, p)
+
+
+def smooth_depth(head: Head, p: Points) -> np.ndarray:
+    """The same (n,) of a skull without bumps."""
     x = p.x / (head.half_width * (1 - head.egg * p.y / head.half_length))
     y = (p.y + head.skew * p.x * (p.y < 0)) / head.half_length
     height = p.z - CENTRE_HEIGHT
@@ -184,8 +168,12 @@ def skull_depth(head: Head, p: Points) -> np.ndarray:
     sphere = x * x + y * y + z * z + 1e-6
     # The cross term squares the oval like a superellipse of exponent 2.2, without its powers.
     radius = np.sqrt(sphere - 0.25 * np.square(x * y) / sphere)
-    bumps = 1.6 * np.sin(p.x / 19 + head.offset[0]) * np.sin(p.y / 25 + head.offset[1]) * np.cos(p.z / 40)
-    return np.sqrt(p.x * p.x + p.y * p.y + height * height) * (1 / radius - 1) + bumps
+    return np.sqrt(p.x * p.x + p.y * p.y + height * height) * (1 / radius - 1)
+
+
+def bumps(head: Head, p: Points) -> np.ndarray:
+    """What the bumps of the skull add to its depth (n,), mm."""
+    return BUMP * np.sin(p.x / 19 + head.offset[0]) * np.sin(p.y / 25 + head.offset[1]) * np.cos(p.z / 40)
 
 
 def bone_thickness(head: Head, p: Points) -> np.ndarray:
@@ -212,20 +200,11 @@ def outside_bone(head: Head, p: Points, depth: np.ndarray) -> np.ndarray:
     """Hounsfield values (n,) of air, scalp, face and neck, at a depth (n,) below the outer table of the vault, mm."""
     side = np.abs(p.x) / (head.half_width / 70)
     temple = 7 * np.exp(-np.square((p.y - 22) / 22) - np.square((p.z + 14) / 26)) * (side > 30)
-    angle = np.arctan2(p.y, p.x) - head.haematoma[0]
-    swelling = head.haematoma[2] * np.exp(
-        -np.square(np.arctan2(np.sin(angle), np.cos(angle)) / 0.45) - np.square((p.z - head.haematoma[1]) / 22)
-    )
+    swelling = scalp_haematoma(head, p) if head.haematoma[2] else np.zeros_like(p.z)
     thickness = head.scalp + temple + swelling
     skin = depth + thickness
-    front = p.y / (head.half_length / 87)
-    low = np.clip(-p.z / 60, 0, 1)
-    face = 1 - np.sqrt(np.square(side / (70 - 12 * low)) + np.square((front - 28) / 62))
-    nose_tip = 88 + 20 * np.clip((-14 - p.z) / 34, 0, 1)
-    nose = (1 - side / 15) * 15 - np.maximum(front - nose_tip + 14, 0)
-    neck = 1 - np.sqrt(np.square(side / 62) + np.square((front + 26) / 56))
-    below = np.maximum(np.maximum(face * 60, neck * 50), np.where(front > 60, nose, -99))
-    skin = np.maximum(skin, np.where(p.z < 12, below - np.maximum(p.z, 0) * 3, -99))
+    low = np.flatnonzero(p.z < FACE_TOP)
+    skin[low] = np.maximum(skin[low], face_and_neck_depth(head, p.take(low)))
     hu = np.where(skin > 0, np.where(skin < 1.6, SKIN, FAT), AIR)
     # Below the skull muscle and fat lie in strands; over it there is the temporal muscle, or a scalp haematoma.
     strands = (p.z < -25) & (skin > 4)
@@ -236,25 +215,24 @@ def outside_bone(head: Head, p: Points, depth: np.ndarray) -> np.ndarray:
     return hu
 
 
-def paint_face(head: Head, p: Points, hu: np.ndarray) -> None:
-    """Paint bones, muscles and air spaces of the face and the skull base over `hu` (n,), in place."""
-    scaled = Points(np.abs(p.x) * (70 / head.half_width), p.y * (87 / head.half_length), p.z)
-    grain = texture(head, p, 1.1)
-    inside = hu > AIR
-    for start, end, radius, end_radius, value in FACE:
-        hu[inside & capsule(scaled, start, end, radius, end_radius)] = value
-    ethmoid = (scaled.x < 15) & (np.abs(scaled.y - 49) < 32) & (np.abs(scaled.z + 18) < 9)
-    hu[ethmoid & (np.abs(grain) < 0.22) & (hu == AIR)] = 350
-    hu[inside & (scaled.x < 0.9) & (np.abs(scaled.y - 55) < 34) & (np.abs(scaled.z + 32) < 24)] = 250  # septum
-    hu[(scaled.distance2(MASTOID, (12, 13, 14)) < 1) & (grain > 0.1)] = -800  # air cells
-    hu[scaled.distance2((79, -17, -34), (5, 11, 17)) < 1] = SKIN  # ear
-    ring = np.sqrt(np.square(scaled.x / 1.15) + np.square(scaled.y + 33))
-    atlas = (np.abs(ring - 20) < 5) & (np.abs(scaled.z + 64) < 9)
-    hu[atlas & (scaled.y < -12)] = 900
-    canal = (ring < 14) & (scaled.z < -44) & (scaled.y < -16)
-    hu[canal] = head.csf
-    hu[canal & (ring < 6.5)] = head.white + 2
-    hu[capsule(scaled, (0, -9, -58), (0, -10, -95), 6, 8)] = 900  # dens
+def scalp_haematoma(head: Head, p: Points) -> np.ndarray:
+    """Thickness (n,) of the haematoma under the scalp, mm."""
+    angle = np.arctan2(p.y, p.x) - head.haematoma[0]
+    around = np.arctan2(np.sin(angle), np.cos(angle)) / 0.45
+    return head.haematoma[2] * np.exp(-np.square(around) - np.square((p.z - head.haematoma[1]) / 22))
+
+
+def face_and_neck_depth(head: Head, p: Points) -> np.ndarray:
+    """Depth (n,) below the skin of face and neck, mm, negative outside."""
+    side = np.abs(p.x) / (head.half_width / 70)
+    front = p.y / (head.half_length / 87)
+    low = np.clip(-p.z / 60, 0, 1)
+    face = 1 - np.sqrt(np.square(side / (70 - 12 * low)) + np.square((front - 28) / 62))
+    nose_tip = 88 + 20 * np.clip((-14 - p.z) / 34, 0, 1)
+    nose = (1 - side / 15) * 15 - np.maximum(front - nose_tip + 14, 0)
+    neck = 1 - np.sqrt(np.square(side / 62) + np.square((front + 26) / 56))
+    below = np.maximum(np.maximum(face * 60, neck * 50), np.where(front > 60, nose, -99))
+    return below - np.maximum(p.z, 0) * 3
 
 
 def paint_vault(head: Head, p: Points, depth: np.ndarray, hu: np.ndarray) -> np.ndarray:
@@ -263,13 +241,13 @@ def paint_vault(head: Head, p: Points, depth: np.ndarray, hu: np.ndarray) -> np.
     `depth` (n,) is that below the outer table, mm.
     """
     thickness = bone_thickness(head, p)
+    inner = depth - thickness
     grain = np.zeros_like(p.z)
-    rim = np.flatnonzero((depth > 0) & ((depth < 20) | (p.z < 16)))  # where there may be bone
+    rim = np.flatnonzero((depth > 0) & ((inner <= 0) | (p.z < BASE_TOP)))  # where there may be bone
     grain[rim] = texture(head, p.take(rim), 1.1)
     floor = np.full_like(p.z, -99)
-    low = np.flatnonzero((p.z < 16) & (depth > 0))
+    low = np.flatnonzero((p.z < BASE_TOP) & (depth > 0))
     floor[low] = skull_base(p.take(low)) + 1.2 * grain[low]
-    inner = depth - thickness
     cavity = (inner > 0) & (p.z > floor)
     brow = (p.y > 45) & (p.z > -11 + 2 * grain) & (inner < 2)
     bone = (depth > 0) & ~cavity & ((p.z > floor - 3.5 - 1.5 * grain) | brow)

@@ -6,7 +6,7 @@ import numpy as np
 
 from models.common.labels import SUBTYPES
 from models.phantom.anatomy import Head
-from models.phantom.brain import Brain
+from models.phantom.brain import SULCUS_DEPTH, Brain
 
 # How often a study with blood has each kind: near the RSNA's mix, epidural raised so that it can be learnt.
 SHARE = {
@@ -202,7 +202,7 @@ def subarachnoid(bleed: Bleed, brain: Brain) -> np.ndarray:
     reach, width, _ = bleed.size
     near = np.sqrt(brain.points.distance2(bleed.centre)) + 5 * brain.grain < reach
     # Filled sulci are widened by what fills them.
-    sulci = (brain.sulcus < 0.5 * width * (1 - brain.depth / 36)) & (brain.depth < 27) & (brain.points.z > 0)
+    sulci = (brain.sulcus < 0.5 * width * (1 - brain.depth / 36)) & (brain.depth < SULCUS_DEPTH) & (brain.points.z > 0)
     rim = brain.depth < 0.45 * width * (brain.grain > -0.3)
     return near & (brain.cisterns & (brain.points.z > -20) | sulci | rim)
 

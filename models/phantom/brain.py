@@ -33,6 +33,7 @@ DEEP_GREY = (
     ((24, 5, 7), (6.5, 15, 10)),  # lentiform nucleus
     ((13, 20, 15), (5, 12, 8)),  # caudate
 )
+SULCUS_DEPTH = 27  # mm below the inner table; no sulcus, and no blood in one, lies deeper
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Brain:
     points: Points
     midline: np.ndarray  # x after mass effect, mm
     depth: np.ndarray  # below the inner table, mm
-    sulcus: np.ndarray  # distance to the nearest sulcus, about mm
+    sulcus: np.ndarray  # distance to the nearest sulcus, about mm; infinite in the depth, where there are none
     cisterns: np.ndarray
     ventricles: np.ndarray
     grain: np.ndarray  # smooth noise of deviation 1
@@ -61,11 +62,9 @@ def paint_brain(head: Head, p: Points, depth: np.ndarray, shift: np.ndarray, swe
     tentorium = 14 - 0.009 * side.x**2 - 0.012 * np.square(np.minimum(p.y + 38, 0))
     behind = (p.z < tentorium) & (p.y < 4 - 0.5 * side.x)  # posterior fossa
     width = head.sulcus * (1 - swelling)
-    # Read on a shell, and only a little along the ray, the noise's zero set runs inwards as sulci do.
-    radius = np.sqrt(p.x**2 + p.y**2 + p.z**2) + 1e-3
-    pull = 0.25 + 0.75 * 68 / radius
-    sulcus = np.abs(texture(head, Points(p.x * pull, p.y * pull, p.z * pull), 1.35)) * 3.7
-
+    sulcus = np.full_like(p.z, np.inf)
+    shallow = np.flatnonzero((depth < SULCUS_DEPTH) | (depth < 21 + 4 * grain))
+    sulcus[shallow] = sulcus_distance(head, p.take(shallow))
     grey = (depth < 5.5 + grain) | ((sulcus < 4 + 0.5 * width) & (depth < 20 + 4 * grain))
     for centre, radii in DEEP_GREY:
         grey |= side.distance2(centre, radii) < 1
@@ -89,10 +88,20 @@ def paint_brain(head: Head, p: Points, depth: np.ndarray, shift: np.ndarray, swe
     return Brain(p, p.x, depth, sulcus, cisterns, ventricles, grain, hu)
 
 
+def sulcus_distance(head: Head, p: Points) -> np.ndarray:
+    """Distance (n,) to the nearest sulcus, about mm."""
+    # Read on a shell, and only a little along the ray, the noise's zero set runs inwards as sulci do.
+    radius = np.sqrt(p.x**2 + p.y**2 + p.z**2) + 1e-3
+    pull = 0.25 + 0.75 * 68 / radius
+    return np.abs(texture(head, Points(p.x * pull, p.y * pull, p.z * pull), 1.35)) * 3.7
+
+
 def ventricle_mask(head: Head, p: Points, scale, rim=0.0) -> np.ndarray:
     """Whether points lie in a ventricle, (n,) bool; scale and rim (mm) of its radii are numbers or (n,)."""
     result = np.zeros(p.x.shape, bool)
     near = np.flatnonzero((np.abs(p.x) < 48) & (p.y < 55) & (p.y > -78) & (p.z > -44) & (p.z < 45))
+    if not near.size:  # as in every slice above them
+        return result
     q = p.take(near)
     side = q.mirrored()
     factor = np.broadcast_to(np.asarray(scale), p.x.shape)[near] * head.ventricle

@@ -14,16 +14,20 @@ from scipy.ndimage import gaussian_filter
 from models.common.labels import ANY, LABELS, SUBTYPES
 from models.phantom.anatomy import (
     AIR,
+    BASE_TOP,
+    BUMP,
+    FACE_TOP,
     Head,
     Points,
+    bumps,
     draw_head,
     outside_bone,
-    paint_face,
     paint_vault,
-    skull_depth,
+    smooth_depth,
 )
 from models.phantom.bleeds import Bleed, draw_bleeds, mass_effect, paint_bleeds
 from models.phantom.brain import paint_brain
+from models.phantom.face import paint_face
 
 LEAST_BLOOD = 40.0  # mm2 of one kind in a slice from which on its label is 1
 SHARE_WITH_BLOOD = 0.6  # of the studies; about three slices in ten then
@@ -161,22 +165,24 @@ def sample(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, x, y, z) -> tuple[
     hu = table(scan, x, y)
     shifted = np.stack([x - scan.shift[0], -(y - scan.shift[1]), z]) / np.float32(scan.scale)
     p = Points(*(scan.rotation.astype(np.float32) @ shifted))
-    depth = skull_depth(head, p)
-    near = np.flatnonzero((depth > -26) | (p.z < 12) & (p.x**2 + (p.y - 5) ** 2 < 115**2))
+    depth = smooth_depth(head, p)
+    neck = (p.z < FACE_TOP) & (p.x**2 + (p.y - 5) ** 2 < 115**2)
+    near = np.flatnonzero((depth > -26 - BUMP) | neck)
+    depth = depth[near] + bumps(head, p.take(near))
+    head_or_neck = (depth > -26) | neck[near]
+    near, depth = near[head_or_neck], depth[head_or_neck]
     blood = np.zeros(len(SUBTYPES))
     if near.size:
-        hu[near], blood = paint(head, bleeds, scan, p.take(near), depth[near], hu[near])
+        hu[near], blood = paint(head, bleeds, scan, p.take(near), depth, hu[near])
     return hu, blood
 
 
 def paint(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, p: Points, depth, background):
     """Hounsfield values (n,) on and in the head over a background (n,), and counts of each kind of blood (5,)."""
-    hu = outside_bone(head, p, depth)
-    low = np.flatnonzero(p.z < 12)
-    if low.size:
-        face = hu[low]
-        paint_face(head, p.take(low), face)
-        hu[low] = face
+    hu = np.full(p.z.shape, AIR)
+    outer = np.flatnonzero((depth <= 0) | (p.z < BASE_TOP))  # inside of that there are vault and brain alone
+    hu[outer] = outside_bone(head, p.take(outer), depth[outer])
+    paint_face(head, p, hu)
     outside = hu == AIR
     inner = paint_vault(head, p, depth, hu)
     hu = np.where(outside & (hu == AIR) & (depth < 0), background, hu)

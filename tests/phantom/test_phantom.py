@@ -110,6 +110,23 @@ def test_a_seed_is_one_patient_at_every_image_size(studies):
         assert np.median(difference[brain]) < 5
 
 
+@pytest.mark.parametrize("seed", [3, 5])
+def test_what_is_left_out_for_speed_changes_no_pixel(seed, monkeypatch):
+    quick = draw_study(seed, 32)
+    for limit in (
+        "study.BUMP",
+        "study.BASE_TOP",
+        "brain.SULCUS_DEPTH",
+        "face.TOP",
+        "face.ROUNDING",
+        "anatomy.ROUNDING",
+    ):
+        monkeypatch.setattr(f"models.phantom.{limit}", 1e3)
+    whole = draw_study(seed, 32)
+    assert np.array_equal(quick.hounsfield, whole.hounsfield)
+    assert np.array_equal(quick.labels, whole.labels)
+
+
 def test_a_patient_keeps_the_head_and_not_the_pose():
     def bone(study):  # mm3 above the base
         volume = (study.hounsfield[-18:] > 400).sum() * study.pixel_spacing**2

@@ -62,8 +62,8 @@ class Prepared:
     """A phantom's cache and what was planted in it."""
 
     def __init__(self, folder: Path, traps=(), layout="stage_2", studies=STUDIES, test_studies=TEST_STUDIES) -> None:
-        write_phantom(folder / "data", studies, test_studies, SIZE, traps=traps, layout=layout, jobs=2)
-        prepare(PrepareOptions(data=folder / "data", work=folder, image_size=(SIZE,), folds=2, jobs=2))
+        write_phantom(folder / "data", studies, test_studies, SIZE, traps=traps, layout=layout, jobs=1)
+        prepare(PrepareOptions(data=folder / "data", work=folder, image_size=(SIZE,), folds=2, jobs=1))
         self.work = Work(folder)
         names = ["train", "test"] if layout != "tree" else ["test"]
         self.table = pd.concat([read_parquet(self.work.metadata(name), "") for name in names]).set_index("image_id")

@@ -30,9 +30,10 @@ from models.preprocessing.tables import read_folds, read_slices
 from models.training import finetuning
 from models.training.run import train
 
-PATIENTS, SLICES, SIZE = 100, 16, 16
+PATIENTS, SLICES, SIZE = 100, 8, 16
 # One epoch, so that none is chosen by how well the fold's own patients are guessed: the first would be.
-BASE = replace(train_small.CONFIG, image_size=SIZE, epochs=1, batch_size=8, augment="none", batchnorm_batches=20)
+TINY = {"image_size": SIZE, "epochs": 1, "batch_size": 8, "max_lr": 2e-2, "augment": "none", "batchnorm_batches": 20}
+BASE = replace(train_small.CONFIG, **TINY)
 FINETUNED = FinetuneConfig(
     **vars(BASE) | {"name": "finetuned", "start": "small", "pseudolabels": "pseudo", "batch_size": 16}
 )

@@ -1,6 +1,7 @@
 """Laws of several processes: they do what one does, each its share, and one of them writes."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import together
 import torch
+from forked import Forked, parent
 from once import HANG
 
 from models.common.folders import Work
@@ -59,13 +61,24 @@ def working_folder(folder: Path, cache: Path) -> Path:
 
 
 def start(work: Path, *words: str) -> subprocess.Popen:
-    """Two processes."""
+    """Two processes, of torchrun."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "RSNA_WORK": str(work)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen([sys.executable, *TWO, str(SCRIPT), *words], env=environment, **pipes)
 
 
-def finish(process: subprocess.Popen) -> str:
+def start_two(work: Path, *words: str) -> list[Forked]:
+    """Two processes that are told what torchrun tells its own."""
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    told = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    return [
+        parent().start([str(SCRIPT), *words], {**told, "RANK": rank, "LOCAL_RANK": rank, "RSNA_WORK": str(work)})
+        for rank in ("0", "1")
+    ]
+
+
+def finish(process: subprocess.Popen | Forked) -> str:
     output, _ = process.communicate(timeout=HANG)
     assert process.returncode == 0, output
     return output
@@ -78,7 +91,8 @@ def both(few, tmp_path_factory) -> dict[str, tuple[Path, str]]:
     for words in (TRAIN, ("infer",)):
         run_here(one, *words)
     output = finish(start(two, *TRAIN))
-    finish(start(two, "infer"))
+    for process in start_two(two, "infer"):
+        finish(process)
     return {"one": (one, ""), "two": (two, output)}
 
 
@@ -130,9 +144,9 @@ def test_only_the_main_process_speaks(both):
 
 
 def test_an_error_before_the_training_is_said_once(few, tmp_path):
-    process = start(working_folder(tmp_path / "work", few.cache), *TRAIN, "--fold", "9")
-    output, _ = process.communicate(timeout=HANG)
-    assert process.returncode == 1
+    processes = start_two(working_folder(tmp_path / "work", few.cache), *TRAIN, "--fold", "9")
+    output = "".join(process.communicate(timeout=HANG)[0] for process in processes)
+    assert [process.returncode for process in processes] == [1, 1]
     assert output.count("error: no fold 9: ") == 1, output
 
 

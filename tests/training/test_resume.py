@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from forked import Forked, parent
 from once import HANG
 from written import FOLD_FILES, contents
 
@@ -43,9 +44,9 @@ def cache(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(cache, tmp_path_factory) -> dict[str, bytes]:
-    """What a run writes that is left alone."""
+    """What a run writes that is left alone, a program that Python starts; all others are forked."""
     work = working_folder(tmp_path_factory.mktemp("undisturbed"), cache)
-    finish(work)
+    subprocess.run([sys.executable, *command(work)], env=ENVIRONMENT, check=True)
     return contents(fold(work))
 
 
@@ -65,13 +66,12 @@ def fold(work: Path) -> Path:
 
 def command(work: Path, *flags: object) -> list[str]:
     script = REPOSITORY / "models" / "train_small.py"
-    words = [sys.executable, script, "--work", work, "--device", "cpu", "--epochs", 3, "--checkpoint-steps", 3, *flags]
+    words = [script, "--work", work, "--device", "cpu", "--epochs", 3, "--checkpoint-steps", 3, *flags]
     return [str(word) for word in words]
 
 
-def start(work: Path, *flags: object) -> subprocess.Popen:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command(work, *flags), env=ENVIRONMENT, start_new_session=True, **pipes)
+def start(work: Path, *flags: object) -> Forked:
+    return parent().start(command(work, *flags))
 
 
 def finish(work: Path, *flags: object) -> str:
@@ -162,13 +162,13 @@ def test_a_signal_saves_and_names_the_command_that_goes_on(work, undisturbed, nu
     assert contents(fold(work)) == undisturbed
 
 
-def loaders_of(process: subprocess.Popen) -> list[psutil.Process]:
+def loaders_of(process: Forked) -> list[psutil.Process]:
     """The loader processes of a run, which have a name of torch's; once there is one, the run saves before it ends."""
     found = psutil.process_iter(["ppid", "name"])
     return [one for one in found if (one.info["ppid"], one.info["name"]) == (process.pid, "pt_data_worker")]
 
 
-def until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+def until(condition: Callable[[], bool], process: Forked) -> None:
     while not condition() and process.poll() is None:
         time.sleep(0.01)
 

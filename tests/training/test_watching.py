@@ -88,7 +88,7 @@ def test_weights_and_biases_that_is_not_installed_is_one_line(few, monkeypatch):
 def test_the_learning_rate_finder_suggests_a_rate_and_trains_nothing(few, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = options_for(few, "rates", find_lr=True)
-    train(options)
+    train(replace(options, config=replace(options.config, batch_size=4)))
     (suggestion,) = re.findall(r"suggests --max-lr (\S+)", capsys.readouterr().out)
     assert 1e-6 < float(suggestion) < 1
     assert cv2.imread(str(options.folder.with_name("fold1_learning_rate.png"))).std() > 5
