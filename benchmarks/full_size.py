@@ -35,7 +35,7 @@ from models.inference.pseudolabel_files import PseudolabelOptions, make_pseudola
 from models.inference.runs import load_runs
 from models.inference.stacking import fit_stacker
 from models.inference.submission import write_submission
-from models.preprocessing.challenge_csv import read_labels
+from models.preprocessing.challenge_csv import image_ids, read_labels
 from models.preprocessing.tables import read_slices
 from models.report import ReportOptions, report
 from models.score import ScoreOptions, score
@@ -152,7 +152,7 @@ def blend(folder: Path, fit: Fit) -> str:
     blended = fit(aligned, target, np.ones(len(target), bool))(test)
     ids = pd.Series(np.add.outer(test.image_ids.to_numpy(object) + "_", np.array(LABELS, object)).ravel())
     predictions = pd.DataFrame(blended, index=test.image_ids, columns=list(LABELS))
-    rows = len(write_submission(folder / "submission.csv", predictions, ids))
+    rows = len(write_submission(folder / "submission.csv", predictions, ids, image_ids(ids)))
     return f"nested weighted log loss {unseen:.4f}; {rows:,} rows written"
 
 

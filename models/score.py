@@ -25,6 +25,7 @@ from models.inference.predictions import mean_prediction, read_probabilities
 from models.inference.runs import load_runs
 from models.inference.scoring import in_common, read_patients, score_parts, score_table
 from models.preprocessing.challenge_csv import read_labels
+from models.preprocessing.pseudonyms import cached_images
 from models.preprocessing.tables import PREPARE, read_slices
 from models.training.scoring import label_table
 
@@ -45,9 +46,15 @@ def score(options: ScoreOptions) -> None:
     """Print the tables. Raises InputError if there are no predictions, or none of a slice that has a label."""
     work = Work(options.work, options.stage)
     labels = read_labels(options.labels)[0] if options.labels else read_slices(work, "train")
+    if options.labels:
+        labels = labels.assign(image_id=cached_images(work.root, labels["image_id"]))
     labels = labels.set_index("image_id")[list(LABELS)].dropna()
     if options.files:
         predictions = {str(file): read_probabilities(file) for file in options.files}
+        for name, table in predictions.items():
+            if name.endswith(".csv"):  # a submission, which names the images as the files do
+                images = cached_images(work.root, table.index.to_series())
+                predictions[name] = table.set_index(pd.Index(images, name="image_id"))
     else:
         predictions = {run.name: run.out_of_fold for run in load_runs(work)}
     if len(predictions) > 1:

@@ -22,7 +22,7 @@ from models.inference.runs import load_runs
 from models.inference.scoring import score_table
 from models.inference.submission import write_submission
 from models.phantom.dicom import write_phantom
-from models.preprocessing.challenge_csv import read_labels, read_sample_submission
+from models.preprocessing.challenge_csv import image_ids, read_labels, read_sample_submission
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.raw import find_raw
 from models.preprocessing.tables import read_slices
@@ -51,7 +51,7 @@ def test_the_real_sample_ends_in_a_valid_submission(real_sample, tmp_path):
         assert np.isfinite(nested(fit, aligned, target, known["patient_id"])).all()
         blended = fit(aligned, target, np.ones(len(target), bool))(test)
         predictions = pd.DataFrame(blended, index=test.image_ids, columns=list(LABELS))
-        write_submission(tmp_path / "submission.csv", predictions, sample)
+        write_submission(tmp_path / "submission.csv", predictions, sample, image_ids(sample))
 
     submission = pd.read_csv(tmp_path / "submission.csv")
     assert len(submission) == 396

@@ -40,14 +40,17 @@ def describe_mismatches(predictions: dict[str, pd.DataFrame], image_ids: pd.Inde
     return lines
 
 
-def write_submission(file: Path, predictions: pd.DataFrame, submission_ids: pd.Series) -> pd.DataFrame:
+def write_submission(
+    file: Path, predictions: pd.DataFrame, submission_ids: pd.Series, images: pd.Series
+) -> pd.DataFrame:
     """Write `ID,Label` with exactly the IDs of the sample submission, in its order; returns what was written.
+
+    `images` are the names that the predictions have for the slice of each ID.
 
     Raises InputError if a slice lacks or a value is not a probability; then nothing is written.
     """
-    parts = submission_ids.str.rsplit("_", n=1)
-    slices = align(predictions, parts.str[0], "the blend").to_numpy()  # (rows, 6): a slice's six labels in each row
-    column = pd.Index(LABELS).get_indexer(pd.Index(parts.str[1]))
+    slices = align(predictions, images, "the blend").to_numpy()  # (rows, 6): a slice's six labels in each row
+    column = pd.Index(LABELS).get_indexer(pd.Index(submission_ids.str.rsplit("_", n=1).str[1]))
     values = np.take_along_axis(slices, column[:, None], axis=1)[:, 0]
     if not ((values >= 0) & (values <= 1)).all():
         raise InputError(f"the blend holds a value that is no probability; {file} is not written")

@@ -41,7 +41,10 @@ def progress_batches(
     most: int,
     dask: str | None = None,
 ) -> list[Result]:
-    """The same of a function of some items at a time, `most` of them, or fewer that all processes have enough to do."""
+    """The same of a function of some items at a time, `most` of them, or fewer so that all processes have work.
+
+    Raises InputError if a worker dies.
+    """
     items = list(items)
     workers = len(os.sched_getaffinity(0)) if jobs < 0 or dask else jobs
     size = most if workers == 1 else max(1, min(most, len(items) // (_SHARES * workers)))
