@@ -93,7 +93,7 @@ def with_length(series, length):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory) -> Work:
-    """A fold of the small network as `make demo` trains it."""
+    """A fold of the small network, much as `make demo` trains it."""
     return Work(made_once(tmp_path_factory, "demo", train_demo))
 
 
@@ -102,7 +102,9 @@ def train_demo(folder: Path) -> None:
     prepare(PrepareOptions(data=folder / "data", work=folder, image_size=(64,), jobs=1))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # another number rounds otherwise, and ends with another network
-    train(TrainOptions(train_small.CONFIG, fold=0, machine=Machine(work=folder, device="cpu")))
+    # At this rate 11 epochs end where the script's own 14 do.
+    config = replace(train_small.CONFIG, epochs=11, max_lr=1e-2)
+    train(TrainOptions(config, fold=0, machine=Machine(work=folder, device="cpu")))
     torch.set_num_threads(threads)
 
 
@@ -111,7 +113,7 @@ def test_the_small_network_learns_the_phantom(demo):
     predictions = read_predictions(demo.run("small", 0) / "valid.parquet", "")
     labels = read_slices(demo, "train").set_index("image_id")
     row = score_table(labels, {"small": predictions}).loc["small"]
-    # 0.62 to 0.66 were seen: another processor, or number of threads, rounds otherwise and ends with another network.
+    # 0.64 to 0.66 were seen: another processor, or number of threads, rounds otherwise and ends with another network.
     assert row["weighted log loss"] < 0.7 * row["prior"]
     assert row["AUC any"] > 0.9
 

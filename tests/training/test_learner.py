@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from written import FOLD_FILES
 
 from models.common.errors import InputError
+from models.common.folders import Work
 from models.common.labels import LABELS, METRIC_WEIGHTS
 from models.common.options import InferOptions, Machine, TrainOptions
 from models.common.prediction_files import read_predictions
@@ -80,14 +82,17 @@ def test_the_same_command_gives_the_same_bits(run, options, few):
         assert (run / file).read_bytes() == (other / file).read_bytes()
 
 
-def test_inference_predicts_every_test_slice_and_is_done_once(run, options, few, capsys):
-    infer(InferOptions("learner", fold=1, machine=options.machine))
-    predictions = read_predictions(run / "test.parquet", "")
+def test_inference_predicts_every_test_slice_and_is_done_once(run, options, few, tmp_path, capsys):
+    (tmp_path / "cache").symlink_to(few.cache)
+    own = shutil.copytree(run, Work(tmp_path).run("learner", 1))  # what others look at stays as it was trained
+    machine = replace(options.machine, work=tmp_path)
+    infer(InferOptions("learner", fold=1, machine=machine))
+    predictions = read_predictions(own / "test.parquet", "")
     assert list(predictions.index) == list(pd.read_parquet(few.metadata("test"))["image_id"])
-    infer(InferOptions("learner", fold=1, machine=options.machine))
+    infer(InferOptions("learner", fold=1, machine=machine))
     assert "is there" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"test.parquet was made with tta d4, not none"):
-        infer(InferOptions("learner", fold=1, tta="none", machine=options.machine))
+        infer(InferOptions("learner", fold=1, tta="none", machine=machine))
 
 
 def test_a_network_reads_slices_of_another_working_folder(run, options, few, tmp_path):
