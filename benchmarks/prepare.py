@@ -1,16 +1,22 @@
 """Slices a second of `models/prepare.py` beside fastai's way from DICOM to a table and pictures, on one core.
 
     python benchmarks/prepare.py --data ../shared/rsna_sample      # or any other folder in Kaggle's layout
+    python benchmarks/prepare.py --copies 7 --old ../old           # 2,000 slices, beside another checkout
 
 fastai: `DataFrame.from_dicoms` with the pixel summary, then `save_jpg` of three windows, 8 bits each. Here: all of
 prepare.py, with a lossless store at 512 and 224. Without --data a phantom is drawn at 512 pixels first.
 """
 
 import gc
+import hashlib
+import itertools
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -28,15 +34,19 @@ from isal.isal_zlib import crc32
 
 from models.common.cli import command
 from models.common.folders import Work
-from models.preprocessing.dicom import read_slices
+from models.common.labels import LABELS
+from models.preprocessing.dicom import IDENTIFIERS, read_file, read_slices
 from models.preprocessing.grouping import SeriesTask, group_by_series, look_at, named_files
+from models.preprocessing.hounsfield import clip, to_hounsfield
 from models.preprocessing.parallel import progress_batches
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.pseudonyms import Pseudonyms
 from models.preprocessing.raw import RawFolder, find_raw
 from models.preprocessing.series import prepare_batch
-from models.preprocessing.store import Series, compress_slice
+from models.preprocessing.slices import pixel_statistics
+from models.preprocessing.store import Series, compress_slice, fit_to_square
 
+REPOSITORY = Path(__file__).parent.parent
 SIZES = (512, 224)
 REPEATS = 3
 COPIES = 4  # of the few series, so that two processes end at nearly the same time
@@ -51,9 +61,19 @@ class Setting(NamedTuple):
     folder: Path  # to work in
 
 
-def main(options: BenchmarkOptions) -> None:
-    """Print both ways, the floor, what a second process brings, and what checksums cost."""
-    with setting(options.data) as at:
+@dataclass(frozen=True)
+class PrepareBenchmarkOptions(BenchmarkOptions):
+    """The command line of this benchmark."""
+
+    copies: int = 1
+    """how often each series is there, under other names: of few slices fixed costs are a large part"""
+    old: Path | None = None
+    """the checkout of another commit, to be compared with"""
+
+
+def main(options: PrepareBenchmarkOptions) -> None:
+    """Print both ways, the floor, the other commit, what a second process brings, and what checksums cost."""
+    with setting(options.data, options.copies) as at:
         pixels = [next(iter(read_slices(path))) for path in at.files]
         shape = f"{pixels[0].shape[0]} x {pixels[0].shape[1]} pixels"
         print(f"{len(at.files)} slices of {shape}; milliseconds a slice, one core")
@@ -62,8 +82,15 @@ def main(options: BenchmarkOptions) -> None:
         print(f"fastai: table with pixel summary and a jpg of three windows   {theirs:6.2f}")
         print(f"prepare.py: table, report, lossless store at 512 and 224      {ours:6.2f}")
         print(f"prepare.py is {theirs / ours:.1f} times as fast")
-        floor = print_floor(at.files, pixels)
+        floor = floor_of(at)
+        print(f"the floor: read, HU, statistics, two sizes, two LZ4, a write  {floor:6.2f}")
         print(f"prepare.py takes {ours / floor:.1f} times the floor")
+        if options.old:
+            of_commit = compare_with_old(at, options.old)
+            print(
+                f"prepare.py of {options.old}, in turns with this {of_commit['old']:6.2f} and {of_commit['ours']:6.2f}"
+            )
+            print(f"prepare.py is {of_commit['old'] / of_commit['ours']:.2f} times as fast as it was")
         speed = compare_processes(at)
         print(f"two processes: {speed[2] / speed[1]:.2f} times the slices a second of one")
         print_checking(at.folder / "work" / "cache")
@@ -80,12 +107,12 @@ def rows(data: Path | None) -> list[Row]:
 
 
 @contextmanager
-def setting(data: Path | None) -> Generator[Setting]:
-    """The slices, or a phantom's if none are given, with one thread for each library."""
+def setting(data: Path | None, copies: int = 1) -> Generator[Setting]:
+    """The slices, or a phantom's if none are given, each so many times; with one thread for each library."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with scratch(data) as (slices, folder):
-        raw = find_raw(slices)
+        raw = find_raw(multiply(slices, folder / "copies", copies) if copies > 1 else slices)
         files = [path for split in raw.splits for path in raw.files(split) if isinstance(path, Path)]
         yield Setting(raw, files, folder)
 
@@ -115,23 +142,74 @@ def seconds_to_prepare(raw: RawFolder, work: Path) -> float:
         return seconds(lambda: prepare(options))
 
 
-def print_floor(files: list[Path], pixels: list[np.ndarray]) -> float:
-    """What cannot be avoided, in milliseconds a slice: one parse by pydicom, which reads the bytes, and one encode.
+def multiply(data: Path, folder: Path, copies: int) -> Path:
+    """Write a raw folder that holds each series of another so many times, under other names."""
+    raw, rows = find_raw(data), {"train": [], "test": []}
+    for copy, split in itertools.product(range(copies), raw.splits):
+        (folder / f"stage_2_{split}").mkdir(parents=True, exist_ok=True)
+        for path in raw.files(split):
+            with pydicom.config.disable_value_validation():
+                slice_ = pydicom.dcmread(str(path))
+                for name in IDENTIFIERS.values():
+                    value = str(slice_[name].value)
+                    other = hashlib.sha256(f"{value} {copy}".encode()).hexdigest()
+                    setattr(slice_, name, f"ID_{other[: len(value) - 3]}")
+                slice_.save_as(folder / f"stage_2_{split}" / f"{slice_.SOPInstanceUID}.dcm")
+            rows[split] += [(f"{slice_.SOPInstanceUID}_{label}", 0) for label in LABELS]
+    for split, name in (("train", "train"), ("test", "sample_submission")):
+        pd.DataFrame(rows[split], columns=["ID", "Label"]).to_csv(folder / f"stage_2_{name}.csv", index=False)
+    return folder
 
-    `pixels` are int16 (rows, columns).
+
+def floor_of(at: Setting) -> float:
+    """What cannot be avoided, in milliseconds a slice.
+
+    The bytes are read, become Hounsfield units, are summed up and clipped, brought to each size and compressed, and the
+    chunks of a file are written in one go. Where its pixels stand, and how they are scaled, is known already.
     """
-    steps = {
-        "reading the bytes": lambda: [path.read_bytes() for path in files],
-        "pydicom.dcmread": lambda: [pydicom.dcmread(path) for path in files],
-        "one encode at 512": lambda: [compress_slice(image) for image in pixels],
-    }
-    floor = 0.0
-    for name, step in steps.items():
-        cost = float(np.median([seconds(step) for _ in range(REPEATS)])) / len(files) * 1000
-        floor += 0 if name == "reading the bytes" else cost  # dcmread reads them too
-        print(f"  {name:58s}  {cost:6.2f}")
-    print(f"the floor, dcmread and one encode                             {floor:6.2f}")
-    return floor
+    known = [(path, next(read_file(path))) for path in at.files]
+
+    def work() -> None:
+        for path, item in known:
+            data = path.read_bytes()
+            stored = np.frombuffer(data, item.stored.dtype, item.stored.size, len(data) - item.stored.nbytes)
+            hounsfield = to_hounsfield(stored.reshape(item.stored.shape), item.rescale)
+            pixel_statistics(item.stored, hounsfield)
+            clipped = clip(hounsfield)
+            chunks = b"".join(compress_slice(fit_to_square(clipped, size)) for size in SIZES)
+            (at.folder / "floor").write_bytes(chunks)
+
+    return 1000 * float(np.median([seconds(work) for _ in range(REPEATS)])) / len(at.files)
+
+
+# In a process of its own each: two commits cannot be imported into one.
+_PREPARE = """
+import sys, time, shutil
+try:
+    from models.preprocessing.preparation import PrepareOptions, prepare
+except ImportError:  # where it was
+    from models.prepare import PrepareOptions, prepare
+from pathlib import Path
+for _ in range(2):  # the second counts
+    shutil.rmtree(sys.argv[2], ignore_errors=True)
+    start = time.perf_counter()
+    prepare(PrepareOptions(data=Path(sys.argv[1]), work=Path(sys.argv[2]), image_size=(512, 224), folds=2, jobs=1))
+    took = time.perf_counter() - start
+print("took", took)
+"""
+
+
+def compare_with_old(at: Setting, old: Path) -> dict[str, float]:
+    """Milliseconds a slice of this commit and of another one, on one core."""
+
+    def measure(checkout: Path) -> float:
+        words = [sys.executable, "-c", _PREPARE, str(at.raw.root.resolve()), str(at.folder / "in turns")]
+        environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
+        done = subprocess.run(words, cwd=checkout, env=environment, capture_output=True, text=True, check=True)
+        return float(done.stdout.rpartition("took")[2])
+
+    medians = take_turns({"ours": partial(measure, REPOSITORY), "old": partial(measure, old)}, REPEATS)
+    return {name: 1000 * median / len(at.files) for name, median in medians.items()}
 
 
 def compare_processes(at: Setting) -> dict[int, float]:
@@ -172,4 +250,4 @@ def print_checking(cache: Path) -> None:
 
 
 if __name__ == "__main__":
-    command(main, BenchmarkOptions)
+    command(main, PrepareBenchmarkOptions)
