@@ -28,6 +28,7 @@ import fastai.medical.imaging
 import numpy as np
 import pandas as pd
 import pydicom
+import pydicom.config
 import torch
 from comparison import RATE, BenchmarkOptions, Row, quiet, row, scratch, seconds, take_turns
 from isal.isal_zlib import crc32
