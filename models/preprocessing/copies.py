@@ -44,13 +44,19 @@ def _tell_apart(sharing: list[Prepared]) -> tuple[list[Prepared], list[Prepared]
             if key in different:
                 copies.append(item)
             different.setdefault(key, item)
-    places = {place for place, _ in different}
+    places = {_place(item) for item in different.values()}
     for item in sharing:
-        place = _position(item)
+        place = _place(item)
         if not item.row["readable"] and (not different or (place is not None and place not in places)):
             different[place, None] = item
             places.add(place)
     return list(different.values()), copies
+
+
+def _place(item: Prepared) -> tuple[float, ...] | None:
+    """Where a slice lies, and its number: what shares both may be a copy; None where nobody knows the place."""
+    position, number = _position(item), item.row.get("instance_number", math.nan)
+    return None if position is None else (*position, -1.0 if math.isnan(number) else number)
 
 
 def _position(item: Prepared) -> tuple[float, ...] | None:

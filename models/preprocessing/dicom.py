@@ -26,7 +26,15 @@ from models.preprocessing.elements import (
     text_of,
     values_of,
 )
-from models.preprocessing.header_facts import CT_CLASSES, TAGS, HeaderFacts, header_facts, is_localizer, is_picture
+from models.preprocessing.header_facts import (
+    CT_CLASSES,
+    TAGS,
+    HeaderFacts,
+    header_facts,
+    is_localizer,
+    is_picture,
+    reconstruction,
+)
 from models.preprocessing.hounsfield import Rescale, clip, shows_wrapped_air, to_hounsfield
 from models.preprocessing.large_pixels import find_pixels
 from models.preprocessing.modality_table import ModalityTable, read_modality_table
@@ -138,6 +146,7 @@ def read_file(path: File) -> Iterator[Slice]:
 
 def _slices(header: dict, syntax: UID, size: int, checksum: int | None = None) -> Iterator[Slice]:
     rows: list[dict] = []
+    headers: list[dict] = []
     try:
         frames = _count_frames(header, size)
         headers = [_of_frame(header, frame) for frame in range(frames)]
@@ -148,7 +157,9 @@ def _slices(header: dict, syntax: UID, size: int, checksum: int | None = None) -
             facts = header_facts(own_header, syntax, None if table is None else table.type) if own else None
             yield Slice(row, values, _rescale(own_header, row, values, table), facts, checksum)
     except UnreadableSliceError as error:
-        raise UnreadableSliceError(error.reason, rows) from error
+        # Of a slice without pixels this alone tells with which others it belongs.
+        told = [row | {"reconstruction": reconstruction(own)} for row, own in zip(rows, headers, strict=False)]
+        raise UnreadableSliceError(error.reason, told) from error
 
 
 def read_stored(path: File) -> tuple[np.ndarray, Rescale]:

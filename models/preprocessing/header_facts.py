@@ -67,7 +67,7 @@ class HeaderFacts(NamedTuple):
     contrast: bool
     lossy: bool
     secondary: bool  # made from other images
-    reconstruction: str  # what tells two reconstructions of one scan apart; compared, and written nowhere
+    reconstruction: str
 
 
 def header_facts(header: dict, syntax: UID, table_type: str | None) -> HeaderFacts:
@@ -80,8 +80,13 @@ def header_facts(header: dict, syntax: UID, table_type: str | None) -> HeaderFac
         contrast=_has_contrast(header),
         lossy=_first(header, "LossyImageCompression") == "01" or syntax in _LOSSY,
         secondary=is_secondary(header),
-        reconstruction=" ".join(_texts(header, "ConvolutionKernel", "ImageType", "FrameType")),
+        reconstruction=reconstruction(header),
     )
+
+
+def reconstruction(header: dict) -> str:
+    """What tells two reconstructions of one scan apart; compared, and written nowhere."""
+    return " ".join(_texts(header, "ConvolutionKernel", "ImageType", "FrameType"))
 
 
 def kernel_class(name: str) -> Kernel:

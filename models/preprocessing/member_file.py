@@ -30,6 +30,7 @@ class MemberFile(io.RawIOBase):
             self.close()
             raise
         self.size = member.size
+        self.name = self._handle  # as of any file that was opened by its handle: pydicom asks
         self._place = self._sum = self._summed = 0  # bytes; crc32 of the first so many
         self._rewinds = -1
         self._restart()

@@ -50,13 +50,17 @@ def _by_reconstruction(slices: list[Prepared]) -> list[list[Prepared]]:
     """By kernel and ImageType, where slices of different ones share positions."""
     if not _shared_positions(slices):
         return [slices]
-    parts = _divided(slices, lambda item: item.facts.reconstruction if item.facts else None)
+    parts = _divided(slices, lambda item: item.facts.reconstruction if item.facts else item.row.get("reconstruction"))
     return parts if sum(map(_shared_positions, parts)) < _shared_positions(slices) else [slices]
 
 
 def _by_order(slices: list[Prepared]) -> list[list[Prepared]]:
-    """The first slice at each position, the second, and so on, where the headers of most do not tell them apart."""
-    if _shared_positions(slices) < _DOUBLED * len({_position(item) for item in slices}):
+    """The first slice at each position, the second, and so on, where the headers of most do not tell them apart.
+
+    One position for all is none: nothing is known of where they lie.
+    """
+    positions = {_position(item) for item in slices} - {None}
+    if len(positions) == 1 or _shared_positions(slices) < _DOUBLED * len(positions):
         return [slices]
     number = {id(item): float(item.row.get("instance_number", math.nan)) for item in slices}
     seen, places = Counter(), {}

@@ -18,6 +18,7 @@ from models.preprocessing.large_pixels import LargePixels
 from models.preprocessing.reasons import Reason, UnreadableSliceError
 
 Pixels = bytes | memoryview | LargePixels
+_NATIVE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
 
 
 def stored_frames(header: dict, syntax: UID, frames: int) -> Iterator[np.ndarray]:
@@ -27,6 +28,9 @@ def stored_frames(header: dict, syntax: UID, frames: int) -> Iterator[np.ndarray
         raise UnreadableSliceError(Reason.NO_PIXELS)
     options, lowest_bit = _pixel_options(header, frames)
     bits = options["bits_stored"]
+    length = pixels.length if isinstance(pixels, LargePixels) else len(pixels)
+    if syntax in _NATIVE and length < frames * _frame_bytes(options):
+        raise UnreadableSliceError(Reason.TRUNCATED)
     if syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
         for cells in _native_frames(pixels, options):
             yield _of_cells(cells, bits, lowest_bit)
@@ -77,13 +81,16 @@ def _pixel_options(header: dict, frames: int) -> tuple[dict, int]:
     }, int(high + 1 - bits) if possible else 0
 
 
+def _frame_bytes(options: dict) -> int:
+    """The bytes of a frame that is not compressed."""
+    return options["rows"] * options["columns"] * options["bits_allocated"] // 8
+
+
 def _native_frames(pixels: Pixels, options: dict) -> Iterator[np.ndarray]:
     """The pixel cells of each frame."""
     shape = options["rows"], options["columns"]
     kind = np.dtype(f"<{'i' if options['pixel_representation'] else 'u'}{options['bits_allocated'] // 8}")
-    size = shape[0] * shape[1] * kind.itemsize
-    if (pixels.length if isinstance(pixels, LargePixels) else len(pixels)) < options["number_of_frames"] * size:
-        raise UnreadableSliceError(Reason.TRUNCATED)
+    size = _frame_bytes(options)
     for frame in range(options["number_of_frames"]):
         if isinstance(pixels, LargePixels):
             yield np.frombuffer(pixels.native(frame * size, size), kind).reshape(shape)

@@ -14,6 +14,8 @@ import pandas as pd
 import pytest
 from hostile import EXPLICIT, body, meta
 from hostile_archives import ENCRYPTED, LINK, STORED, entry, packed, sound, stored, tar_of, zip_of
+from layout_files import Format, due_values, file_of
+from layout_parts import NAMES, Recipe, draw_part
 from written import contents
 
 from models.common import patience
@@ -24,7 +26,7 @@ from models.find_files import FindOptions, find_files
 from models.phantom.dicom import write_phantom
 from models.preprocessing import archives, series
 from models.preprocessing.archives import members
-from models.preprocessing.dicom import read_file, read_slices
+from models.preprocessing.dicom import peek, read_file, read_slices
 from models.preprocessing.elements import open_bounded, stamp
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.problems import count_lost_files
@@ -115,6 +117,25 @@ def test_a_finished_cache_of_a_folder_is_one_of_its_zip(kaggle, tmp_path, capsys
     assert cache_of(pack(tmp_path / "a.zip", kaggle), tmp_path / "work") == expected
     cache_of(tmp_path / "a.zip", tmp_path / "work")
     assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        *(Format(syntax) for syntax in ("implicit", "explicit", "big endian", "deflated", "RLE")),
+        *(Format("explicit", beginning=beginning) for beginning in ("no preamble", "no meta")),
+        *(Format("implicit", beginning=beginning) for beginning in ("no preamble", "no meta")),
+    ],
+    ids=lambda form: f"{form.syntax}, {form.beginning}",
+)
+def test_a_member_is_read_as_the_file_that_it_is_however_that_is_written(tmp_path, form, ending):
+    (item, *_), _ = draw_part(np.random.default_rng(0), Recipe(dict.fromkeys(NAMES, "1.2"), form), ["1.2.3"] * 8)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a").write_bytes(file_of(item.stored, form, item.elements))
+    (member,) = members(pack(tmp_path / f"a.{ending}", tmp_path / "data"))
+    assert peek(member) == peek(tmp_path / "data" / "a")
+    assert np.array_equal(read_slices(member), [due_values(item.stored, form)])
 
 
 def test_tables_that_are_packed_alone_are_read(kaggle, expected, tmp_path):

@@ -135,6 +135,29 @@ RECONSTRUCTIONS = {
 }
 
 
+def test_one_position_for_all_takes_nothing_apart(write, tmp_path):
+    for number in range(SLICES):
+        one = {"ImagePositionPatient": ["0", "0", "0"], "SliceLocation": str(5 * number), "InstanceNumber": 99 - number}
+        write(tmp_path / f"data/{number}", number, **one)
+    (part,) = prepare_tree(tmp_path / "data", tmp_path, [SIZE])
+    assert numbers(tmp_path, part) == list(range(SLICES))
+    assert told(part) == {Problem.ONE_POSITION.value[0]}
+
+
+@pytest.mark.parametrize("torn", [0, 1])
+def test_a_slice_that_cannot_be_read_stays_with_its_reconstruction(write, tmp_path, torn):
+    for number, which in itertools.product(range(SLICES), range(2)):
+        elements = {"SOPInstanceUID": f"1.{which}.{number}", "ConvolutionKernel": ["STANDARD", "BONE"][which]}
+        elements |= {"ImagePositionPatient": ["0", "0", str(5 * number)]}
+        write(tmp_path / f"data/{number}-{which}", number + 10 * which, **elements)
+    spoil(tmp_path / f"data/4-{torn}")
+    parts = prepare_tree(tmp_path / "data", tmp_path, [SIZE])
+    due = [
+        [None if (number, which) == (4, torn) else number + 10 * which for number in range(SLICES)] for which in (0, 1)
+    ]
+    assert sorted((numbers(tmp_path, part) for part in parts), key=str) == sorted(due, key=str)
+
+
 @pytest.mark.parametrize("kind", RECONSTRUCTIONS)
 @pytest.mark.parametrize("is_interleaved", [False, True])
 def test_two_reconstructions_in_one_series_become_two(write, tmp_path, kind, is_interleaved):
@@ -212,6 +235,15 @@ def test_one_sop_uid_on_all_files_keeps_the_row_of_one_that_cannot_be_read(write
     spoil(tmp_path / "data/4")
     (part,) = prepare_tree(tmp_path / "data", tmp_path, [SIZE])
     assert list(part.table["chunk"]) == [0, 1, 2, 3, UNREADABLE, 4, 5, 6, 7]
+
+
+def test_one_sop_uid_on_all_files_keeps_the_row_of_one_that_shares_its_place(write, tmp_path):
+    for number in range(SLICES):
+        write(tmp_path / f"data/{number}", number, SOPInstanceUID="1.2.3")
+    place = {"SOPInstanceUID": "1.2.3", "ImagePositionPatient": ["0", "0", "20"], "InstanceNumber": 99}
+    spoil(write(tmp_path / "data/99", 30, **place))
+    (part,) = prepare_tree(tmp_path / "data", tmp_path, [SIZE])
+    assert list(part.table["chunk"]) == [0, 1, 2, 3, 4, UNREADABLE, 5, 6, 7, 8]
 
 
 def test_a_contradicting_copy_is_told_from_an_equal_one(write, tmp_path):

@@ -141,6 +141,14 @@ def test_values_follow_pydicom_whichever_way_the_bytes_came(tmp_path, syntax, si
             assert (found[PADDED] == AIR).all()
 
 
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_pixels_that_are_cut_off_are_told_so_whichever_way_they_came(tmp_path, syntax):
+    path = draw(tmp_path / "a.dcm", values(16, False), 16, False, syntax=syntax)
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(UnreadableSliceError, match=Reason.TRUNCATED.value):
+        read_slices(path)
+
+
 @pytest.mark.parametrize("syntax", [SYNTAXES[name] for name in OF_CELLS], ids=OF_CELLS)
 @every_sign
 @pytest.mark.parametrize("high", [11, 13, 15])
