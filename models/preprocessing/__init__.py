@@ -5,7 +5,9 @@ raw           which files there are, labels among them   (challenge_csv: Kaggle'
 grouping      files by series                            (pseudonyms: what they are called)
 series        the files of a series -> its store         (notes, metadata: its rows; store: its slices)
 selection     which series are axial head CT             (header_facts: what a header tells of its series)
-dicom         one file -> slices                         (elements, decoding: nothing in it is trusted)
+formats       one file -> slices                         (which reader it is for)
+dicom         of a DICOM file                            (elements, decoding: nothing in it is trusted)
+nifti         of a NIfTI volume                          (nifti_header; volume_grid: where they lie)
 pixel_data    bytes -> stored values
 hounsfield    stored values -> Hounsfield units          (modality_table; windows: -> grey values)
 orientation   slices -> one frame: nose up, left at right

@@ -63,7 +63,7 @@ WAITS = "waits: install it and run the same command again"
 _NEVER_READ = {Reason.NOT_CT, Reason.LOCALIZER, Reason.PICTURE}  # what is no slice is none at a second try, too
 _UNREAD = {reason.value for reason in Reason if reason not in _NEVER_READ}
 _ARCHIVED = {Reason.ARCHIVE.value, Reason.PACKED.value, Reason.NOT_A_MEMBER.value, Reason.DAMAGED_MEMBER.value}
-_LOST = {Reason.NOT_OPENED.value, Reason.HEADER.value, Reason.UNREASONABLE.value} | _ARCHIVED  # may have been slices
+_LOST = {Reason.NOT_OPENED.value, Reason.HEADER.value, Reason.UNREASONABLE.value, Reason.PAIR.value} | _ARCHIVED
 
 
 def problem_rows(problem: Problem, items: Iterable[str]) -> ProblemRows:

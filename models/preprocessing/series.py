@@ -7,8 +7,8 @@ import cv2
 
 from models.common.patience import patiently
 from models.preprocessing.copies import without_copies
-from models.preprocessing.dicom import read_file
 from models.preprocessing.elements import Reason, UnreadableSliceError, checksum, stamp
+from models.preprocessing.formats import read_file
 from models.preprocessing.grouping import Look, SeriesTask
 from models.preprocessing.manifest import Mark, Record, decoder_set, read_record, write_record
 from models.preprocessing.metadata import series_table
@@ -155,7 +155,7 @@ def _prepare_file(file: Look, task: SeriesTask, image_sizes: tuple[int, ...]) ->
     """The slices of a file, also those that cannot be read, for whose rows the reason is given."""
     slices = []
     try:
-        for item in read_file(file.path):
+        for item in read_file(file.path, task.root):
             slices.append(prepare_slice(item, file, image_sizes, task.pseudonyms))
     except UnreadableSliceError as error:
         return slices + _without_pixels(file, task, error, len(slices)), error.reason
