@@ -8,8 +8,10 @@ series        the files of a series -> its stores        (slices: one of them; s
 copies, parts which files are one slice, and which slices are one series
 selection     which series are axial head CT             (header_facts: what a header tells of its series)
 truth         labels, and what is to be predicted        (challenge_csv: Kaggle's tables; own_labels)
-dicom         one file -> slices                         (elements, parser, decoding: nothing in it is trusted)
+formats       one file -> slices                         (which reader it is for)
+dicom         of a DICOM file                            (elements, parser, decoding: nothing in it is trusted)
 plain_header  the short way through a plain header       (beginning, large_pixels, frame_items: the odd ways)
+nifti         of a NIfTI volume                          (nifti_header; volume_grid: where they lie)
 pixel_data    bytes -> stored values
 hounsfield    stored values -> Hounsfield units          (modality_table; windows: -> grey values)
 orientation   slices -> one frame: nose up, left at right

@@ -13,8 +13,8 @@ from models.common.folders import Work
 from models.common.patience import patiently
 from models.preprocessing.archives import File
 from models.preprocessing.decoding import missing_decoder
-from models.preprocessing.dicom import peek
 from models.preprocessing.elements import Reason, UnreadableSliceError, stamp
+from models.preprocessing.formats import peek
 from models.preprocessing.manifest import Known
 from models.preprocessing.problems import NOT_USED, ProblemRows, unreadable
 from models.preprocessing.pseudonyms import Names, Pseudonyms, is_of_challenge
@@ -31,7 +31,7 @@ class Look(NamedTuple):
     size: int = 0  # bytes
     time: int = 0  # of its last change, ns; in an archive what stands for it
     names: Names = Names("", "", "", "")  # pseudonyms
-    syntax: str = ""  # the transfer syntax
+    syntax: str = ""  # the transfer syntax, "" for NIfTI
     reason: Reason | None = None
 
     @property
@@ -62,12 +62,12 @@ class SeriesTask:
 
 def named_files(
     files: Iterable[File], root: Path, pseudonyms: Pseudonyms, known: Mapping[str, Known]
-) -> list[tuple[str, File, Known | None]]:
-    """Files for `look_at`: the name of each, the file, and what the manifest knows of that name."""
-    return [(name, path, known.get(name)) for path in files for name in [pseudonyms.file(path, root)]]
+) -> list[tuple[str, File, Path, Known | None]]:
+    """Files for `look_at`: names, the files, where they are named from, and what the manifest knows of those names."""
+    return [(name, path, root, known.get(name)) for path in files for name in [pseudonyms.file(path, root)]]
 
 
-def look_at(pseudonyms: Pseudonyms, files: Iterable[tuple[str, File, Known | None]]) -> list[Look]:
+def look_at(pseudonyms: Pseudonyms, files: Iterable[tuple[str, File, Path, Known | None]]) -> list[Look]:
     """What the first bytes of each file tell, or what is known of it if it has not changed; else the reason.
 
     Raises InputError for a file that the system does not let this process read.
@@ -75,13 +75,13 @@ def look_at(pseudonyms: Pseudonyms, files: Iterable[tuple[str, File, Known | Non
     return [patiently(partial(_look, pseudonyms, *file), file[1]) for file in files]
 
 
-def _look(pseudonyms: Pseudonyms, name: str, path: File, known: Known | None) -> Look:
+def _look(pseudonyms: Pseudonyms, name: str, path: File, root: Path, known: Known | None) -> Look:
     size = time = 0
     try:
         size, time = stamp(path)
         if known is not None and (size, time) == known.mark[:2]:
             return Look(path, name, size, time, known.names, known.mark.syntax)
-        identifiers, syntax = peek(path)
+        identifiers, syntax = peek(path, root)
     except UnreadableSliceError as error:
         return Look(path, name, size, time, reason=error.reason)
     names = pseudonyms.names(Names(*identifiers))

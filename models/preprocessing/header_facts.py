@@ -18,7 +18,7 @@ from pydicom.uid import (
 from models.preprocessing.elements import number_of
 
 Kernel = Literal["soft", "bone", "unknown"]
-Unit = Literal["HU", "HU by table", "other", "not told"]
+Unit = Literal["HU", "HU by table", "HU by air", "other", "not told", "no air"]
 Body = Literal["head", "other", "unknown"]
 
 CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
@@ -68,6 +68,7 @@ class HeaderFacts(NamedTuple):
     lossy: bool
     secondary: bool  # made from other images
     reconstruction: str
+    is_volume: bool = False  # of NIfTI, which tells none of this but what its values show of their unit
 
 
 def header_facts(header: dict, syntax: UID, table_type: str | None) -> HeaderFacts:

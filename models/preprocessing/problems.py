@@ -63,8 +63,8 @@ WAITS = "waits: install it and run the same command again"
 _NEVER_READ = {Reason.NOT_CT, Reason.LOCALIZER, Reason.PICTURE}  # what is no slice is none at a second try, too
 _UNREAD = {reason.value for reason in Reason if reason not in _NEVER_READ}
 _ARCHIVED = {Reason.ARCHIVE.value, Reason.PACKED.value, Reason.NOT_A_MEMBER.value, Reason.DAMAGED_MEMBER.value}
-_OF_HEADER = {Reason.NOT_OPENED.value, Reason.HEADER.value, Reason.UNREASONABLE.value, Reason.NO_IDENTIFIER.value}
-_LOST = _OF_HEADER | _ARCHIVED  # may have been slices
+_OF_HEADER = {Reason.NOT_OPENED, Reason.HEADER, Reason.UNREASONABLE, Reason.NO_IDENTIFIER, Reason.PAIR}
+_LOST = {reason.value for reason in _OF_HEADER} | _ARCHIVED  # may have been slices
 
 
 def problem_rows(problem: Problem, items: Iterable[str]) -> ProblemRows:

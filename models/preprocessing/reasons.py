@@ -14,6 +14,8 @@ class Reason(Enum):
     NOT_DICOM = "not a DICOM file"
     HEADER = "the header is damaged"
     UNREASONABLE = "the header claims more than a CT series can hold"
+    PAIR = "a NIfTI or Analyze pair of .hdr and .img: make one .nii of it"
+    VOLUMES = "several volumes in one NIfTI file: split it, one volume a file"
     NO_IDENTIFIER = "no usable SOPInstanceUID or SeriesInstanceUID in the header"
     NOT_CT = "not a CT image"
     LOCALIZER = "a localizer, not a slice"

@@ -24,7 +24,7 @@ COLUMNS = [
     "spacing",  # mm between neighbouring slices, the median
     "thickness",  # mm
     "kernel",  # soft, bone, several or unknown
-    "rescale",  # HU, HU by table, other or not told
+    "rescale",  # HU, HU by table, HU by air, other or not told
     "contrast",  # yes, no or unknown
     "states",  # what else is odd about the series
     "taken",  # yes, left out or by --take
@@ -33,7 +33,9 @@ COLUMNS = [
 ]
 FEW_SLICES = 8
 _SCOUT = 3  # images at most
-_UNITS = ("other", "not told", "HU by table", "HU")  # the first that a slice has is that of its series
+NIFTI = "NIfTI: padding, kernel, contrast, thickness and part of the body are not told"
+# The first that a slice has is that of its series: of a volume some slice shows air.
+_UNITS = ("other", "not told", "HU by table", "HU", "HU by air", "no air")
 _SQUARE = 0.01  # relative difference of pixel spacing
 
 
@@ -41,14 +43,16 @@ def series_facts(slices: Sequence[HeaderFacts]) -> dict[str, Any]:
     """What the headers of a series tell together, for its notes."""
     thickness = [facts.thickness for facts in slices if np.isfinite(facts.thickness)]
     bodies = {facts.body for facts in slices}
+    unit = min((facts.unit for facts in slices), key=_UNITS.index)
     return {
         "kernel": _one_of({facts.kernel for facts in slices}),
-        "unit": min((facts.unit for facts in slices), key=_UNITS.index),
+        "unit": "not told" if unit == "no air" else unit,
         "body": next((body for body in ("head", "other") if body in bodies), "unknown"),
         "thickness": round(float(np.median(thickness)), 3) if thickness else None,
         "contrast": any(facts.contrast for facts in slices),
         "lossy": any(facts.lossy for facts in slices),
         "secondary": any(facts.secondary for facts in slices),
+        "volume": any(facts.is_volume for facts in slices),
     }
 
 
@@ -129,7 +133,7 @@ def _row(notes: SeriesNotes, split: str) -> dict[str, Any]:
         "thickness": facts["thickness"] if facts else np.nan,
         "kernel": facts["kernel"] if facts else "unknown",
         "rescale": facts["unit"] if facts else "HU" if told else "not told",
-        "contrast": ("yes" if facts["contrast"] else "no") if facts else "unknown",
+        "contrast": ("yes" if facts["contrast"] else "no") if facts and not facts.get("volume") else "unknown",
         "states": "; ".join(_states(columns, facts, plane)),
         "part_of": notes.part_of,
     }
@@ -152,6 +156,7 @@ def _states(columns: dict[str, np.ndarray], facts: dict[str, Any] | None, plane:
             "contrast agent": facts["contrast"],
             "lossy compression": facts["lossy"],
             "a table in place of a rescale": facts["unit"] == "HU by table",
+            NIFTI: facts.get("volume", False),  # older records lack it
         }
     return [state for state, is_so in odd.items() if is_so]
 

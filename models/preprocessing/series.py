@@ -10,8 +10,8 @@ import numpy as np
 
 from models.common.patience import patiently
 from models.preprocessing.copies import without_copies
-from models.preprocessing.dicom import read_file
 from models.preprocessing.elements import Reason, UnreadableSliceError, checksum, stamp
+from models.preprocessing.formats import read_file
 from models.preprocessing.grouping import Look, SeriesTask
 from models.preprocessing.manifest import Mark, Record, decoder_set, read_record, write_record
 from models.preprocessing.metadata import series_table
@@ -196,7 +196,7 @@ def _prepare_file(
     """The slices of a file, also those that cannot be read; why, if there are such; its checksum, if it is known."""
     slices, checksum = [], None
     try:
-        for item in read_file(file.path):
+        for item in read_file(file.path, task.root):
             slices.append(prepare_slice(item, file, image_sizes, task.pseudonyms))
             checksum = item.checksum
     except UnreadableSliceError as error:

@@ -188,13 +188,30 @@ def _broken(why: str) -> dict:
 
 def judge_project() -> Judge:
     """This repository's reader, and what it must keep to."""
+    return _judge_reader(read_all)
+
+
+def judge_volume() -> Judge:
+    """Its reader of NIfTI, slice by slice as it gives them: a large volume is not to be held."""
+    # A second, before the watch begins.
+    from models.preprocessing import nifti
+    from models.preprocessing.hounsfield import clip, to_hounsfield
+
+    def read(path: Path) -> list[np.ndarray]:
+        slices = (clip(to_hounsfield(item.stored, item.rescale)) for item in nifti.read_file(path, path.name))
+        return [values if _problem(values) else values[:1, :1].copy() for values in slices]
+
+    return _judge_reader(read)
+
+
+def _judge_reader(read: Callable[[Path], list[np.ndarray]]) -> Judge:
     # A second, before the watch begins.
     from models.preprocessing.archives import ArchiveError
     from models.preprocessing.elements import Reason, UnreadableSliceError
 
     def judge(path: Path) -> dict:
         try:
-            slices = read_all(path)
+            slices = read(path)
         except ArchiveError:
             return {"outcome": "rejected", "why": "ArchiveError"}
         except UnreadableSliceError as error:
@@ -276,7 +293,7 @@ def judge_harm() -> Judge:
     return judge
 
 
-READERS = {"project": judge_project, "pydicom": judge_pydicom, "harm": judge_harm}
+READERS = {"project": judge_project, "volume": judge_volume, "pydicom": judge_pydicom, "harm": judge_harm}
 
 
 # ---- the laws ----
