@@ -49,6 +49,7 @@ class BoundedReader(io.BufferedReader):
     """A file that may be read from so many times: a header of a million elements ends in an error, not in minutes."""
 
     reads, most_reads = 0, MAX_READS
+    name = ""  # pydicom asks for one
 
     @property
     def size(self) -> int:
