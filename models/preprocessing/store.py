@@ -19,6 +19,7 @@ from isal.isal_zlib import crc32  # zlib's, but faster (benchmarks/prepare.py: i
 
 from models.common.errors import InputError
 from models.common.files import replacing, require_readable
+from models.common.patience import patiently, unreadable
 from models.preprocessing.hounsfield import AIR
 from models.preprocessing.tables import PREPARE
 
@@ -105,7 +106,9 @@ class Series:
             self._array = array
             self._crc32 = list(array.schunk.vlmeta["crc32"])
             chunk_bytes = array.schunk.chunksize
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if patiently(path.exists, path):  # blosc2 takes any error of the system for that
+                raise unreadable(path, error) from error
             raise InputError(f"no {path}; make it with: {self.repair}") from None
         except Exception as error:  # blosc2 raises RuntimeError, ValueError, KeyError ... for a damaged header
             raise self._damaged("its header cannot be read") from error

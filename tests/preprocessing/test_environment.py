@@ -331,30 +331,6 @@ def test_a_fork_has_a_decoder_of_its_own(packed, fresh):
     assert os.waitpid(child, 0)[1] == 0
 
 
-@pytest.mark.torture
-def test_load_and_stops_lose_no_slice(data, tmp_path_factory, tmp_path):
-    """Eight processes that compute beside it, and ten stops of all its processes, each of some seconds."""
-    copy = compressed(data, tmp_path / "data")
-    assert run_prepare(copy, tmp_path / "idle").returncode == 0
-    beside = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(8)]
-    try:
-        process = subprocess.Popen(
-            command(copy, tmp_path / "busy"), start_new_session=True, env=ENVIRONMENT, stderr=subprocess.DEVNULL
-        )
-        for _ in range(10):
-            time.sleep(0.7)
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGSTOP)
-                time.sleep(4)
-                os.killpg(process.pid, signal.SIGCONT)
-        assert process.wait() == 0
-    finally:
-        for one in beside:
-            one.kill()
-            one.wait()
-    require_same_cache(tmp_path / "busy", tmp_path / "idle")
-
-
 # ---- JPEG ----
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from layouts import compare, draw_layout
 
-SOME, ALL = range(10), range(100)  # seeds; ten hold trees, archives, Kaggle's layout, labels and each exit code
+SOME, ALL = (0, 3, 4, 5, 11, 22, 28, 55, 98), range(100)  # seeds; a few that hold every kind of folder and exit code
 
 
 @pytest.mark.parametrize("seed", SOME)

@@ -1,5 +1,8 @@
 """Laws of the slice store: exact, self-checking, and readable from forked workers."""
 
+import errno
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from once import HANG
 from torch.utils.data import DataLoader, Dataset
 
+from models.common import patience
 from models.common.errors import InputError
 from models.preprocessing.hounsfield import AIR, HOUNSFIELD_RANGE
 from models.preprocessing.store import Series, compress_slice, fit_to_square, write_series
@@ -133,6 +137,21 @@ def test_a_missing_series_is_named_with_the_command_that_makes_it(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_store_that_the_system_does_not_let_be_seen_is_not_said_to_be_missing(stored, monkeypatch):
+    path, _ = stored
+    real = os.stat
+
+    def stat(name: object, *more: object, **named: object) -> os.stat_result:
+        if str(name) == str(path):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(name))
+        return real(name, *more, **named)
+
+    monkeypatch.setattr(patience, "WAITS", (0,))
+    monkeypatch.setattr(os, "stat", stat)
+    with pytest.raises(InputError, match=f"cannot read .*{path.name}"):
+        Series(path)
+
+
 def test_workers_that_are_forked_after_the_parent_has_read_read_the_same(stored):
     path, slices = stored
     dataset = StoredSlices(path)
