@@ -49,7 +49,7 @@ def read(monkeypatch) -> list[Path]:
     """The files whose slices are read from now on."""
     files: list[Path] = []
     original = series.read_file
-    monkeypatch.setattr(series, "read_file", lambda path: files.append(path) or original(path))
+    monkeypatch.setattr(series, "read_file", lambda path, root: files.append(path) or original(path, root))
     return files
 
 
@@ -177,10 +177,10 @@ def failing(monkeypatch, image: str) -> Callable[[], None]:
     """Let the pixels of one image not be decoded; returns what mends that."""
     original = series.read_file
 
-    def read_file(path):
+    def read_file(path, root):
         if path.stem == image:
             raise UnreadableSliceError(Reason.DECODING)
-        return original(path)
+        return original(path, root)
 
     with_fault = monkeypatch.context()
     with_fault.__enter__().setattr(series, "read_file", read_file)
