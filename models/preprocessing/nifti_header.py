@@ -102,7 +102,7 @@ def inflating(cut_off: Reason, damaged: Reason) -> Generator[None]:
 
 
 def require_whole(file: BoundedReader, volume: Volume) -> None:
-    """Raise UnreadableSliceError for what is packed and is not whole, has another checksum, or holds far more."""
+    """Raise UnreadableSliceError for what is packed, and cut off, of another checksum, or far more than it claims."""
     file.verify()
     if not is_packed(file):
         return
@@ -113,8 +113,6 @@ def require_whole(file: BoundedReader, volume: Volume) -> None:
             left -= len(block)
             if left < 0:
                 raise UnreadableSliceError(Reason.HEADER)
-    if left > _MORE:
-        raise UnreadableSliceError(Reason.TRUNCATED)
 
 
 def read_header(file: BoundedReader, name: str) -> Volume:

@@ -253,7 +253,9 @@ def test_integers_go_on_as_they_are_with_their_rescale(tmp_path):
 def test_what_is_no_number_is_air(tmp_path):
     values = tissue().astype(np.float32)
     values[8, 0, 0], values[9, 0, 0], values[10, 0, 0] = np.nan, np.inf, -np.inf
-    found = read(save(tmp_path / "a.nii", values))[0]
+    path = save(tmp_path / "a.nii", values)
+    assert all(np.isfinite(item.stored).all() for item in read_file(path, tmp_path))
+    found = read(path)[0]
     assert found[-1, ::-1][[8, 9, 10]].tolist() == [-1000, 2000, -1000]
 
 
@@ -436,6 +438,9 @@ def test_what_is_no_single_volume_of_grey_values_has_its_reason(tmp_path):
             save(tmp_path / "wide.nii", tissue(shape=(5000, 4, 4)), affine_of(spacing=(1, 1, 1))),
             save(tmp_path / "long.nii", tissue(shape=(4, 4, 5000)), affine_of(spacing=(1, 1, 1))),
             save(tmp_path / "far.nii", tissue(), vox_offset=1e9),
+            save(  # 800 MiB, of which all would have to be held
+                tmp_path / "aside.nii", tissue(), affine_of()[:, [2, 1, 0, 3]], dim=(3, 1600, 512, 512, 1, 1, 1, 1)
+            ),
         ],
         Reason.HEADER: [
             save(tmp_path / "empty.nii", tissue(), dim=(3, 0, 16, 9, 1, 1, 1, 1)),
@@ -448,6 +453,15 @@ def test_what_is_no_single_volume_of_grey_values_has_its_reason(tmp_path):
     for reason, paths in gone.items():
         for path in paths:
             assert reason_of(path) is reason, path
+
+
+def test_a_pair_may_have_been_slices_and_counts_as_lost(tmp_path):
+    save(tmp_path / "raw" / "a.nii", tissue())
+    save(tmp_path / "raw" / "several.nii", np.stack([tissue()] * 2, axis=-1))
+    options = PrepareOptions(data=tmp_path / "raw", work=tmp_path, image_size=(SIDE,), jobs=1)
+    assert prepare(options) == 0
+    save(tmp_path / "raw" / "b.img", tissue(), None, nibabel.Nifti1Pair)
+    assert prepare(options) == 3
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 100, 347])
@@ -478,9 +492,11 @@ def unreadable_rows(folder: Path, work: Path) -> tuple[list[bool], set[str]]:
     return list(notes.table["chunk"] < 0), {problem for _, problem, _ in notes.problems}
 
 
-def test_of_a_volume_that_is_cut_off_the_slices_before_that_are_read(tmp_path):
+@pytest.mark.parametrize("packed", [False, True])
+def test_of_a_volume_that_is_cut_off_the_slices_before_that_are_read(packed, tmp_path):
     path = save(tmp_path / "raw" / "a.nii", tissue())
-    path.write_bytes(path.read_bytes()[: 352 + 2 * 12 * 16 * 5 + 7])
+    data = path.read_bytes()[: 352 + 2 * 12 * 16 * 5 + 7]
+    path.write_bytes(gzip.compress(data) if packed else data)
     lacking, said = unreadable_rows(tmp_path / "raw", tmp_path)
     assert lacking == [False] * 5 + [True] * 4
     assert Reason.TRUNCATED.value in said
@@ -509,10 +525,16 @@ def test_a_little_behind_the_last_slice_is_no_harm(tmp_path):
     assert np.array_equal(read(path), expected)
 
 
-def test_a_header_that_nibabel_mends_says_nothing(tmp_path, capfd):
+def test_a_header_that_nibabel_mends_says_nothing(tmp_path, caplog):
     path = save(tmp_path / "a.nii", tissue(), pixdim=(0, -0.5, 0.75, 0, 0, 0, 0, 0))
-    assert len(read(path)) == 9
-    assert capfd.readouterr() == ("", "")
+    with caplog.at_level(0, "nibabel.global"):
+        assert len(read(path)) == 9
+    assert caplog.records == []
+
+
+def test_values_begin_behind_the_header_where_nothing_says_where(tmp_path):
+    expected = read(save(tmp_path / "a.nii", tissue()))
+    assert np.array_equal(read(save(tmp_path / "b.nii", tissue(), vox_offset=0)), expected)
 
 
 # ---- large and hostile ones ----
