@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from models import train_sequence, train_small
+from models.common.errors import InputError
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.options import InferOptions, Machine, TrainOptions
@@ -43,9 +44,9 @@ def test_there_is_one_and_it_is_small():
     assert all(path.stat().st_size < 100_000 for path in ARCHIVES)
 
 
-def test_a_cache_is_complete_and_holds_what_is_read_from_the_files_today(old, capsys):
-    prepare(PrepareOptions(data=old.root / "data", work=old.root, image_size=(32,), folds=2, jobs=1))
-    assert "is complete for image sizes [32]; nothing to do" in capsys.readouterr().out
+def test_a_cache_holds_what_is_read_from_the_files_today_and_nothing_is_added_to_it(old):
+    with pytest.raises(InputError, match="an older version of this project, whose caches cannot be added to"):
+        prepare(PrepareOptions(data=old.root / "data", work=old.root, image_size=(32,), folds=2, jobs=1))
     slices = read_slices(old, "train")
     for row in slices.itertuples():
         stored = Series(old.series(32, row.series_id)).read(row.chunk)

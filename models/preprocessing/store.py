@@ -81,7 +81,8 @@ def write_series(path: Path, chunks: list[bytes], shape: tuple[int, int], notes:
             schunk = array.schunk
             for index, chunk in enumerate(chunks):
                 schunk.update_chunk(index, chunk)
-            schunk.vlmeta["crc32"] = [crc32(chunk) for chunk in chunks]
+            # Of what is read, not of what was given: blosc2 keeps a chunk of one value in another form.
+            schunk.vlmeta["crc32"] = [crc32(schunk.get_chunk(index)) for index in range(len(chunks))]
             schunk.vlmeta["notes"] = text
             schunk.vlmeta["notes_crc32"] = crc32(text)
         except RuntimeError:

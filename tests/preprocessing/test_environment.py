@@ -95,10 +95,17 @@ def inject(monkeypatch, place: str, number: int, name: str, times: int) -> None:
                 super().__init__(file)
                 self.is_it = str(os.readlink(f"/proc/self/fd/{file.fileno()}")).endswith(name) if place else False
 
-            def peek(self, size: int = 0, /) -> bytes:
+            def read(self, size: int | None = -1, /) -> bytes:
+                self.fail()
+                return super().read(size)
+
+            def whole(self) -> bytes:
+                self.fail()
+                return super().whole()
+
+            def fail(self) -> None:
                 if self.is_it and next(left, None) is not None:
                     raise OSError(number, os.strerror(number))
-                return super().peek(size)
 
         real = elements.open_bounded
 
