@@ -101,4 +101,6 @@ def mark_complete(work: Work, settings: dict) -> None:
 
 def plain_files(work: Work) -> list[Path]:
     """The files of the cache that hold no checksum of their own."""
-    return [work.folds, work.problems, work.series_list, work.contact_sheet, *sorted(work.tables.glob("affine_*.csv"))]
+    listed = sorted(work.tables.iterdir())  # a pattern for all of them would hide that they cannot be listed
+    affines = [path for path in listed if path.match("affine_*.csv")]
+    return [work.folds, work.problems, work.series_list, work.contact_sheet, *affines]

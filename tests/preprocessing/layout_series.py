@@ -34,6 +34,7 @@ class Drawn:
     first: list[bytes] = field(default_factory=list)  # whose names come before all others
     reasons: Counter = field(default_factory=Counter)  # of files that give no slice, or none that can be read
     told: set[str] = field(default_factory=set)  # other problems
+    copies: int = 0  # files that are copies of others
 
     @property
     def patient(self) -> str:
@@ -171,7 +172,7 @@ class Artist:
         contents = [file_of(item.stored, item.form, item.elements) for item in slices]
         if copy == "equal":
             drawn.files += [contents[place] for place in chosen[:2]]
-            drawn.told.add(Problem.COPY.value[0])
+            drawn.copies = 2
         elif copy == "bad first":
             drawn.first.append(self._damaged(slices[chosen[0]], contents[chosen[0]], drawn))
         elif copy == "contradicting":

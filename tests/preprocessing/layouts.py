@@ -289,4 +289,7 @@ def _wrong_problems(layout: Layout, found: pd.DataFrame) -> list[str]:
     )
     if counts[Problem.NO_LABEL.value[0]] != unlabelled and layout.exit_code != 1:
         wrong.append(f"{counts[Problem.NO_LABEL.value[0]]} slices without labels, due {unlabelled}")
+    copies = sum(one.copies for one in layout.drawn)
+    if counts[Problem.COPY.value[0]] != copies:
+        wrong.append(f"{counts[Problem.COPY.value[0]]} copies, due {copies}")
     return wrong + [f"not told: {problem}" for problem in sorted(told - set(counts))]
