@@ -77,11 +77,15 @@ def join_own_labels(
     the problems. Raises InputError if no row of the labels names anything here.
     """
     names = table[labels.column]
-    if labels.column == "series_id":  # a part of a series is labelled as the whole
-        names = names.map(series.set_index("series_id")["part_of"])
+    if labels.column == "series_id":  # a part of a series is labelled as the whole, unless a row names it alone
+        whole = names.map(series.set_index("series_id")["part_of"])
+        names = names.where(names.isin(labels.table.index), whole)
     here = set(names)
     keys = [name if name in here else _key(name, labels.column, pseudonyms) for name in labels.table.index]
     values = labels.table.set_axis(keys)
+    if values.index.has_duplicates:
+        twice = labels.table.index[values.index.duplicated()][0]
+        raise InputError(f"{labels.path} names {twice} by its key, too; keep one row of it")
     if here.isdisjoint(keys):
         raise InputError(
             f"none of the {len(keys):,} rows of {labels.path} names an image, a series or a study of the data, first "

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,8 +179,10 @@ def test_a_record_of_another_format_is_made_anew(copied, read):
     assert {path.stem for path in read} == {mark.image_id for mark in record.files.values()}
 
 
-def failing(monkeypatch, image: str) -> Callable[[], None]:
-    """Let the pixels of one image not be decoded; returns what mends that."""
+@pytest.fixture
+def once_failed(copied, monkeypatch, tmp_path) -> tuple[PrepareOptions, str]:
+    """Options for a cache in which a slice could not be decoded that now can be, and which one."""
+    options, image = replace(copied, work=tmp_path / "failed", min_readable=0.5), table_of(copied)["image_id"].iloc[4]
     original = series.read_file
 
     def read_file(path, root):
@@ -189,18 +190,9 @@ def failing(monkeypatch, image: str) -> Callable[[], None]:
             raise UnreadableSliceError(Reason.DECODING)
         return original(path, root)
 
-    with_fault = monkeypatch.context()
-    with_fault.__enter__().setattr(series, "read_file", read_file)
-    return lambda: with_fault.__exit__(None, None, None)
-
-
-@pytest.fixture
-def once_failed(copied, monkeypatch, tmp_path) -> tuple[PrepareOptions, str]:
-    """Options for a cache in which a slice could not be decoded that now can be, and which one."""
-    options, image = replace(copied, work=tmp_path / "failed", min_readable=0.5), table_of(copied)["image_id"].iloc[4]
-    mend = failing(monkeypatch, image)
-    prepare(options)
-    mend()
+    with monkeypatch.context() as patch:
+        patch.setattr(series, "read_file", read_file)
+        prepare(options)
     assert table_of(options).set_index("image_id").loc[image, "chunk"] == -1
     return options, image
 

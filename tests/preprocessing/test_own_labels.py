@@ -1,5 +1,6 @@
 """Laws of labels for any tree: a row an image, a series or a study, and what it names can be trained on."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,36 @@ def test_the_keys_of_the_cache_name_as_well(tree, tmp_path):
     keys = pd.read_csv(Work(tmp_path).series_list)["series_id"]
     work = prepared(data, tmp_path, labelled(keys, "series_id"))
     assert set(pd.read_parquet(work.metadata("train"))["series_id"]) == set(keys)
+
+
+def test_a_part_of_a_series_is_labelled_as_the_whole_or_by_its_own_key(write_dicom, tmp_path):
+    for number, kernel in itertools.product(range(9), ("STANDARD", "BONE")):
+        uid, place = f"1.2.{number}.{len(kernel)}", ["0", "0", str(5 * number)]
+        more = {"SeriesInstanceUID": "1.2.4", "ConvolutionKernel": kernel, "SOPInstanceUID": uid}
+        write_dicom(tmp_path / f"data/{uid}", np.full((8, 8), 1050, np.int16), ImagePositionPatient=place, **more)
+    for number in range(9):  # a second patient: folds need two
+        more = {"SeriesInstanceUID": "1.2.5", "PatientID": "other", "StudyInstanceUID": "1.9"}
+        more |= {"SOPInstanceUID": f"1.3.{number}", "ImagePositionPatient": ["0", "0", str(5 * number)]}
+        write_dicom(tmp_path / f"data/other{number}", np.full((8, 8), 1060, np.int16), **more)
+    both = labelled(pd.Series(["1.2.4", "1.2.5"]), "SeriesInstanceUID").assign(epidural=1)
+    work = prepared(tmp_path / "data", tmp_path / "whole", both)
+    assert len(pd.read_parquet(work.metadata("train"))) == 27
+    series = pd.read_csv(work.series_list)
+    part = series.loc[series["series_id"] != series["part_of"], "series_id"].item()
+    whole = series.loc[series["series_id"] == part, "part_of"].item()
+    other = (set(series["series_id"]) - {part, whole}).pop()
+    table = labelled(pd.Series([part, other]), "series_id")
+    train = pd.read_parquet(prepared(tmp_path / "data", tmp_path / "whole", table).metadata("train"))
+    assert set(train["series_id"]) == {part, other}
+
+
+def test_a_series_that_stands_under_its_key_too_is_refused(tree, tmp_path):
+    data, names = tree
+    prepare(PrepareOptions(data=data, work=tmp_path, image_size=(SIZE,), folds=2, jobs=1))
+    uid = names["series_id"].iloc[0]
+    key = Pseudonyms(read_key(tmp_path / "pseudonyms.key")).hash(uid)
+    with pytest.raises(InputError, match="by its key, too"):
+        prepared(data, tmp_path, labelled(pd.Series([uid, key]), "series_id"))
 
 
 def test_labels_that_change_change_the_tables_and_read_no_slice_again(tree, tmp_path, monkeypatch):
