@@ -28,12 +28,14 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
 
 SECONDS, SECONDS_A_FRAME = 3.0, 0.1  # of the processor; CT slices take milliseconds
-MEMORY = 400 << 20  # bytes beyond what the process has before it decodes
+MEMORY = 200 << 20  # bytes beyond what the process has before it decodes
 HANG = 300  # seconds without an answer, counted while this process runs: stopped ones do not count
 
 
 _READY = b"ready"
-_CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGILL}  # what a file can do to a decoder
+_NO_MEMORY_LEFT = 127  # what the dynamic linker ends a process with that may have no more
+# What a file can do to a decoder.
+_CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGILL, _NO_MEMORY_LEFT}
 _own = threading.local()  # the decoder of each thread
 
 
@@ -123,6 +125,9 @@ class Decoder:
         try:
             if self.receive() != _READY:
                 raise ChildProcessError("the decoder does not start")
+        except (_CrashError, DecodingError) as error:  # before it has seen a file
+            self.stop()
+            raise ChildProcessError(f"the decoder does not start: {error}") from error
         except BaseException:
             self.stop()
             raise
@@ -155,7 +160,7 @@ class Decoder:
         if code == -signal.SIGXCPU:
             return DecodingError("it took too long")
         if code in _CRASHES:
-            return _CrashError(f"the decoder was ended by {signal.Signals(-code).name}")
+            return _CrashError(f"the decoder ended with code {code}")
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         return ChildProcessError(f"the decoder was {how}")
 
@@ -202,8 +207,12 @@ def _answer(connection: Connection, syntax: UID, pixels: bytes, options: dict) -
                 connection.send_bytes(json.dumps({"dtype": frame.dtype.str, "shape": frame.shape}).encode())
                 connection.send_bytes(data)
     except BaseException as error:  # decoders fail in any way, those in Rust with a BaseException
-        answer = {"error": str(error), "is_of_file": memory is not None and _is_of_file(error, memory)}
-        connection.send_bytes(json.dumps(answer).encode())
+        try:
+            is_of_file = memory is not None and _is_of_file(error, memory)
+        except MemoryError:  # nothing is left of what the file may use
+            is_of_file = True
+        _lift_limits()  # to say so takes memory, too
+        connection.send_bytes(json.dumps({"error": str(error), "is_of_file": is_of_file}).encode())
         return False
     return True
 
@@ -226,8 +235,12 @@ def _limited(seconds: float) -> Generator[int]:
     for kind, limit in limits.items():
         hard = resource.getrlimit(kind)[1]
         resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
-    yield memory
-    for kind in limits:
+    yield memory  # after an error the limits stay: they tell whose fault it was
+    _lift_limits()
+
+
+def _lift_limits() -> None:
+    for kind in (resource.RLIMIT_CPU, resource.RLIMIT_AS):
         hard = resource.getrlimit(kind)[1]
         resource.setrlimit(kind, (hard, hard))
 

@@ -705,7 +705,6 @@ def _paths() -> dict[str, Writer]:
         "link-to-null": _link(lambda folder: "/dev/null"),
         "link-to-a-sound-file": _link(changed()),
         "folder": _folder,
-        "absent": lambda folder: folder / "absent.dcm",
         "unreadable": _unreadable,
         "odd-name": _odd_name,
         "sparse-300-mb": _sparse(300 << 20),
@@ -777,5 +776,4 @@ WITHOUT_SLICE |= {
     "link-to-a-fifo",
     "link-to-null",
     "folder",
-    "absent",
 }
