@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from pydicom.uid import UID
+from pydicom.uid import UID, AllTransferSyntaxes
 
 from models.common.folders import Work
 from models.common.patience import patiently
@@ -84,6 +84,7 @@ def _look(pseudonyms: Pseudonyms, name: str, path: File, root: Path, known: Know
         identifiers, syntax = peek(path, root)
     except UnreadableSliceError as error:
         return Look(path, name, size, time, reason=error.reason)
+    syntax = syntax if syntax in AllTransferSyntaxes else ""  # of a damaged file it may be any text
     names = pseudonyms.names(Names(*identifiers))
     reason = None if names.image_id and names.series_id else Reason.NO_IDENTIFIER
     return Look(path, name, size, time, names, syntax, reason)

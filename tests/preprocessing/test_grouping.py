@@ -279,3 +279,12 @@ def test_copies_of_a_whole_series_are_one(write, tmp_path):
     (part,) = prepare_tree(tmp_path / "data", tmp_path, [SIZE])
     assert numbers(tmp_path, part) == list(range(SLICES))
     assert sum(line[1:] == Problem.COPY.value for line in part.problems) == SLICES
+
+
+def test_a_transfer_syntax_that_nobody_knows_is_written_nowhere(write, tmp_path):
+    for number in range(3):
+        path = write(tmp_path / f"data/{number}", number)
+    path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.CANARY^8.1.2.1\0\0"))
+    prepare_tree(tmp_path / "data", tmp_path, [SIZE])
+    (record,) = Work(tmp_path).manifest.iterdir()
+    assert "CANARY" not in record.read_text()

@@ -60,6 +60,11 @@ def stored(work: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in work.glob("cache/slices_*/[!.]*")}
 
 
+def finished(work: Path) -> dict[Path, int]:
+    """Those of series whose record is written, which comes last: they are not to be made again."""
+    return {path: time for path, time in stored(work).items() if (work / f"cache/manifest/{path.stem}.json").is_file()}
+
+
 def is_writing(work: Path) -> bool:
     return any(True for _ in work.glob("cache/**/.*"))
 
@@ -94,7 +99,7 @@ class Ordeal:
             place = " in a write" if in_write else ""
             self.kills.append(f"killed{place} with {len(stored(self.work))} files in the store{left}")
         self._require_untouched()
-        self.finished |= stored(self.work)
+        self.finished |= finished(self.work)
 
     def end(self, other: Path) -> None:
         """Call it once more, undisturbed: the cache must be that of the other working folder."""

@@ -192,20 +192,20 @@ def test_what_is_refused_is_refused_without_a_name(tmp_path_factory, tmp_path):
     data, work = hospital(tmp_path_factory, tmp_path / "data", damages=2), tmp_path / "work"
     flags = ("--image-size", SIZE, "--jobs", 2, "--min-readable", 0)
     assert run_prepare(data, work, *flags).returncode == 0
-    stores = shutil.copytree(work, tmp_path / "stores only")
-    for table in stores.glob("cache/*.*"):
-        table.unlink()
-    first = next(path for path in sorted(data.rglob("*")) if path.is_file() and path.stat().st_size > 4000)
-    first.write_bytes(first.read_bytes()[:-2])
+    older = shutil.copytree(work, tmp_path / "older")
+    shutil.rmtree(older / "cache" / "manifest")
+    words = private_words(data)
+    other = tmp_path / "other"
+    other.mkdir()
+    data.rename(other / "CANARY^elsewhere")  # the same files, of which the cache knows none by where it lies
     empty = tmp_path / "empty"
     (empty / "CANARY^folder").mkdir(parents=True)
     (empty / "CANARY^folder" / "CANARY^file").write_text("CANARY^text")
-    calls = [(data, work), (data, stores), (empty, tmp_path / "w")]
-    done = [run_prepare(*folders, *flags) for folders in calls]
+    done = [run_prepare(*folders, *flags) for folders in ((other, work), (other, older), (empty, tmp_path / "w"))]
     assert [run.returncode for run in done] == [1, 1, 1]
-    for run, words in zip(done, ("another raw folder", "from other files", "is a CT slice"), strict=True):
-        require_one_line(run, words)
-    require_silence(stores, done, private_words(data))
+    for run, sentence in zip(done, ("another raw folder", "an older version", "is a CT slice"), strict=True):
+        require_one_line(run, sentence)
+    require_silence(older, done, words)
 
 
 # ---- pseudonyms ----
