@@ -32,6 +32,7 @@ import pydicom.config
 import torch
 from comparison import RATE, BenchmarkOptions, Row, quiet, row, scratch, seconds, take_turns
 from isal.isal_zlib import crc32
+from joblib.externals.loky import get_reusable_executor
 
 from models.common.cli import command
 from models.common.folders import Work
@@ -87,11 +88,9 @@ def main(options: PrepareBenchmarkOptions) -> None:
         print(f"the floor: read, HU, statistics, two sizes, two LZ4, a write  {floor:6.2f}")
         print(f"prepare.py takes {ours / floor:.1f} times the floor")
         if options.old:
-            of_commit = compare_with_old(at, options.old)
-            print(
-                f"prepare.py of {options.old}, in turns with this {of_commit['old']:6.2f} and {of_commit['ours']:6.2f}"
-            )
-            print(f"prepare.py is {of_commit['old'] / of_commit['ours']:.2f} times as fast as it was")
+            turns = compare_with_old(at, options.old)
+            print(f"in turns with that of {options.old}: {turns['ours']:.2f} here, {turns['old']:.2f} there")
+            print(f"prepare.py is {turns['old'] / turns['ours']:.2f} times as fast as that")
         speed = compare_processes(at)
         print(f"two processes: {speed[2] / speed[1]:.2f} times the slices a second of one")
         print_checking(at.folder / "work" / "cache")
@@ -217,6 +216,7 @@ def compare_processes(at: Setting) -> dict[int, float]:
     """Slices a second of one and of two processes that run already, on every series COPIES times."""
     ways = {jobs: partial(seconds_of_processes, at.raw, at.folder / "processes", jobs) for jobs in (1, 2)}
     medians = take_turns(ways, REPEATS, warm_up=1)  # which starts them
+    get_reusable_executor().shutdown()  # a process of `separately` would wait for them until they have idled 5 minutes
     return {jobs: COPIES * len(at.files) / median for jobs, median in medians.items()}
 
 
