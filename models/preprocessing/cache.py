@@ -16,7 +16,7 @@ from models.common.files import damaged, hash_file, read_json, read_parquet, wri
 from models.common.folders import Work
 from models.preprocessing.elements import stamp
 from models.preprocessing.grouping import Look
-from models.preprocessing.manifest import FORMAT, Known
+from models.preprocessing.manifest import Known
 from models.preprocessing.problems import wait_for_decoder
 from models.preprocessing.raw import RawFolder
 from models.preprocessing.tables import PREPARE, UNREADABLE
@@ -96,7 +96,7 @@ def read_problems(work: Work) -> pd.DataFrame:
 def mark_complete(work: Work, settings: dict) -> None:
     """Say that everything else of the cache is written, with these settings. Raises InputError if it cannot."""
     files = {path.name: hash_file(path) for path in plain_files(work) if path.is_file()}
-    write_json(work.prepared, {**settings, "format": FORMAT, "files": files})
+    write_json(work.prepared, {**settings, "files": files})
 
 
 def plain_files(work: Work) -> list[Path]:

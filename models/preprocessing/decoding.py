@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib.util import find_spec
 from multiprocessing.connection import Connection, Pipe
@@ -122,15 +122,15 @@ class Decoder:
                 stderr=subprocess.DEVNULL,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
-        try:
-            if self.receive() != _READY:
+        with ExitStack() as unless_ready:
+            unless_ready.callback(self.stop)
+            try:
+                is_ready = self.receive() == _READY
+            except (_CrashError, DecodingError) as error:  # before it has seen a file
+                raise ChildProcessError(f"the decoder does not start: {error}") from error
+            if not is_ready:
                 raise ChildProcessError("the decoder does not start")
-        except (_CrashError, DecodingError) as error:  # before it has seen a file
-            self.stop()
-            raise ChildProcessError(f"the decoder does not start: {error}") from error
-        except BaseException:
-            self.stop()
-            raise
+            unless_ready.pop_all()
 
     def send(self, data: bytes) -> None:
         """Raises OSError or _CrashError if it has died."""
@@ -207,12 +207,8 @@ def _answer(connection: Connection, syntax: UID, pixels: bytes, options: dict) -
                 connection.send_bytes(json.dumps({"dtype": frame.dtype.str, "shape": frame.shape}).encode())
                 connection.send_bytes(data)
     except BaseException as error:  # decoders fail in any way, those in Rust with a BaseException
-        try:
-            is_of_file = memory is not None and _is_of_file(error, memory)
-        except MemoryError:  # nothing is left of what the file may use
-            is_of_file = True
-        _lift_limits()  # to say so takes memory, too
-        connection.send_bytes(json.dumps({"error": str(error), "is_of_file": is_of_file}).encode())
+        answer = {"error": str(error), "is_of_file": memory is not None and _is_of_file(error, memory)}
+        connection.send_bytes(json.dumps(answer).encode())
         return False
     return True
 
@@ -235,14 +231,12 @@ def _limited(seconds: float) -> Generator[int]:
     for kind, limit in limits.items():
         hard = resource.getrlimit(kind)[1]
         resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
-    yield memory  # after an error the limits stay: they tell whose fault it was
-    _lift_limits()
-
-
-def _lift_limits() -> None:
-    for kind in (resource.RLIMIT_CPU, resource.RLIMIT_AS):
-        hard = resource.getrlimit(kind)[1]
-        resource.setrlimit(kind, (hard, hard))
+    try:
+        yield memory
+    finally:  # to say what was wrong takes memory, too
+        for kind in limits:
+            hard = resource.getrlimit(kind)[1]
+            resource.setrlimit(kind, (hard, hard))
 
 
 def _used_memory() -> int:
@@ -252,7 +246,7 @@ def _used_memory() -> int:
 def _is_of_file(error: BaseException, memory: int) -> bool:
     """Whether the file, and not the system, made a decoder fail, which may use so many bytes.
 
-    Decoders do not say that memory was lacking: it was where this process cannot have what its own limit leaves it.
+    Decoders do not say that memory was lacking: it was where this process cannot have what its own limit left it.
     """
     if isinstance(error, OSError) and error.errno:
         return False

@@ -5,6 +5,7 @@ import os
 import struct
 import zipfile
 import zlib
+from contextlib import ExitStack
 
 from models.preprocessing.archives import TAR, Member
 from models.preprocessing.reasons import Reason, UnreadableSliceError
@@ -24,11 +25,10 @@ class MemberFile(io.RawIOBase):
         if member.flaw is not None:
             raise UnreadableSliceError(member.flaw)
         self._member, self._handle = member, os.open(member.archive, os.O_RDONLY)
-        try:
+        with ExitStack() as unless_opened:
+            unless_opened.callback(self.close)
             self._start = member.offset if member.method == TAR else self._after_header()
-        except BaseException:
-            self.close()
-            raise
+            unless_opened.pop_all()
         self.size = member.size
         self.name = self._handle  # as of any file that was opened by its handle: pydicom asks
         self._place = self._sum = self._summed = 0  # bytes; crc32 of the first so many

@@ -23,14 +23,19 @@ Result = TypeVar("Result")
 
 
 def progress_map(
-    function: Callable[[Item], Result], items: Iterable[Item], jobs: int, title: str, dask: str | None = None
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    jobs: int,
+    title: str,
+    dask: str | None = None,
+    most: int = 1,
 ) -> list[Result]:
     """Results of `function` in the order of `items`, computed by `jobs` processes (-1: one a core).
 
-    With `dask`, the address of a scheduler (tcp://...), by the workers of that cluster instead. Raises InputError if a
-    worker dies.
+    `most` items go to a process at a time: of small work sending it is the larger part. With `dask`, the address of a
+    scheduler (tcp://...), by the workers of that cluster instead. Raises InputError if a worker dies.
     """
-    return progress_batches(partial(_one_by_one, function), items, jobs, title, 1, dask)
+    return progress_batches(partial(_one_by_one, function), items, jobs, title, most, dask)
 
 
 def progress_batches(

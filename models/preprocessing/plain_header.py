@@ -1,6 +1,6 @@
 """The elements of a plain data set, little endian and without sequences: those of nearly all files, read at once.
 
-A tenth of what pydicom takes. Whatever is not plain, or not as it should be, is left to that (parser.py).
+Whatever is not plain, or not as it should be, is left to pydicom (parser.py).
 """
 
 import struct

@@ -64,7 +64,7 @@ def read_manifest(work: Work, jobs: int) -> dict[str, Known]:
     paths = sorted(work.manifest.glob("*.json"))
     if not paths:
         return {}
-    return dict(file for files in progress_map(known_files, paths, jobs, "manifest") for file in files)
+    return dict(file for files in progress_map(known_files, paths, jobs, "manifest", most=BATCH) for file in files)
 
 
 def find_series(
