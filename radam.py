@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 FUSED_DEVICES = ("cpu", "cuda")  # elsewhere torch's foreach kernels do the same arithmetic
+WATCHED, LOOK = 100, 20  # steps
 MOMENTS = ("exp_avg", "exp_avg_sq")  # m and v, by their names in torch.optim.RAdam
 
 
@@ -43,9 +44,14 @@ def rectification(step: float, beta2: float) -> float | None:
 class RAdam(torch.optim.Optimizer):
     """RAdam with decoupled weight decay; parameters without a gradient stay as they are.
 
-    The state of a parameter is three plain tensors: `step` (float32, on the CPU), `exp_avg`, `exp_avg_sq`.
+    The state of a parameter is `step`, a number, and two tensors, `exp_avg` and `exp_avg_sq`.
+    torch.amp.GradScaler need not wait for the device: the kernel unscales, and leaves the step out where fp16 has
+    overflowed. Which steps those were is read every LOOK steps; till then they count. Of the first WATCHED steps, in
+    which a wrong count would matter and most overflows lie, each is waited for.
     Raises ValueError for a hyperparameter out of range, RuntimeError for a sparse or complex gradient.
     """
+
+    _step_supports_amp_scaling = True  # GradScaler then sets `grad_scale` and `found_inf` around a step
 
     def __init__(
         self,
@@ -56,16 +62,23 @@ class RAdam(torch.optim.Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        self._unread: list[tuple[list[Tensor], Tensor]] = []  # parameters, and whether their step has been left out
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         check_hyperparameters(self.defaults | param_group)
         super().add_param_group(param_group)
 
+    def state_dict(self) -> dict[str, Any]:
+        """torch's, with the steps counted that have been taken."""
+        self.count_steps()
+        return super().state_dict()
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Copy what is loaded: torch would share its tensors with the giver, and keep their memory layout."""
         super().__setstate__(state)
+        self._unread = []
         for parameter, own in self.state.items():
-            own["step"] = own["step"].to("cpu", torch.float32, copy=True)
+            own["step"] = float(own["step"])
             own.update({name: torch.empty_like(parameter).copy_(own[name]) for name in MOMENTS})
 
     @torch.no_grad()
@@ -79,12 +92,48 @@ class RAdam(torch.optim.Optimizer):
             hyperparameters = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
             for (step, *_, same_layout), rows in self._alike(group["params"]).items():
                 parameters, gradients, m, v = map(list, zip(*rows, strict=True))
-                update(parameters, gradients, m, v, step, same_layout, **hyperparameters)
+                self._step_of_some(parameters, gradients, m, v, step, same_layout, hyperparameters)
+        if len(self._unread) >= LOOK:
+            self.count_steps()
         return loss
 
+    def count_steps(self) -> None:
+        """Take the steps that were left out off the count. Waits for the device."""
+        if self._unread:
+            left_out = torch.stack([overflow.reshape(()) for _, overflow in self._unread]).tolist()
+            for (parameters, _), number in zip(self._unread, left_out, strict=True):
+                for parameter in parameters if number else ():
+                    self.state[parameter]["step"] -= 1
+            self._unread.clear()
+
+    def _step_of_some(
+        self,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        m: list[Tensor],
+        v: list[Tensor],
+        step: float,
+        same_layout: bool,
+        hyperparameters: dict[str, Any],
+    ) -> None:
+        """Take a step of parameters that are alike."""
+        scale: Tensor | None = getattr(self, "grad_scale", None)  # none too where GradScaler has unscaled them
+        overflow: Tensor | None = getattr(self, "found_inf", None)
+        kernel = same_layout and parameters[0].device.type in FUSED_DEVICES
+        if overflow is not None and not (kernel and step > WATCHED):
+            if overflow.item():
+                return
+            gradients = gradients if scale is None else list(torch._foreach_div(gradients, scale))
+            scale = overflow = None
+        update(parameters, gradients, m, v, step, same_layout, scale, overflow, **hyperparameters)
+        for parameter in parameters:
+            self.state[parameter]["step"] = step
+        if overflow is not None:
+            self._unread.append((parameters, overflow))
+
     def _alike(self, parameters: list[Tensor]) -> dict[tuple, list[tuple[Tensor, Tensor, Tensor, Tensor]]]:
-        """Count the step, and gather (parameter, gradient, m, v) by what one kernel call has in common."""
-        rows, steps = defaultdict(list), []
+        """Gather (parameter, gradient, m, v) by the step, and by what one kernel call has in common."""
+        rows = defaultdict(list)
         for parameter in parameters:
             gradient = parameter.grad
             if gradient is None:
@@ -94,15 +143,10 @@ class RAdam(torch.optim.Optimizer):
                 raise RuntimeError(f"RAdam takes dense real gradients, not {kind}")
             state = self.state[parameter]
             if not state:
-                state["step"] = torch.zeros((), dtype=torch.float32, device="cpu")
-                state.update({name: torch.zeros_like(parameter) for name in MOMENTS})
+                state.update(step=0.0, **{name: torch.zeros_like(parameter) for name in MOMENTS})
             m, v = state["exp_avg"], state["exp_avg_sq"]
             same_layout = parameter.stride() == gradient.stride() == m.stride() == v.stride()
-            key = (state["step"].item() + 1, parameter.device, parameter.dtype, same_layout)
-            rows[key].append((parameter, gradient, m, v))
-            steps.append(state["step"])
-        if steps:
-            torch._foreach_add_(steps, torch.ones((), device="cpu"), alpha=1)  # faster than adding the number 1
+            rows[state["step"] + 1, parameter.device, parameter.dtype, same_layout].append((parameter, gradient, m, v))
         return rows
 
 
@@ -113,6 +157,8 @@ def update(
     v: list[Tensor],
     step: float,
     same_layout: bool,
+    grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
     *,
     lr: float,
     betas: tuple[float, float],
@@ -122,6 +168,7 @@ def update(
     """Apply the equations at the top of this file, in place, to tensors of one device, type and step.
 
     Each parameter may have any shape; its gradient, m and v have the same. `step` counts from 1, this one included.
+    The kernel of rectified steps divides the gradients by `grad_scale`, and does nothing where `found_inf` is 1.
     """
     beta1, beta2 = betas
     r = rectification(step, beta2)
@@ -146,7 +193,8 @@ def update(
     # Fused kernels walk raw memory: where the layouts differ, the one for the CPU is wrong without a word.
     if same_layout and device.type in FUSED_DEVICES:
         count = torch.full((), step, dtype=torch.float32, device=device)  # the kernel reads it, adamw counts
-        torch._fused_adamw_(parameters, gradients, m, v, [], [count] * size, **equal_adamw)
+        scaling = {"grad_scale": grad_scale, "found_inf": found_inf}
+        torch._fused_adamw_(parameters, gradients, m, v, [], [count] * size, **equal_adamw, **scaling)
     else:
         counts = list(torch.full((size,), step - 1, dtype=torch.float32, device="cpu").unbind())
         adamw(parameters, gradients, m, v, [], counts, foreach=True, **equal_adamw)

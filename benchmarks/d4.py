@@ -17,8 +17,9 @@ from torch import nn
 
 from models.train_b0_224 import CONFIG
 from models.training.d4 import D4, mean_probability
-from models.training.evaluation import single_view, to_device
+from models.training.evaluation import single_view
 from models.training.networks import build_network
+from models.training.transfer import to_device
 
 THREADS = 2
 BATCH = 4  # slices: short turns, so that a burst of other load meets all three

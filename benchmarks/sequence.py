@@ -24,7 +24,6 @@ from models.common.errors import InputError
 from models.common.folders import Work, default_work
 from models.common.labels import LABELS
 from models.train_sequence import CONFIG
-from models.training.callbacks import ChannelsLast
 from models.training.embeddings import SequenceDataset
 from models.training.learner import make_learner
 from models.training.loading import load_batches, shuffled_batches
@@ -85,7 +84,7 @@ def measure(studies: int, slices: int, options: SequenceOptions) -> tuple[int, f
     torch.manual_seed(CONFIG.seed)
     network = build_sequence_network(CONFIG, options.width)
     stopwatch = EpochStopwatch(device)
-    learner = make_learner(network, loader, loader, CONFIG, Processes(device), [ChannelsLast(), stopwatch])
+    learner = make_learner(network, loader, loader, CONFIG, Processes(device), [stopwatch])
     with learner.no_bar(), learner.no_logging():
         learner.fit_one_cycle(1, CONFIG.max_lr)
     return sum(map(batches.size, range(len(batches)))), stopwatch.took, peak_memory()

@@ -29,14 +29,13 @@ from models.common.config import TrainConfig
 from models.common.folders import Work
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.tables import UNREADABLE, read_slices
-from models.training.callbacks import ChannelsLast
 from models.training.dataset import SliceDataset
-from models.training.evaluation import to_device
 from models.training.learner import make_learner
 from models.training.loading import make_loader
 from models.training.networks import build_network
 from models.training.processes import Processes, choose_device, count_workers
 from models.training.steps import StepLearner
+from models.training.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -101,9 +100,7 @@ def compare(config: TrainConfig, work: Work, options: TrainingOptions) -> tuple[
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     stopwatch = StepStopwatch(warm_up, options.steps, device)
-    learner = make_learner(
-        build_network(config), loader, loader, config, Processes(device), [ChannelsLast(), stopwatch]
-    )
+    learner = make_learner(build_network(config), loader, loader, config, Processes(device), [stopwatch])
     kinds = {"real": loader, "synthetic": OneBatch(loader, device)}
     turns = {name: partial(seconds_of_steps, learner, stopwatch, batches) for name, batches in kinds.items()}
     medians = take_turns(turns, options.rounds)

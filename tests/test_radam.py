@@ -58,7 +58,8 @@ def assert_same_bits(ours, theirs) -> None:
 
 
 def moments(optimizer) -> list[torch.Tensor]:
-    return [tensor for state in optimizer.state.values() for _, tensor in sorted(state.items())]
+    """Steps, first and second moments of all parameters."""
+    return [torch.as_tensor(value) for state in optimizer.state.values() for _, value in sorted(state.items())]
 
 
 # The rectification
@@ -242,9 +243,9 @@ def copied(state_dict: dict) -> dict:
 def flattened(state_dict: dict) -> dict:
     """As a checkpoint file keeps it: contiguous tensors under flat names."""
     flat = {
-        f"{index}.{name}": tensor.contiguous()
+        f"{index}.{name}": torch.as_tensor(value).contiguous()
         for index, state in state_dict["state"].items()
-        for name, tensor in state.items()
+        for name, value in state.items()
     }
     back = {index: {} for index in state_dict["state"]}
     for key, tensor in load(save(flat)).items():
@@ -290,13 +291,12 @@ def test_a_deep_copy_goes_its_own_way_with_the_same_bits():
     assert_same_bits(moments(other), moments(one))
 
 
-def test_the_state_is_three_plain_tensors_a_parameter():
+def test_the_state_is_a_number_and_two_tensors_a_parameter():
     optimizer = RAdam(parameters())
     take_steps(optimizer, range(7))
     for tensor, state in optimizer.state.items():
         assert set(state) == {"step", "exp_avg", "exp_avg_sq"}
-        assert state["step"].dtype == torch.float32
-        assert state["step"].item() == 7
+        assert state["step"] == 7
         assert state["exp_avg"].shape == state["exp_avg_sq"].shape == tensor.shape
 
 
@@ -352,8 +352,32 @@ def test_a_scaled_loss_gives_the_same_bits_and_overflow_skips_the_step():
             (plain[0] @ x).square().sum().backward()
             other.step()
         assert_same_bits(scaled, plain)
-    assert own.state[scaled[0]]["step"].item() == 27
+    assert own.state[scaled[0]]["step"] == 27
     assert_same_bits(moments(own), moments(other))
+
+
+def test_after_the_first_steps_overflow_is_read_now_and_then(monkeypatch):
+    """And till it is read, a step that was left out counts: the result is that of torch to a thousandth."""
+    monkeypatch.setattr(radam, "WATCHED", 200)
+    reads = []
+    for name in ("item", "tolist"):
+        read = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, read=read: reads.append(step) or read(self))
+    ours, theirs = parameters(), parameters()
+    own, other = RAdam(ours, weight_decay=1e-2), RAdam(theirs, weight_decay=1e-2)
+    left_out = (3, 205, 239)
+    for step in range(245):
+        set_gradients(ours, seed=step)
+        set_gradients(theirs, seed=step)
+        if step not in left_out:
+            other.step()
+        for tensor in ours:
+            tensor.grad *= 1024
+        own.grad_scale, own.found_inf = torch.tensor(1024.0), torch.tensor(float(step in left_out))
+        own.step()
+    assert set(reads) == {*range(201), 220, 240}
+    assert {state["step"] for state in own.state_dict()["state"].values()} == {242}
+    assert_follows(ours, theirs, tolerance=1e-3)
 
 
 def halves(model: nn.Sequential) -> list[list[nn.Parameter]]:

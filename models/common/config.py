@@ -11,7 +11,7 @@ from models.common.errors import InputError
 
 Optimizer = Literal["radam", "adam"]
 Augment = Literal["hard", "light", "none"]
-Precision = Literal["fp16", "bf16", "fp32"]
+Precision = Literal["auto", "fp16", "bf16", "fp32"]
 Cell = Literal["gru", "lstm"]
 Views = Literal["none", "flip", "d4"]
 
@@ -41,8 +41,8 @@ class RunConfig:
     """weight decay on norm layers and biases too: fastai 1's default (bn_wd=True), and so the original's"""
     clip_gradient: float | None = None
     """largest norm of the gradient; none: not clipped, as in the original"""
-    precision: Precision = "fp16"
-    """on CUDA; other devices compute in fp32"""
+    precision: Precision = "auto"
+    """on CUDA; auto: bf16 where the card has it, else fp16; other devices compute in fp32"""
     batchnorm_batches: int = 0
     """recompute batch-norm statistics over so many batches before each validation; 0: keep the running ones"""
     seed: int = 0

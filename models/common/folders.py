@@ -102,6 +102,10 @@ class Work:
         """The folder of a fold of a run."""
         return self.runs / name / f"fold{fold}"
 
+    def rehearsal(self, name: str, fold: int) -> Path:
+        """Where a run is gone through in small; not among the runs."""
+        return self.root / "fast_dev_run" / name / f"fold{fold}"
+
     def prediction(self, name: str, fold: int, split: str) -> Path:
         """A prediction file of a fold. A stage has test slices of its own; what was validated is the fold's, always."""
         of_stage = f"_stage_{self.stage}" if self.stage and split != "valid" else ""

@@ -42,12 +42,28 @@ class TrainOptions:
     """send losses to Weights & Biases (TensorBoard events are written in any case)"""
     find_lr: bool = False
     """do not train: try learning rates, plot the losses and suggest --max-lr"""
+    profile: bool = False
+    """do not train: make some steps under torch's profiler, print where the time goes, write a trace"""
+    fast_dev_run: bool = False
+    """do not train: two batches of everything, to the files of a run, in fast_dev_run/"""
     machine: Machine = field(default_factory=Machine)
+
+    @property
+    def fold_folder(self) -> Path:
+        """The folder of the fold, beside those of the runs that it may build on."""
+        return self.machine.working_folder.run(self.config.name, self.fold)
 
     @property
     def folder(self) -> Path:
         """Where the files of the fold are written."""
-        return self.machine.working_folder.run(self.config.name, self.fold)
+        if self.fast_dev_run:
+            return self.machine.working_folder.rehearsal(self.config.name, self.fold)
+        return self.fold_folder
+
+    @property
+    def leaves_run_alone(self) -> bool:
+        """Whether the folder of the fold is neither read nor written to."""
+        return self.find_lr or self.profile or self.fast_dev_run
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
 """What happens around fastai's steps and epochs: the validation loss, the history, the best weights, batch norm."""
 
+import time
+from collections.abc import Callable
 from itertools import islice
 
 import numpy as np
+import pandas as pd
 import torch
 from fastai.callback.core import Callback
 from fastai.learner import Learner, Metric
@@ -10,17 +13,24 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
 
-from models.common.labels import LABELS, METRIC_WEIGHTS
-from models.training.evaluation import to_device
+from models.common.labels import ANY, LABELS, METRIC_WEIGHTS
+from models.common.progress import progress_bar
+from models.training.memory import peak_memory
 from models.training.processes import Processes
+from models.training.scoring import WEIGHTED, auc
+from models.training.transfer import on_device
 
 # fastai calls in this order: 50 its Recorder, 60 the schedule, 70 the skipping of epochs.
 AFTER_RECORDER, LAST = 60, 90
 
 
-class LabelLosses(Metric):
-    """fastai's validation loss from the log loss of each label, over the slices of all processes."""
+MEASURED = ("train_seconds", "slices_per_s", "gpu_memory_gib")  # columns of a history that differ from run to run
+
+
+class Validation(Metric):
+    """fastai's validation loss, of the slices of all processes; their logits stay on the device till the end."""
 
     name = "loss"
 
@@ -29,53 +39,115 @@ class LabelLosses(Metric):
         self.reset()
 
     def reset(self) -> None:
-        self.total = torch.zeros(len(LABELS) + 1, dtype=torch.float64)  # of each label, and the number of slices
-        self.by_label: np.ndarray | None = None  # (6,)
+        """Forget the slices of the epoch before."""
+        self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []  # logits and targets of batches, (slices, 6)
+        self.scores: pd.Series | None = None
 
     def accumulate(self, learn: Learner) -> None:
-        losses = binary_cross_entropy_with_logits(learn.pred.float(), learn.yb[0].float(), reduction="none")
-        self.total[:-1] += losses.sum(dim=0).cpu()
-        self.total[-1] += len(losses)
+        """Note the logits of a batch."""
+        self.seen.append((learn.pred.detach().float(), learn.yb[0]))
 
     @property
     def value(self) -> float:
-        if self.by_label is None:
-            *sums, count = self.processes.sum(self.total).tolist()
-            self.by_label = np.array(sums) / count
-        return float(np.average(self.by_label, weights=METRIC_WEIGHTS))
+        """The weighted log loss; `scores` then holds all that `models.training.scoring.score` gives."""
+        if self.scores is None:
+            own = [torch.cat(parts).cpu() for parts in zip(*self.seen, strict=True)] or [
+                torch.empty(0, len(LABELS))
+            ] * 2
+            logits, target = (torch.cat(parts) for parts in zip(*self.processes.gather(own), strict=True))
+            # Of the logits, not of probabilities: a loss that is not finite must not be clipped to one that is.
+            losses = binary_cross_entropy_with_logits(logits.double(), target.double(), reduction="none").mean(dim=0)
+            self.scores = pd.Series(
+                {f"log loss {label}": float(loss) for label, loss in zip(LABELS, losses, strict=True)}
+            )
+            self.scores[WEIGHTED] = np.average(losses, weights=METRIC_WEIGHTS)
+            self.scores["AUC any"] = auc(target[:, ANY].numpy(), logits[:, ANY].nan_to_num().numpy())
+        return float(self.scores[WEIGHTED])
 
 
 class History(Callback):
-    """The row of each epoch, and the weights of the one with the lowest weighted log loss, in memory."""
+    """The row of each epoch, told when it ends, and in memory the weights of the one with the lowest loss."""
 
     order = AFTER_RECORDER
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None] = tqdm.write) -> None:
         super().__init__()
+        self.tell = tell
         self.rows: list[dict[str, float]] = []
         self.best_epoch: int | None = None  # from 1
         self.best_weights: dict[str, torch.Tensor] = {}
 
+    def before_train(self) -> None:
+        """Start the clock."""
+        peak_memory(self.learn.device)
+        self.began, self.first = time.monotonic(), self.train_iter
+
+    def after_train(self) -> None:
+        """Stop it: what the steps of this epoch have cost, from where it was begun or gone on."""
+        seconds = time.monotonic() - self.began
+        slices = (self.train_iter - self.first) * self.dl.batch_sampler.batch_size
+        self.cost = dict(zip(MEASURED, (seconds, slices / seconds, peak_memory(self.learn.device)), strict=True))
+
     def after_epoch(self) -> None:
+        """Add the row of the epoch, and keep its weights if they are the best."""
         if self.epoch < len(self.rows):
             return  # one that fastai skips on its way to where the run was left
         train_loss, valid_loss = self.recorder.final_record
-        row = {"epoch": self.epoch + 1, "train_loss": train_loss, "valid_loss": valid_loss}
-        row |= {
-            f"log_loss_{label}": float(loss) for label, loss in zip(LABELS, self.recorder.loss.by_label, strict=True)
-        }
+        scores = self.recorder.loss.scores
         best = min((row["valid_loss"] for row in self.rows if row["valid_loss"] == row["valid_loss"]), default=None)
-        self.rows.append({**row, "learning_rate": float(self.opt.hypers[-1]["lr"])})
+        row = {
+            "epoch": self.epoch + 1,
+            "train_loss": train_loss,
+            "valid_loss": valid_loss,
+            **{f"log_loss_{label}": scores[f"log loss {label}"] for label in LABELS},
+            "auc_any": scores["AUC any"],
+            "learning_rate": float(self.opt.hypers[-1]["lr"]),
+            "gradient_norm": self.gradient_norm,
+            "loss_scale": float(self.scaler.get_scale()),
+            **self.cost,
+        }
+        self.rows.append(row)
+        self.tell(
+            f"epoch {row['epoch']} of {self.n_epoch}: training {train_loss:.4f}, validation {valid_loss:.4f}, "
+            f"AUC any {row['auc_any']:.3f}, {row['slices_per_s']:.0f} slices/s"
+        )
         if valid_loss == valid_loss and (best is None or valid_loss < best):  # not where it is no number
             self.best_epoch = self.epoch + 1
             self.best_weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
 
 
-class ChannelsLast(Callback):
-    """Give batches the memory format of the network: convolutions are faster with it, on CPUs too."""
+class Bar(Callback):
+    """A bar over the steps and validations of all epochs, with the time left."""
 
-    def before_batch(self) -> None:
-        self.learn.xb = tuple(to_device(part, self.learn.device) for part in self.xb)
+    order = LAST + 1  # it shows what the others have put back
+
+    def __init__(self, shown: bool) -> None:
+        super().__init__()
+        self.shown = shown
+
+    def before_fit(self) -> None:
+        """Show the bar where the run begins, or goes on."""
+        self.running = progress_bar("training", self.n_epoch * sum(map(len, self.dls.loaders)), self.shown, leave=False)
+
+    def before_epoch(self) -> None:
+        """Name the epoch."""
+        self.running.set_description(f"epoch {self.epoch + 1} of {self.n_epoch}", refresh=False)
+
+    def before_train(self) -> None:
+        """Count what lies before where the epoch begins."""
+        done = self.epoch * sum(map(len, self.dls.loaders)) + self.dl.batch_sampler.start
+        self.running.initial += done - self.running.n  # no time is told by what was not done now
+        self.running.n = done
+
+    def after_batch(self) -> None:
+        """Count a step or a batch of the validation."""
+        if self.looked:
+            self.running.set_postfix_str(f"loss {self.smooth_loss:.4f}", refresh=False)
+        self.running.update()
+
+    def after_fit(self) -> None:
+        """Take the bar away."""
+        self.running.close()
 
 
 class RecomputeBatchNorm(Callback):
@@ -92,7 +164,7 @@ class RecomputeBatchNorm(Callback):
     def before_validate(self) -> None:
         # torch's function gives a network one thing a batch, whatever the batch holds.
         some = islice(self.loader, self.batches)
-        lists = (([to_device(part, self.device) for part in inputs],) for *inputs, _ in some)
+        lists = ((inputs,) for *inputs, _ in on_device(some, self.device))
         update_bn(lists, TakesList(self.model))
         self.model.eval()
 

@@ -1,6 +1,7 @@
 """The callback that saves a run while it goes on, and puts it back where it was."""
 
 import time
+from uuid import uuid4
 
 import torch
 from fastai.callback.core import Callback
@@ -33,6 +34,11 @@ class Checkpoints(Callback):
         self.random: dict[str, torch.Tensor] = {}
         self.state: dict | None = None  # what is still to be put back
         self.saved, self.steps_since = time.monotonic(), 0
+        self.identity = uuid4().hex  # for those who watch it
+
+    def steps_made(self, steps_an_epoch: int) -> int:
+        """How many steps lie before the one that comes next."""
+        return self.epoch_index * steps_an_epoch + self.step_index
 
     # ---- when ----
 
@@ -79,19 +85,23 @@ class Checkpoints(Callback):
     # ---- what ----
 
     def save(self) -> None:
-        """Write what `capture` gives, in the main process. Raises InputError if the disk is full."""
+        """Write what `capture` gives, in the main process.
+
+        Raises InputError if the disk is full, or a loss that has not been read is not finite.
+        """
+        self.learn.look()
         if self.processes.is_main:
             write_checkpoint(self.options.folder, self.config, self.capture())
         self.saved, self.steps_since = time.monotonic(), 0
 
     def capture(self) -> Checkpoint:
         """All that lies between the last step and the next one."""
-        network, optimizer = self.model.state_dict(), self.opt.opt
+        network, optimizer = self.model.state_dict(), self.opt.opt.state_dict()
         tensors = {f"network.{name}": value for name, value in network.items()}
         tensors |= {f"best.{name}": value for name, value in self.history.best_weights.items()}
         tensors |= {f"random.{name}": value for name, value in self.random.items()}
-        for number, parameter in enumerate(parameters_of(optimizer)):
-            tensors |= {f"optimizer.{number}.{name}": value for name, value in optimizer.state[parameter].items()}
+        for number, values in optimizer["state"].items():
+            tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
         smooth = self.recorder.smooth_loss
         state = {
             "stage": self.options.machine.stage,
@@ -100,9 +110,10 @@ class Checkpoints(Callback):
             "step": self.step_index,
             "schedule": [float(self.pct_train), int(self.train_iter)],
             "learning_rate": float(self.opt.hypers[-1]["lr"]),  # the history shows it even if no step is left
-            "smooth_loss": [float(smooth.val), smooth.count],
+            "smooth_loss": [smooth.val, smooth.count],
             "parts": self.learn.parts,
             "scaler": self.learn.scaler.state_dict(),
+            "identity": self.identity,
             "history": self.history.rows,
             "best_epoch": self.history.best_epoch,
         }
@@ -124,14 +135,13 @@ class Checkpoints(Callback):
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
         self.model.load_state_dict(part("network."))
-        for number, parameter in enumerate(parameters_of(self.opt.opt)):
-            # Into the memory layout of the parameter: kernels round otherwise where the layouts differ.
-            self.opt.opt.state[parameter] = {
-                name: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
-                for name, value in part(f"optimizer.{number}.").items()
-            }
+        optimizer = self.opt.opt
+        moments = {n: moments_of(p, part(f"optimizer.{n}.")) for n, p in enumerate(parameters_of(optimizer))}
+        optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
         self.learn.parts = self.state["parts"]
-        self.learn.scaler.load_state_dict(self.state["scaler"])
+        if self.state["scaler"]:  # nothing, where the run was on a device that needs none
+            self.learn.scaler.load_state_dict(self.state["scaler"])
+        self.identity = self.state.get("identity", self.identity)
         self.history.rows, self.history.best_epoch = self.state["history"], self.state["best_epoch"]
         self.history.best_weights = part("best.")
         self.epoch_index, self.step_index = self.state["epoch"], self.state["step"]
@@ -139,7 +149,7 @@ class Checkpoints(Callback):
 
     def _put_back_place(self, state: dict) -> None:
         smooth = self.recorder.smooth_loss
-        smooth.val, smooth.count = torch.tensor(state["smooth_loss"][0]), state["smooth_loss"][1]
+        smooth.val, smooth.count = state["smooth_loss"]
         position, self.learn.train_iter = state["schedule"]
         if self.step_index:  # fastai has just set it for the start of an epoch
             self.learn.pct_train = position
@@ -151,6 +161,19 @@ class Checkpoints(Callback):
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
     """The parameters of all groups; their places in this list are their names in a checkpoint."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def moments_of(parameter: torch.nn.Parameter, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What an optimizer has of a parameter, any shape: the step, and moments of its shape in its memory layout.
+
+    Kernels round otherwise where the layouts differ.
+    """
+    return {
+        name: torch.empty_like(parameter).copy_(value)
+        if value.ndim or (parameter.ndim == 0 and name != "step")
+        else value
+        for name, value in values.items()
+    }
 
 
 def random_states(device: torch.device) -> dict[str, torch.Tensor]:

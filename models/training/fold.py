@@ -1,7 +1,8 @@
-"""One fold: its slices -> runs/<name>/fold<k>/, or a suggested learning rate."""
+"""One fold: its slices -> runs/<name>/fold<k>/; or what is tried with them: rates, some steps, all of it in small."""
 
+import shutil
 from contextlib import ExitStack
-from pathlib import Path
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from models.common.errors import InputError
-from models.common.files import write_csv, write_parquet
+from models.common.files import require_writable, write_csv, write_parquet
 from models.common.labels import LABELS
 from models.common.options import TrainOptions
 from models.common.prediction_files import prediction_table
@@ -23,8 +24,9 @@ from models.training.evaluation import predict
 from models.training.history import write_history_picture
 from models.training.kinds import Kind, kind_of
 from models.training.learner import find_learning_rate, fit
-from models.training.loading import Samples, make_loader
+from models.training.loading import Samples, make_loader, require_shared_memory
 from models.training.processes import Processes, count_workers, started_processes
+from models.training.profiling import profile_steps
 from models.training.run_folder import is_finished, only_training
 from models.training.run_record import save_config
 from models.training.scoring import WEIGHTED, label_table
@@ -34,12 +36,14 @@ from models.training.weights import save_weights
 
 def carry_out(options: TrainOptions) -> None:
     """Train a fold, or try learning rates; raises InputError as `models.training.run.train`."""
-    folder = options.folder
-    kind = kind_of(options.config, folder)
+    kind, folder = kind_of(options.config, options.fold_folder), options.folder
     with started_processes(options.machine.device) as processes, stop_signals() as stop, ExitStack() as held:
         try:
-            if options.find_lr:
-                suggest_rate(kind, options, processes)
+            if options.find_lr or options.profile:
+                try_steps(kind, options, processes)
+                return
+            if options.fast_dev_run:
+                rehearse(kind, options, processes, stop)
                 return
             if processes.on_main(lambda: is_finished(options)):
                 return
@@ -60,19 +64,30 @@ def train_fold(kind: Kind, options: TrainOptions, processes: Processes, stop: St
     added = len(fold.train_set) - len(fold.train_slices)
     pseudolabelled = f" and {added:,} with pseudolabels" if added else ""
     counts = f"{len(fold.train_slices):,} slices to train on{pseudolabelled}, {len(fold.valid_slices):,} to validate on"
-    print(f"{kind.folder}: {counts}, on {where}")
-    history = fit(network, fold.train, fold.valid, options, processes, stop, fold.sources)
+    print(f"{options.folder}: {counts}, on {where}")
+    history, ran = fit(network, fold.train, fold.valid, options, processes, stop, fold.sources)
     probability = predict(network, fold.valid, processes, options.config.precision, "out-of-fold predictions")
-    processes.on_main(lambda: write_results(kind.folder, options, fold, network, history, probability))
+    processes.on_main(lambda: write_results(options, fold, network, history, ran, probability))
 
 
-def suggest_rate(kind: Kind, options: TrainOptions, processes: Processes) -> None:
-    """Try learning rates on the slices of the fold; a run that lies in its folder is neither read nor changed.
+def try_steps(kind: Kind, options: TrainOptions, processes: Processes) -> None:
+    """Try learning rates on the slices of the fold, or profile some steps.
 
     Raises InputError as `start_fold` and `start_network`.
     """
     fold = start_fold(kind, options, processes)
-    find_learning_rate(start_network(kind, fold, processes), fold.train, options, processes)
+    trial = find_learning_rate if options.find_lr else profile_steps
+    trial(start_network(kind, fold, processes), fold.train, options, processes)
+
+
+def rehearse(kind: Kind, options: TrainOptions, processes: Processes, stop: Stop) -> None:
+    """Train on two batches and validate on two, to the files of a run; raises InputError as `train_fold`."""
+    folder = options.folder
+    processes.on_main(lambda: shutil.rmtree(folder, ignore_errors=True))
+    processes.on_main(lambda: require_writable(folder))
+    kind.config = replace(options.config, epochs=1)
+    train_fold(kind, replace(options, config=kind.config), processes, stop)
+    print(f"{folder}: all of a run has been gone through, on two batches each; it may be deleted")
 
 
 class Fold(NamedTuple):
@@ -103,6 +118,10 @@ def load_fold(kind: Kind, options: TrainOptions, processes: Processes) -> Fold:
     """The slices of a fold and their loaders; raises InputError as `start_fold`."""
     config, work = options.config, options.machine.working_folder
     train_slices, valid_slices = split_fold(work, options.fold, kind.skip_low_information)
+    if options.fast_dev_run:
+        train_slices, valid_slices = (
+            kind.first(slices, 2 * config.batch_size) for slices in (train_slices, valid_slices)
+        )
     workers = count_workers(options.machine.workers, processes.device)
     shown = kind.training_slices(train_slices, work, options.fold)
     train_set = kind.dataset(shown, work, kind.augment)
@@ -115,6 +134,7 @@ def load_fold(kind: Kind, options: TrainOptions, processes: Processes) -> Fold:
         )
     if config.batch_size < processes.count:
         raise InputError(f"--batch-size {config.batch_size} cannot be divided among {processes.count} processes")
+    require_shared_memory(train_set, config.batch_size, workers)
     valid = make_loader(valid_set, config.batch_size, workers, None, valid_slices["image_id"], processes)
     return Fold(train_slices, valid_slices, train_set, train, valid, kind.sources(work, options.fold))
 
@@ -134,12 +154,13 @@ def start_network(kind: Kind, fold: Fold, processes: Processes) -> nn.Module:
 
 
 def write_results(
-    folder: Path, options: TrainOptions, fold: Fold, network: nn.Module, history: History, probability: np.ndarray
+    options: TrainOptions, fold: Fold, network: nn.Module, history: History, ran: dict, probability: np.ndarray
 ) -> None:
     """Write the files of a finished run, config.json last, delete its checkpoints and print its scores.
 
     `probability` is of the slices of the validation, (slices, 6).
     """
+    folder = options.folder
     table = label_table(fold.valid_slices[list(LABELS)].to_numpy(), probability)
     epochs = pd.DataFrame(history.rows)
     own, baseline = table["log loss"][WEIGHTED], table["prior's"][WEIGHTED]
@@ -152,7 +173,7 @@ def write_results(
     results = {"weighted_log_loss": float(own), "best_epoch": history.best_epoch, "prevalence": shares}
     if fold.sources:
         results["sources"] = fold.sources
-    save_config(folder, options.config, options.fold, results, options.machine.stage)
+    save_config(folder, options.config, options.fold, results, options.machine.stage, ran)
     delete_checkpoints(folder)
     print(table.to_string(float_format="{:.4f}".format, na_rep=""))
     print(

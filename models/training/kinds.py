@@ -31,6 +31,7 @@ from models.training.recurrent import (
     build_study_network,
 )
 from models.training.sources import Source, require_unseen
+from models.training.studies import first_studies
 from models.training.weights import load_trained
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -81,6 +82,10 @@ class Kind(Generic[Config, Dataset, Network]):
         Raises InputError if what it adds cannot be had.
         """
         return slices
+
+    def first(self, slices: pd.DataFrame, count: int) -> pd.DataFrame:
+        """The first slices of a table, as many as `count` of what a batch holds so many of."""
+        return slices.head(count)
 
     def dataset(self, slices: pd.DataFrame, work: Work, augment: Augment) -> Dataset:
         """The inputs and labels of slices, readable rows of the metadata."""
@@ -149,12 +154,18 @@ class OfStudies(OfImages[StudyConfig, StudyDataset, StudyNetwork]):
     def network(self, dataset: StudyDataset) -> StudyNetwork:
         return build_study_network(self.config)
 
+    def first(self, slices: pd.DataFrame, count: int) -> pd.DataFrame:
+        return first_studies(slices, count)
+
     def load_start(self, network: StudyNetwork) -> None:
         load_initial_weights(network.slices, self.config)
 
 
 class OfEmbeddings(Kind[SequenceConfig, SequenceDataset, RecurrentLayers]):
     """Recurrent layers over what trained networks see in the slices of a study; they start from random weights."""
+
+    def first(self, slices: pd.DataFrame, count: int) -> pd.DataFrame:
+        return first_studies(slices, count)
 
     def builds_on(self) -> list[Source]:
         return find_sources(self.config, self.folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from fastai.callback.core import Callback, CancelFitException
-from fastai.callback.schedule import fit_one_cycle, lr_find  # noqa: F401 (they add methods to Learner)
+from fastai.callback.schedule import ParamScheduler, SchedCos, lr_find  # noqa: F401 (it adds a method to Learner)
 from fastai.data.core import DataLoaders
 from fastai.optimizer import OptimWrapper
 from fastai.torch_core import norm_bias_params
@@ -18,24 +18,22 @@ from torch.utils.data import DataLoader
 from models.common.config import RunConfig
 from models.common.errors import InputError
 from models.common.options import TrainOptions
-from models.training.callbacks import (
-    ChannelsLast,
-    History,
-    LabelLosses,
-    RecomputeBatchNorm,
-    ShareStatistics,
-)
+from models.training.callbacks import Bar, History, RecomputeBatchNorm, ShareStatistics, Validation
 from models.training.checkpoint_callback import Checkpoints
 from models.training.checkpoint_files import read_checkpoint
-from models.training.evaluation import network_to_device
+from models.training.compiling import compile_backbone, compile_explained
 from models.training.history import write_rate_picture
 from models.training.loading import explained
 from models.training.loss import WeightedLogLoss
 from models.training.processes import Processes
+from models.training.ran import what_ran
 from models.training.steps import StepLearner
 from models.training.stopping import Stop
+from models.training.transfer import network_to_device
 from models.training.watching import watchers
 from radam import RAdam
+
+_RISE = 0.25  # of the training, in which the learning rate rises
 
 
 def fit(
@@ -46,41 +44,42 @@ def fit(
     processes: Processes,
     stop: Stop,
     sources: dict[str, str],
-) -> History:
+) -> tuple[History, dict]:
     """Train in place with fastai's one-cycle, from the last checkpoint of the fold if there is one.
 
-    The network ends with its best epoch's weights. Returns the history, whose losses are the weighted log loss.
+    The network ends with its best epoch's weights. Returns the history, whose losses are the weighted log
+    loss, and `what_ran`.
     `sources` are the sha256 of what the run builds on beside the cache, by name: raises InputError if the checkpoint
     was made on others, if a loss is not finite, or if the memory is too small.
     """
     config, folder = options.config, options.folder
     history = History()
     checkpoints = Checkpoints(options, processes, history, stop, sources)
-    callbacks = [ChannelsLast(), history, checkpoints, ShareStatistics(processes)]
+    callbacks = [history, checkpoints, ShareStatistics(processes), Bar(processes.is_main)]
     if config.batchnorm_batches:
         callbacks.append(RecomputeBatchNorm(train, config.batchnorm_batches, processes.device))
     learner = make_learner(network, train, valid, config, processes, callbacks)
     if options.compile:
-        network.compile()
+        compile_backbone(network, learner)
     if found := read_checkpoint(folder, config, options.machine.stage):
         checkpoints.put_back(found)
         print(f"{folder}: going on in epoch {checkpoints.epoch_index + 1}, after step {checkpoints.step_index}")
     if checkpoints.epoch_index < config.epochs:
-        with watchers(options, processes) as watching:
+        with watchers(options, processes, checkpoints.identity, checkpoints.steps_made(len(train))) as watching:
             _fit_from(checkpoints, learner, train, valid, watching)
     if history.best_epoch is None:
         raise InputError(f"the loss was not finite after any epoch; lower --max-lr {config.max_lr:g}")
     network.load_state_dict(history.best_weights)
-    return history
+    return history, what_ran(learner, history, options, processes)
 
 
 def _fit_from(
     checkpoints: Checkpoints, learner: StepLearner, train: DataLoader, valid: DataLoader, watching: list[Callback]
 ) -> None:
-    config, first = learner.config, checkpoints.epoch_index
+    callbacks = [*watching, ParamScheduler(one_cycle(learner))]
     try:
-        with explained(train, valid), checkpoints.stop.after_saving():
-            learner.fit_one_cycle(config.epochs, config.max_lr, start_epoch=first, cbs=watching)
+        with explained(train, valid), compile_explained(), checkpoints.stop.after_saving():
+            learner.fit(learner.config.epochs, cbs=callbacks, start_epoch=checkpoints.epoch_index)
     except InputError:
         if learner.whole:  # the loader has failed, the steps that were made are good
             checkpoints.save()
@@ -93,7 +92,8 @@ def find_learning_rate(network: nn.Module, train: DataLoader, options: TrainOpti
     Raises InputError for what fails in the loader.
     """
     with tempfile.TemporaryDirectory() as scratch, explained(train):
-        learner = make_learner(network, train, train, options.config, processes, [ChannelsLast()], RateFinder)
+        callbacks = [Bar(processes.is_main)]
+        learner = make_learner(network, train, train, options.config, processes, callbacks, RateFinder)
         learner.path = Path(scratch)  # where fastai makes a folder
         suggestion = learner.lr_find(show_plot=False)
     if processes.is_main:
@@ -101,20 +101,23 @@ def find_learning_rate(network: nn.Module, train: DataLoader, options: TrainOpti
         picture = folder.with_name(f"{folder.name}_learning_rate.png")
         losses = pd.DataFrame({"rate": learner.recorder.lrs, "loss": [float(loss) for loss in learner.recorder.losses]})
         write_rate_picture(picture, losses, suggestion.valley)
-        print()  # the bar stands still in its line
         print(f"{picture}: the longest valley of the loss suggests --max-lr {suggestion.valley:.2g}")
 
 
 class RateFinder(StepLearner):
     """A learner whose network is thrown away: nothing is saved to be put back, and a loss out of bounds is the end."""
 
+    look_every = 1
+
     def save(self, *_, **__) -> None:
         """fastai would pickle the network."""
 
-    def _update(self) -> None:
-        if not torch.isfinite(self.loss):
-            raise CancelFitException
-        super()._update()
+    def look(self) -> None:
+        """End where a loss is not finite."""
+        try:
+            super().look()
+        except InputError:
+            raise CancelFitException from None
 
 
 def make_learner(
@@ -131,8 +134,9 @@ def make_learner(
     learner = kind(
         DataLoaders(train, valid, device=processes.device),
         network_to_device(network, processes.device),
+        lr=config.max_lr,
         loss_func=WeightedLogLoss().to(processes.device),
-        opt_func=optimizer(config),
+        opt_func=optimizer(config, processes.device),
         splitter=partial(decay_groups, config),
         wd=decays,
         cbs=callbacks,
@@ -140,8 +144,23 @@ def make_learner(
         processes=processes,
     )
     learner.create_opt()
-    learner.recorder.loss = LabelLosses(processes)
+    learner.recorder.loss = Validation(processes)
     return learner
+
+
+def one_cycle(learner: StepLearner) -> dict[str, Callable[[float], float]]:
+    """fastai's one-cycle schedule, by the share of the training that is done (Smith 2018, arXiv:1803.09820).
+
+    The numbers are those of fastai's `fit_one_cycle`; its `combined_cos` reads tensors, twice a step.
+    """
+    peak = learner.config.max_lr
+    rise, fall = SchedCos(peak / 25, peak), SchedCos(peak, peak / 1e5)
+    lower, higher = SchedCos(0.95, 0.85), SchedCos(0.85, 0.95)
+    return {"lr": _in_turn(rise, fall), "mom": _in_turn(lower, higher)}
+
+
+def _in_turn(first: Callable[[float], float], then: Callable[[float], float]) -> Callable[[float], float]:
+    return lambda done: first(done / _RISE) if done < _RISE else then((done - _RISE) / (1 - _RISE))
 
 
 def decay_groups(config: RunConfig, network: nn.Module) -> list[list[nn.Parameter]]:
@@ -153,7 +172,7 @@ def decay_groups(config: RunConfig, network: nn.Module) -> list[list[nn.Paramete
     return [[p for p in parameters if id(p) not in spared], [p for p in parameters if id(p) in spared]]
 
 
-def optimizer(config: RunConfig) -> Callable:
+def optimizer(config: RunConfig, device: torch.device) -> Callable:
     """The optimizer as fastai wants it. Weight decay is decoupled in both, as it was in the original's fastai."""
-    torch_class = {"radam": RAdam, "adam": torch.optim.AdamW}[config.optimizer]
-    return partial(OptimWrapper, opt=torch_class)
+    adam = partial(torch.optim.AdamW, fused=device.type == "cuda")
+    return partial(OptimWrapper, opt={"radam": RAdam, "adam": adam}[config.optimizer])

@@ -24,6 +24,8 @@ from models.training.processes import Processes
 from models.training.stopping import held_signals, let_signals_in
 from models.training.studies import OrderedStudies, ShuffledStudies
 
+_READY = 2  # batches that each process makes in advance, torch's default
+
 
 class ShuffledBatches(Sampler):
     """The batches of an epoch, shuffled by (seed, epoch), as lists of keys (epoch, row) for a SliceDataset.
@@ -125,6 +127,9 @@ class WatchedDataset(Dataset):
 class Loader(DataLoader):
     """A DataLoader whose processes receive no signal before they are ready for it; until then one would kill them."""
 
+    def to(self, device: torch.device) -> None:
+        """Nothing: its batches are brought to the device by `on_device`. fastai asks, and without would choose one."""
+
     # pyrefly: ignore[bad-override]  # torch promises a private class of its own
     def __iter__(self) -> Iterator:
         with held_signals():  # it starts the processes
@@ -210,6 +215,22 @@ def _explain_death(message: str, loaders: Sequence[DataLoader]) -> str:
         f"a loader process has died{f' ({by_signal[1]})' if by_signal else ''}; it was reading slice {slices}; "
         f"{free_memory()}; give it more memory, or start fewer of them with --workers"
     )
+
+
+def require_shared_memory(dataset: Samples, batch_size: int, workers: int) -> None:
+    """Raise InputError if /dev/shm, through which loader processes hand over their batches, is too small for them.
+
+    What does not fit ends a process without a word. Docker gives 64 MiB.
+    """
+    shared = Path("/dev/shm")
+    if not workers or not shared.is_dir():
+        return
+    needed = workers * _READY * batch_size * sum(part.nbytes for part in dataset[0, 0])
+    if (free := shutil.disk_usage(shared).free) < needed:
+        raise InputError(
+            f"{workers} loader processes hand over {needed / 2**30:.2f} GiB at a time through /dev/shm, which has "
+            f"{free / 2**30:.2f} GiB free; give the container more (docker run --shm-size 8g), or take fewer --workers"
+        )
 
 
 def free_memory() -> str:

@@ -55,6 +55,7 @@ class RecurrentLayers(nn.Module):
         """`seen`: embeddings, then logits of each network (slices, width + 6 networks); `place` (slices, 3)."""
         logits = seen[:, -self.networks * len(LABELS) :].float().unflatten(1, (self.networks, -1)).mean(dim=1)
         lengths = split_studies(place)
+        place = place.to(seen.device, non_blocking=True)
         described = torch.cat([with_differences(self.normalise(seen.float()), lengths), positions(place, lengths)], 1)
         entered = self.dropout(torch.relu(self.enter(described)))
         padded = pad_sequence(entered.split(lengths), batch_first=True)

@@ -24,7 +24,7 @@ def train(options: TrainOptions) -> None:
     another process trains this fold.
     """
     if not is_one_of_several():  # those have to see the same, and so ask together
-        if not options.find_lr and is_finished(options):
+        if not options.leaves_run_alone and is_finished(options):
             return
         require_slices(options.machine.working_folder, "train")
     from models.training.fold import carry_out

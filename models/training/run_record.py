@@ -13,8 +13,13 @@ from models.common.files import hash_file, write_text
 _PACKAGES = ("torch", "fastai", "albumentations", "efficientnet-pytorch", "pretrainedmodels", "numpy", "blosc2")
 
 
-def save_config(folder: Path, config: RunConfig, fold: int, results: dict, stage: int | None = None) -> None:
-    """Write config.json, from which inference builds the network: last of a run's files, so that it marks the whole."""
+def save_config(
+    folder: Path, config: RunConfig, fold: int, results: dict, stage: int | None = None, ran: dict | None = None
+) -> None:
+    """Write config.json, from which inference builds the network: last of a run's files, so that it marks the whole.
+
+    `ran` tells what it was carried out on.
+    """
     from torch import get_num_threads  # takes seconds, which whoever reads a record does not have
 
     description = {
@@ -24,6 +29,7 @@ def save_config(folder: Path, config: RunConfig, fold: int, results: dict, stage
         "stage": stage,
         "weights_sha256": hash_file(folder / "model.safetensors"),
         "results": results,
+        "ran": ran or {},
         "versions": {package: version(package) for package in _PACKAGES},
         "torch_threads": get_num_threads(),  # the last bits of a CPU run depend on it
     }

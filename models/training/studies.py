@@ -24,6 +24,11 @@ def study_lengths(slices: pd.DataFrame) -> np.ndarray:
     return np.diff(np.r_[starts, len(series)])
 
 
+def first_studies(slices: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The slices of the first `count` studies of a table; raises ValueError as `study_lengths`."""
+    return slices.head(study_lengths(slices)[:count].sum())
+
+
 def places(slices: pd.DataFrame) -> np.ndarray:
     """Where each slice lies, float32 (slices, 3): number of its study, z (mm), tilt (degrees; 0 where not known)."""
     study = np.repeat(np.arange(len(lengths := study_lengths(slices))), lengths)
@@ -113,5 +118,7 @@ class OrderedStudies(Sampler):
 
 
 def split_studies(place: torch.Tensor) -> list[int]:
-    """How many slices of a batch each study has, from the places (slices, 3)."""
-    return torch.unique_consecutive(place[:, 0], return_counts=True)[1].tolist()
+    """How many slices of a batch each study has, from the places (slices, 3), which have stayed on the CPU."""
+    study = place[:, 0].numpy()  # of a tensor on a GPU this is an error: it would have to be waited for
+    starts = np.flatnonzero(np.r_[True, study[1:] != study[:-1]]) if len(study) else []
+    return np.diff(np.r_[starts, len(study)]).astype(int).tolist()

@@ -17,7 +17,7 @@ import pytest
 import torch
 from forked import Forked, parent
 from once import HANG
-from written import FOLD_FILES, contents
+from written import FOLD_FILES, contents, trained
 
 from models.common.errors import InputError
 from models.common.folders import Work
@@ -47,7 +47,7 @@ def undisturbed(cache, tmp_path_factory) -> dict[str, bytes]:
     """What a run writes that is left alone, a program that Python starts; all others are forked."""
     work = working_folder(tmp_path_factory.mktemp("undisturbed"), cache)
     subprocess.run([sys.executable, *command(work)], env=ENVIRONMENT, check=True)
-    return contents(fold(work))
+    return trained(fold(work))
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def require_same_after_kills(work: Path, moments: list[Moment], undisturbed: dic
     last = sorted(fold(work).glob("checkpoint_*.json"))[-1].with_suffix(".safetensors")
     last.write_bytes(damage(last.read_bytes(), random.Random(1)))
     assert re.search(r"warning: .*checkpoint_\d+.safetensors .* is damaged", finish(work))
-    assert contents(fold(work)) == undisturbed
+    assert trained(fold(work)) == undisturbed
     assert set(undisturbed) == FOLD_FILES
 
 
@@ -159,7 +159,7 @@ def test_a_signal_saves_and_names_the_command_that_goes_on(work, undisturbed, nu
     assert "Traceback" not in output
     assert (0, 0) < last_place(fold(work)) < (1, 0)
     assert "going on in epoch" in finish(work, *flags)
-    assert contents(fold(work)) == undisturbed
+    assert trained(fold(work)) == undisturbed
 
 
 def loaders_of(process: Forked) -> list[psutil.Process]:
@@ -191,7 +191,7 @@ def test_twenty_kills_at_random_moments_change_no_byte(cache, undisturbed, tmp_p
             kills += 1
             print(f"killed at {last_place(fold(work))} with {workers} loaders")
         finish(work, "--workers", workers)
-        assert contents(fold(work)) == undisturbed
+        assert trained(fold(work)) == undisturbed
 
 
 def waited(moment: Moment, seconds: float) -> Moment:
@@ -202,7 +202,7 @@ def waited(moment: Moment, seconds: float) -> Moment:
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_the_number_of_loaders_changes_no_byte_of_a_run(work, undisturbed, workers):
     finish(work, "--workers", workers)
-    assert contents(fold(work)) == undisturbed
+    assert trained(fold(work)) == undisturbed
 
 
 # ---- damage ----

@@ -20,7 +20,6 @@ from models.common.folders import Work
 from models.common.options import Machine, TrainOptions
 from models.preprocessing.tables import split_fold
 from models.train_small import CONFIG
-from models.training.callbacks import ChannelsLast
 from models.training.checkpoint_files import Checkpoint, read_checkpoint, write_checkpoint
 from models.training.dataset import SliceDataset
 from models.training.learner import decay_groups, make_learner
@@ -55,7 +54,7 @@ def fit_once(few, config, capacity: int = 1000):
     loader = make_loader(SliceDataset(slices.head(48), few, config, "none"), 12, 0, shuffle_seed=0)
     torch.manual_seed(0)
     network = HemorrhageNetwork(WithoutNorms(capacity), WithoutNorms.width)
-    learner = make_learner(network, loader, loader, config, ALONE, [ChannelsLast()])
+    learner = make_learner(network, loader, loader, config, ALONE, [])
     with learner.no_bar(), learner.no_logging():
         learner.fit_one_cycle(config.epochs, config.max_lr)
     return torch.cat([p.detach().flatten() for p in network.parameters()]), learner

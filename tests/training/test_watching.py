@@ -17,6 +17,7 @@ from models.common.options import Machine, TrainOptions
 from models.train_small import CONFIG
 from models.training import watching
 from models.training.run import train
+from models.training.steps import StepLearner
 
 
 def options_for(few, name: str, optimizer: str = "radam", **values) -> TrainOptions:
@@ -25,13 +26,17 @@ def options_for(few, name: str, optimizer: str = "radam", **values) -> TrainOpti
 
 
 @pytest.mark.parametrize("optimizer", ["radam", "adam"])
-def test_tensorboard_has_a_value_a_step_and_a_validation_an_epoch(few, optimizer):
+def test_tensorboard_has_a_value_at_each_look_and_a_validation_an_epoch(few, optimizer, monkeypatch):
+    monkeypatch.setattr(StepLearner, "look_every", 4)
     options = options_for(few, f"watched_{optimizer}", optimizer)
     train(options)
     events = EventAccumulator(str(few.runs / options.config.name / "tensorboard" / "fold1"))
     events.Reload()
     losses, validations = events.Scalars("train_loss"), events.Scalars("valid_loss")
-    assert [event.step for event in losses] == list(range(1, len(losses) + 1))
+    steps = losses[-1].step // 2  # of an epoch
+    looks = [*range(4, steps, 4), steps]
+    assert [event.step for event in losses] == [*looks, *(steps + look for look in looks)]
+    assert {"learning_rate", "gradient_norm", "loss_scale", "auc_any", "slices_per_s"} < set(events.Tags()["scalars"])
     history = pd.read_csv(options.folder / "history.csv")
     assert [event.value for event in validations] == pytest.approx(list(history["valid_loss"]))
     assert losses[-1].value == pytest.approx(history["train_loss"].iloc[-1])
@@ -48,35 +53,72 @@ def test_without_tensorboard_a_run_is_the_same(few, monkeypatch):
 
 
 class FakeWandb(ModuleType):
-    """What fastai's callback and `watchers` ask of the package; it keeps what is logged."""
+    """What `watchers` asks of the package; it keeps what is logged, by the identity of the run."""
+
+    class Error(Exception):
+        """The package's own."""
 
     def __init__(self) -> None:
         super().__init__("wandb")
-        self.run, self.config, self.logged, self.started = None, {}, [], {}
+        self.started: list[dict] = []
+        self.logged: list[tuple[str, int, dict]] = []
+        self.open = 0
 
     @contextmanager
-    def init(self, **values) -> Iterator[None]:
-        self.started, self.run = values, SimpleNamespace(step=0, summary={})
-        yield
-        self.run = None
-
-    def log(self, values: dict, step: int | None = None) -> None:
-        self.logged.append(values)
+    def init(self, **values) -> Iterator[SimpleNamespace]:
+        self.started.append(values)
+        self.open += 1
+        yield SimpleNamespace(log=lambda numbers, step: self.logged.append((values["id"], step, numbers)))
+        self.open -= 1
 
 
-def test_weights_and_biases_gets_the_configuration_and_the_losses(few, monkeypatch):
+@pytest.fixture
+def wandb(monkeypatch) -> FakeWandb:
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    monkeypatch.delitem(sys.modules, "fastai.callback.wandb", raising=False)
     monkeypatch.setattr(watching, "find_spec", lambda name: name == "wandb")
+    return fake
+
+
+def test_weights_and_biases_gets_the_configuration_and_the_losses(few, wandb):
     options = options_for(few, "logged", "adam", wandb=True)
     train(options)
-    assert fake.started["config"] == options.config.to_json()
-    assert fake.started["name"] == "logged_fold1"
-    assert fake.run is None  # the run is closed
-    validations = [values["valid_loss"] for values in fake.logged if "valid_loss" in values]
+    (started,) = wandb.started
+    assert started["config"] == options.config.to_json()
+    assert started["name"] == "logged_fold1"
+    assert wandb.open == 0  # the run is closed
+    validations = [numbers["valid_loss"] for _, _, numbers in wandb.logged if "valid_loss" in numbers]
     assert validations == pytest.approx(list(pd.read_csv(options.folder / "history.csv")["valid_loss"]))
-    assert any("train_loss" in values for values in fake.logged)
+    assert any("train_loss" in numbers for _, _, numbers in wandb.logged)
+
+
+def test_weights_and_biases_goes_on_in_the_run_that_was_begun(few, wandb, monkeypatch):
+    """Stopped after its first epoch, with a checkpoint: the same identity, and each epoch is told once."""
+    options = replace(options_for(few, "gone_on", wandb=True), checkpoint_steps=1)
+    tell = watching.Numbers.after_epoch
+
+    def stop(self) -> None:
+        tell(self)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(watching.Numbers, "after_epoch", stop)
+        train(options)
+    train(options)
+    assert len({values["id"] for values in wandb.started}) == 1
+    assert [values["resume"] for values in wandb.started] == ["allow", "allow"]
+    epochs = [numbers["epoch"] for _, _, numbers in wandb.logged if "epoch" in numbers]
+    assert epochs[-1] == 2
+    assert [step for _, step, _ in wandb.logged] == sorted(step for _, step, _ in wandb.logged)
+
+
+def test_weights_and_biases_without_a_login_is_one_line(few, wandb, monkeypatch):
+    def refuse(**_) -> None:
+        raise FakeWandb.Error("No API key configured.\nUse `wandb login` to log in.")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(InputError, match=r"^Weights & Biases does not take .*\(No API key configured.\); log in .*$"):
+        train(options_for(few, "not_logged_in", wandb=True))
 
 
 def test_weights_and_biases_that_is_not_installed_is_one_line(few, monkeypatch):

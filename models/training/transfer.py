@@ -1,0 +1,56 @@
+"""Networks and batches on their way to the device."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import nn
+
+Batch = tuple[torch.Tensor, ...]
+
+
+def network_to_device(network: nn.Module, device: torch.device) -> nn.Module:
+    """A network on the device, in the memory format in which convolutions are fastest."""
+    # pyrefly: ignore[no-matching-overload]  # torch's types do not know its keyword memory_format
+    return network.to(device, memory_format=torch.channels_last)
+
+
+def to_device(part: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A part of a batch, of any shape, on the device; images in the memory format of the network."""
+    images = part.ndim == 4
+    return part.to(device, non_blocking=True, memory_format=torch.channels_last if images else torch.preserve_format)
+
+
+def batch_to_device(batch: Iterable[torch.Tensor], device: torch.device) -> Batch:
+    """What a network looks at, (slices, ...), and the targets, (slices, 6), on the device.
+
+    What stands between them, the places (slices, 3), stays where it is: the lengths of studies are read from it, for
+    which a GPU would have to be waited for.
+    """
+    seen, *places, target = batch
+    return to_device(seen, device), *places, to_device(target, device)
+
+
+def on_device(batches: Iterable[Iterable[torch.Tensor]], device: torch.device) -> Iterator[Batch]:
+    """The batches of a loader, (slices, ...) each part, on the device: on CUDA the next is copied during this one."""
+    if device.type != "cuda":
+        for batch in batches:
+            yield batch_to_device(batch, device)
+        return
+    copies, coming = torch.cuda.Stream(device), None
+    for batch in batches:
+        with torch.cuda.stream(copies):
+            copied = batch_to_device(batch, device)
+        if coming is not None:
+            yield _handed_over(coming, copies, device)
+        coming = copied
+    if coming is not None:
+        yield _handed_over(coming, copies, device)
+
+
+def _handed_over(batch: Batch, copies: torch.cuda.Stream, device: torch.device) -> Batch:
+    here = torch.cuda.current_stream(device)
+    here.wait_stream(copies)  # the GPU waits, not the CPU
+    for part in batch:
+        if part.device.type == "cuda":
+            part.record_stream(here)  # its memory is free when the network has done with it, not before
+    return batch
