@@ -121,13 +121,9 @@ class Bar(Callback):
 
     order = LAST + 1  # it shows what the others have put back
 
-    def __init__(self, shown: bool) -> None:
-        super().__init__()
-        self.shown = shown
-
     def before_fit(self) -> None:
-        """Show the bar where the run begins, or goes on."""
-        self.running = progress_bar("training", self.n_epoch * sum(map(len, self.dls.loaders)), self.shown, leave=False)
+        """Show the bar."""
+        self.running = progress_bar("training", self.n_epoch * sum(map(len, self.dls.loaders)), leave=False)
 
     def before_epoch(self) -> None:
         """Name the epoch."""

@@ -109,6 +109,7 @@ class Checkpoints(Callback):
             "epoch": self.epoch_index,
             "step": self.step_index,
             "schedule": [float(self.pct_train), int(self.train_iter)],
+            "gradient_norm": self.learn.gradient_norm,
             "learning_rate": float(self.opt.hypers[-1]["lr"]),  # the history shows it even if no step is left
             "smooth_loss": [smooth.val, smooth.count],
             "parts": self.learn.parts,
@@ -154,6 +155,7 @@ class Checkpoints(Callback):
         if self.step_index:  # fastai has just set it for the start of an epoch
             self.learn.pct_train = position
         self.opt.set_hyper("lr", state["learning_rate"])
+        self.learn.gradient_norm = state.get("gradient_norm", self.learn.gradient_norm)
         if self.processes.is_main:  # whose they are
             set_random_states(self.random, self.learn.device)
 

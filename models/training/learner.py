@@ -55,7 +55,7 @@ def fit(
     config, folder = options.config, options.folder
     history = History()
     checkpoints = Checkpoints(options, processes, history, stop, sources)
-    callbacks = [history, checkpoints, ShareStatistics(processes), Bar(processes.is_main)]
+    callbacks = [history, checkpoints, ShareStatistics(processes)]
     if config.batchnorm_batches:
         callbacks.append(RecomputeBatchNorm(train, config.batchnorm_batches, processes.device))
     learner = make_learner(network, train, valid, config, processes, callbacks)
@@ -92,8 +92,7 @@ def find_learning_rate(network: nn.Module, train: DataLoader, options: TrainOpti
     Raises InputError for what fails in the loader.
     """
     with tempfile.TemporaryDirectory() as scratch, explained(train):
-        callbacks = [Bar(processes.is_main)]
-        learner = make_learner(network, train, train, options.config, processes, callbacks, RateFinder)
+        learner = make_learner(network, train, train, options.config, processes, [], RateFinder)
         learner.path = Path(scratch)  # where fastai makes a folder
         suggestion = learner.lr_find(show_plot=False)
     if processes.is_main:
@@ -139,7 +138,7 @@ def make_learner(
         opt_func=optimizer(config, processes.device),
         splitter=partial(decay_groups, config),
         wd=decays,
-        cbs=callbacks,
+        cbs=callbacks + ([Bar()] if processes.is_main else []),
         config=config,
         processes=processes,
     )

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from models.common.files import replacing
 from models.common.options import TrainOptions
-from models.training.callbacks import LAST, Bar
+from models.training.callbacks import LAST
 from models.training.learner import make_learner
 from models.training.loading import explained
 from models.training.processes import Processes
@@ -22,7 +22,7 @@ def profile_steps(network: nn.Module, train: DataLoader, options: TrainOptions, 
     Raises InputError for what fails in the loader.
     """
     profiled = Profiled(processes)
-    learner = make_learner(network, train, train, options.config, processes, [Bar(processes.is_main), profiled])
+    learner = make_learner(network, train, train, options.config, processes, [profiled])
     with explained(train):
         learner.fit(_SKIPPED + _WARM_UP + _PROFILED)  # epochs of at least a step
     if processes.is_main:
