@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 from torch.utils.checkpoint import checkpoint
 
 from models.common.config import Recurrence, SequenceConfig, StudyConfig
@@ -58,11 +58,17 @@ class RecurrentLayers(nn.Module):
         place = place.to(seen.device, non_blocking=True)
         described = torch.cat([with_differences(self.normalise(seen.float()), lengths), positions(place, lengths)], 1)
         entered = self.dropout(torch.relu(self.enter(described)))
-        padded = pad_sequence(entered.split(lengths), batch_first=True)
-        carried, _ = self.cells(pack_padded_sequence(padded, lengths, batch_first=True, enforce_sorted=False))
-        unpacked, _ = pad_packed_sequence(carried, batch_first=True)
-        flat = torch.cat([study[:length] for study, length in zip(unpacked, lengths, strict=True)])
+        flat = self.carry(entered, lengths)
         return logits + self.leave(self.dropout(flat)).float()
+
+    def carry(self, entered: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+        """What the cells make of the slices of studies, (slices, hidden) -> (slices, 2 hidden)."""
+        longest_first = sorted(range(len(lengths)), key=lambda study: -lengths[study])  # torch would sort on the device
+        studies = entered.split(lengths)
+        carried, _ = self.cells(pack_sequence([studies[study] for study in longest_first]))
+        unpacked, _ = pad_packed_sequence(carried, batch_first=True)
+        back = sorted(zip(longest_first, unpacked, strict=True), key=lambda pair: pair[0])
+        return torch.cat([rows[: lengths[study]] for study, rows in back])
 
 
 def with_differences(values: torch.Tensor, lengths: list[int]) -> torch.Tensor:

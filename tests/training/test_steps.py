@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from fits import SMALL, fit_once, seeded_network, weights_of
 
 from models.common.errors import InputError
 from models.common.folders import Work
@@ -21,43 +21,10 @@ from models.common.options import Machine, TrainOptions
 from models.preprocessing.tables import split_fold
 from models.train_small import CONFIG
 from models.training.checkpoint_files import Checkpoint, read_checkpoint, write_checkpoint
-from models.training.dataset import SliceDataset
-from models.training.learner import decay_groups, make_learner
+from models.training.learner import decay_groups
 from models.training.loading import explained, make_loader
-from models.training.networks import HemorrhageNetwork, build_network
-from models.training.processes import Processes
+from models.training.networks import build_network
 from models.training.run import train
-
-CPU = torch.device("cpu")
-ALONE = Processes(CPU)
-SMALL = replace(CONFIG, name="steps", epochs=1, batch_size=12, augment="none")
-
-
-class WithoutNorms(nn.Sequential):
-    """A backbone whose gradients do not depend on the parts of a batch; it takes so many slices at a time."""
-
-    width = 16
-
-    def __init__(self, capacity: int) -> None:
-        super().__init__(nn.Conv2d(3, 4, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
-        self.capacity = capacity
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if len(x) > self.capacity and self.training:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return super().forward(x)
-
-
-def fit_once(few, config, capacity: int = 1000):
-    """Weights and learner of one epoch over 48 slices."""
-    slices, _ = split_fold(few, 0, skip_low_information=False)
-    loader = make_loader(SliceDataset(slices.head(48), few, config, "none"), 12, 0, shuffle_seed=0)
-    torch.manual_seed(0)
-    network = HemorrhageNetwork(WithoutNorms(capacity), WithoutNorms.width)
-    learner = make_learner(network, loader, loader, config, ALONE, [])
-    with learner.no_bar(), learner.no_logging():
-        learner.fit_one_cycle(config.epochs, config.max_lr)
-    return torch.cat([p.detach().flatten() for p in network.parameters()]), learner
 
 
 @pytest.mark.parametrize("parts", [2, 5, 12])
@@ -69,14 +36,29 @@ def test_parts_of_a_batch_add_up_to_the_whole(few, parts):
     assert other.train_iter == one.train_iter == 4
 
 
-def test_a_batch_that_does_not_fit_is_halved_until_it_does(few, capsys):
-    halved, learner = fit_once(few, SMALL, capacity=3)
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to ..."),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9.05 GiB"),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: str(error)[:20])
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(few, capsys, error):
+    halved, learner = fit_once(few, SMALL, capacity=3, error=error)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("out of memory")]
     assert lines == [
         f"out of memory: from here on a batch of 12 goes through the network {size} at a time" for size in (6, 3)
     ]
     assert learner.parts == 4
     assert torch.equal(halved, fit_once(few, replace(SMALL, accumulate=4))[0])
+
+
+def test_another_error_of_a_network_is_none_of_memory(few):
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        fit_once(few, SMALL, capacity=3, error=RuntimeError("sizes do not match"))
 
 
 def test_a_slice_that_does_not_fit_is_an_error(few):
@@ -103,13 +85,8 @@ def test_both_groups_follow_the_schedule_and_one_of_them_decays(few):
 def test_clipping_bounds_the_step(few):
     free, _ = fit_once(few, SMALL)
     clipped, _ = fit_once(few, replace(SMALL, clip_gradient=1e-9, weight_decay=0.0))
-    start = torch.cat([p.detach().flatten() for p in seeded_network().parameters()])
+    start = weights_of(seeded_network())
     assert (clipped - start).norm() < 0.5 * (free - start).norm()
-
-
-def seeded_network() -> nn.Module:
-    torch.manual_seed(0)
-    return HemorrhageNetwork(WithoutNorms(1), WithoutNorms.width)
 
 
 # ---- failing well ----

@@ -101,9 +101,10 @@ def test_weights_and_biases_goes_on_in_the_run_that_was_begun(few, wandb, monkey
         tell(self)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(watching.Numbers, "after_epoch", stop)
+    monkeypatch.setattr(watching.Numbers, "after_epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
         train(options)
+    monkeypatch.setattr(watching.Numbers, "after_epoch", tell)
     train(options)
     assert len({values["id"] for values in wandb.started}) == 1
     assert [values["resume"] for values in wandb.started] == ["allow", "allow"]
