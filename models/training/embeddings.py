@@ -67,7 +67,7 @@ def _extract(
     load_trained(source.folder, source.record, network)
     workers = count_workers(machine.workers, processes.device)
     studies = OrderedStudies(study_lengths(slices), 1, processes.rank, processes.count)
-    loader = load_batches(dataset, studies, workers, slices["image_id"])
+    loader = load_batches(dataset, studies, workers, slices["image_id"], pinned=processes.on_cuda)
     view = partial(mean_embedding, group=GROUPS[views])
     title = f"{source.name} {source.folder.name}: embeddings of studies, {len(GROUPS[views])} views"
     embeddings = predict_batches(network, loader, processes, config.precision, title, view)

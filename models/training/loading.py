@@ -151,19 +151,21 @@ def make_loader(
     """
     processes = processes or Processes(torch.device("cpu"))
     if shuffle_seed is None:
-        return load_batches(dataset, ordered_batches(dataset, batch_size, processes), workers, image_ids)
-    return load_batches(dataset, shuffled_batches(dataset, batch_size, shuffle_seed, processes), workers, image_ids)
+        batches = ordered_batches(dataset, batch_size, processes)
+    else:
+        batches = shuffled_batches(dataset, batch_size, shuffle_seed, processes)
+    return load_batches(dataset, batches, workers, image_ids, pinned=processes.on_cuda)
 
 
 def load_batches(
-    dataset: Samples, batches: Batches, workers: int, image_ids: Iterable[str] | None = None
+    dataset: Samples, batches: Batches, workers: int, image_ids: Iterable[str] | None = None, pinned: bool = False
 ) -> DataLoader:
-    """The given batches of a dataset; `image_ids` as `make_loader`."""
+    """The given batches of a dataset, in `pinned` memory for CUDA; `image_ids` as `make_loader`."""
     return Loader(
         WatchedDataset(dataset, range(len(dataset)) if image_ids is None else list(image_ids), workers),
         batch_sampler=batches,
         num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pinned,
         persistent_workers=workers > 0,
         worker_init_fn=_start_worker,
         # A loader draws a seed for its processes. From torch's own generator it would change the network's dropout.

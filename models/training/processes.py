@@ -30,6 +30,11 @@ class Processes:
         """Whether this is the one that writes the files."""
         return self.rank == 0
 
+    @property
+    def on_cuda(self) -> bool:
+        """Whether the device is a GPU of NVIDIA's, or one that torch treats as such."""
+        return self.device.type == "cuda"
+
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum of a tensor, of any shape, over all processes."""
         if self.count == 1:
@@ -129,12 +134,33 @@ def started_processes(device: str) -> Generator[Processes]:
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" is the first CUDA device, else Apple's, else the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """The device of a name, made torch's current one; "auto" is the first CUDA device, else Apple's, else the CPU.
+
+    Raises InputError for one that is not there.
+    """
+    if name == "auto":
+        return choose_device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"--device {name} is no device; take auto, cpu, cuda, cuda:1 or mps") from None
+    cards = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= cards:
+        raise InputError(
+            f"--device {name} is not there, torch {torch.__version__} sees {cards} CUDA devices; take auto"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("--device mps is not there; take auto")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"--device {name} is not one that this project knows; take auto, cpu, cuda, cuda:1 or mps")
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
+        torch.cuda.set_device(device)  # where what has no device of its own goes, pinned memory for one
+        torch.backends.cudnn.benchmark = True  # batches have one size: the fastest kernels are looked for once
+        torch.set_float32_matmul_precision("high")  # TF32 where a product is of fp32
+    return device
 
 
 def count_workers(workers: int, device: torch.device) -> int:

@@ -1,0 +1,74 @@
+"""Laws of --compile: the same network, a line where it cannot be, and networks of studies too."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from fits import SMALL, learner_of, seeded_network, weights_of
+
+from models.common.config import SequenceConfig
+from models.common.errors import InputError
+from models.common.options import Machine, TrainOptions
+from models.train_b0_recurrent import CONFIG as RECURRENT
+from models.train_small import CONFIG
+from models.training import compiling
+from models.training.compiling import compile_backbone, compile_explained
+from models.training.recurrent import build_sequence_network
+from models.training.run import train
+
+
+@pytest.fixture
+def graphs_alone(monkeypatch) -> None:
+    """torch.compile without its code generator, which takes a compiler and minutes."""
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    torch._dynamo.reset()
+
+
+def test_a_compiled_network_learns_the_same(few, graphs_alone):
+    compiled, plain = (learner_of(few, SMALL, seeded_network()) for _ in range(2))
+    compile_backbone(compiled.model, compiled)
+    names = list(compiled.model.state_dict())
+    for learner in (compiled, plain):
+        learner.fit_one_cycle(1, 1e-3)
+    torch.testing.assert_close(weights_of(compiled.model), weights_of(plain.model), rtol=1e-4, atol=1e-6)
+    assert names == list(plain.model.state_dict())
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0  # it has been compiled
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(CONFIG, name="compiled", epochs=1),
+        replace(
+            RECURRENT, name="compiled_studies", network="small", image_size=64, pretrained=False, epochs=1, batch_size=2
+        ),
+    ],
+    ids=lambda config: config.name,
+)
+def test_a_run_is_compiled_from_training_to_predictions(few, graphs_alone, config):
+    """Over recurrent layers the backbone alone is: their gradient checkpoints are none of a graph's."""
+    options = TrainOptions(config, fold=1, compile=True, machine=Machine(work=few.root, device="cpu"))
+    train(options)
+    assert (options.folder / "valid.parquet").is_file()
+
+
+def test_there_is_nothing_to_compile_over_embeddings(few):
+    config = SequenceConfig(name="s", optimizer="adam", max_lr=1e-3, epochs=1, batch_size=2, runs=("small",))
+    with pytest.raises(InputError, match="--compile has nothing to compile"):
+        compile_backbone(build_sequence_network(config, 8), None)
+
+
+def test_without_a_compiler_it_is_one_line(few, monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", str(tmp_path / "none"))
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (str(tmp_path / "none"),))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    torch._dynamo.reset()
+    learner = learner_of(few, SMALL, seeded_network())
+    compile_backbone(learner.model, learner)
+    with pytest.raises(InputError, match=r"^--compile failed: [^\n]+; it needs a C\+\+ compiler"), compile_explained():
+        learner.fit_one_cycle(1, 1e-3)
+
+
+def test_other_errors_are_not_explained_away():
+    with pytest.raises(ZeroDivisionError), compile_explained():
+        raise ZeroDivisionError
