@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-from tqdm.auto import tqdm
 
 from models.common.errors import InputError
 from models.common.process import start_process
+from models.common.progress import progress_bar
 
 _KILLED = (
     "a worker process was killed, most likely for lack of memory; what is finished is kept: run the same command again"
@@ -57,7 +57,7 @@ def progress_batches(
     results = _on_cluster(function, batches, dask) if dask else _on_cores(function, batches, jobs)
     found: list[Result] = []
     try:
-        with tqdm(total=len(items), desc=title, unit_scale=True, dynamic_ncols=True) as bar:
+        with progress_bar(title, len(items), unit_scale=True) as bar:
             for batch in results:
                 found += batch
                 bar.update(len(batch))

@@ -1,7 +1,6 @@
 """What happens around fastai's steps and epochs: the validation loss, the history, the best weights, batch norm."""
 
 import time
-from collections.abc import Callable
 from itertools import islice
 
 import numpy as np
@@ -13,10 +12,9 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from models.common.labels import ANY, LABELS, METRIC_WEIGHTS
-from models.common.progress import progress_bar
+from models.common.progress import progress_bar, say
 from models.training.memory import peak_memory
 from models.training.processes import Processes
 from models.training.scoring import WEIGHTED, auc
@@ -70,9 +68,8 @@ class History(Callback):
 
     order = AFTER_RECORDER
 
-    def __init__(self, tell: Callable[[str], None] = tqdm.write) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.tell = tell
         self.rows: list[dict[str, float]] = []
         self.best_epoch: int | None = None  # from 1
         self.best_weights: dict[str, torch.Tensor] = {}
@@ -107,7 +104,7 @@ class History(Callback):
             **self.cost,
         }
         self.rows.append(row)
-        self.tell(
+        say(
             f"epoch {row['epoch']} of {self.n_epoch}: training {train_loss:.4f}, validation {valid_loss:.4f}, "
             f"AUC any {row['auc_any']:.3f}, {row['slices_per_s']:.0f} slices/s"
         )
@@ -123,7 +120,7 @@ class Bar(Callback):
 
     def before_fit(self) -> None:
         """Show the bar."""
-        self.running = progress_bar("training", self.n_epoch * sum(map(len, self.dls.loaders)), leave=False)
+        self.running = progress_bar("training", self.n_epoch * sum(map(len, self.dls.loaders)))
 
     def before_epoch(self) -> None:
         """Name the epoch."""

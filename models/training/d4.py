@@ -3,6 +3,7 @@
 The original's "D4" had six of the eight.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ class Symmetry(NamedTuple):
 
 IDENTITY = Symmetry(mirror=False, quarter_turns=0)
 D4 = tuple(Symmetry(mirror, turns) for mirror in (False, True) for turns in range(4))
+_AT_ONCE = 32  # images that a pass takes at least, if a group has as many views
 GROUPS = {"none": (IDENTITY,), "flip": (IDENTITY, Symmetry(mirror=True, quarter_turns=0)), "d4": D4}
 
 
@@ -36,7 +38,17 @@ def mean_probability(
 ) -> torch.Tensor:
     """Probabilities (slices, 6) of square images (slices, channels, size, size), the mean over a group.
 
-    `rest` is what a network is given beside the images.
+    `rest` is what a network is given beside the images. Without it, views of few images go through together.
     """
-    views = (network(symmetry.apply(images), *rest).float().sigmoid() for symmetry in group)
-    return sum(views, torch.tensor(0.0)) / len(group)
+    slices = len(images)
+    together = 1 if rest else max(1, _AT_ONCE // slices)
+    total = torch.zeros((), device=images.device)
+    for some in batched(group, together):
+        views = torch.cat([symmetry.apply(images) for symmetry in some])
+        total = total + network(views, *rest).float().sigmoid().unflatten(0, (len(some), slices)).sum(dim=0)
+    return total / len(group)
+
+
+def batched(group: tuple[Symmetry, ...], size: int) -> Iterator[tuple[Symmetry, ...]]:
+    """The symmetries of a group, so many at a time."""
+    return (group[first : first + size] for first in range(0, len(group), size))

@@ -17,13 +17,13 @@ def imagenet_file(network: str, url: str) -> Path:
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=published_hash(url))
         except (URLError, OSError, RuntimeError) as error:
             reason = getattr(error, "reason", error)
             raise InputError(
-                f"cannot download the ImageNet weights of {network} from {url} ({reason}); "
+                f"cannot download the ImageNet weights of {network} from {url} to {path.parent} ({reason}); "
                 "name a local copy with --weights FILE, or start from random weights with --no-pretrained"
             ) from error
     return path

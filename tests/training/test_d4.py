@@ -97,3 +97,22 @@ def test_probabilities_of_half_precision_logits_are_averaged_in_float32(images):
     mean = mean_probability(half, images, group=D4)
     assert mean.dtype == torch.float32
     torch.testing.assert_close(mean, half(images).float().sigmoid(), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("slices", [1, 3, 5, 20, 40])
+def test_views_of_few_images_go_through_together_and_give_the_same(slices):
+    network, sizes = network_with_a_direction(), []
+    network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    images = torch.randn(slices, 3, 8, 8, generator=torch.Generator().manual_seed(slices))
+    mean = mean_probability(network, images, group=D4)
+    views = -(-8 // max(1, 32 // slices))
+    assert len(sizes) == views
+    assert max(sizes) <= max(32, slices)
+    expected = torch.stack([network(symmetry.apply(images)).sigmoid() for symmetry in D4]).mean(dim=0)
+    torch.testing.assert_close(mean, expected)
+
+
+def network_with_a_direction() -> torch.nn.Module:
+    """One that sees each symmetry of an image as another image."""
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 6))
