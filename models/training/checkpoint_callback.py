@@ -18,7 +18,8 @@ class Checkpoints(Callback):
 
     What lies between two steps is saved: the weights, the optimizer, the scaler of fp16, the place in the epoch and
     in the schedule, torch's random numbers, the running loss, the history and the best weights. (Loaders and
-    augmentation need no state, they follow from seed, epoch and slice; nothing else uses random numbers.)
+    augmentation need no state, they follow from seed, epoch and slice; the random numbers of other processes than the
+    main one follow from seed, process, epoch and step: see OwnRandomNumbers. Nothing else uses random numbers.)
     """
 
     order = LAST
@@ -96,6 +97,7 @@ class Checkpoints(Callback):
         state = {
             "stage": self.options.machine.stage,
             "sources": self.sources,
+            "processes": self.processes.count,
             "epoch": self.epoch_index,
             "step": self.step_index,
             "schedule": [float(self.pct_train), int(self.train_iter)],
@@ -119,6 +121,10 @@ class Checkpoints(Callback):
                 f"{self.options.folder} was begun on other weights or pseudolabels than it builds on now, or by "
                 "another version of this project; delete it to begin anew"
             )
+
+        count, before = self.processes.count, self.state.get("processes", self.processes.count)
+        if count != before:
+            print(f"{self.options.folder}: processes: {before} until now, {count} from here on, so other bits follow")
 
         def part(prefix: str) -> dict[str, torch.Tensor]:
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

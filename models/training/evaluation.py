@@ -28,7 +28,8 @@ def predict(network: nn.Module, loader: DataLoader, processes: Processes, precis
 
     Raises InputError as `predict_batches`.
     """
-    own = list(predict_batches(network, loader, processes, precision, title))
+    with processes.as_one():
+        own = list(predict_batches(network, loader, processes, precision, title))
     shares = processes.gather(np.concatenate(own) if own else np.empty((0, len(LABELS)), np.float32))
     return np.concatenate(shares)
 

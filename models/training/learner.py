@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -22,16 +23,17 @@ from models.training.callbacks import (
     ChannelsLast,
     History,
     LabelLosses,
+    OwnRandomNumbers,
     RecomputeBatchNorm,
     ShareStatistics,
 )
 from models.training.checkpoint_callback import Checkpoints
-from models.training.checkpoint_files import read_checkpoint
+from models.training.checkpoint_files import Checkpoint, read_checkpoint
 from models.training.evaluation import network_to_device
 from models.training.history import write_rate_picture
 from models.training.loading import explained
 from models.training.loss import WeightedLogLoss
-from models.training.processes import Processes
+from models.training.processes import EndedElsewhere, Processes
 from models.training.steps import StepLearner
 from models.training.stopping import Stop
 from models.training.watching import watchers
@@ -58,20 +60,36 @@ def fit(
     checkpoints = Checkpoints(options, processes, history, stop, sources)
     callbacks = [ChannelsLast(), history, checkpoints, ShareStatistics(processes)]
     if config.batchnorm_batches:
-        callbacks.append(RecomputeBatchNorm(train, config.batchnorm_batches, processes.device))
+        callbacks.append(RecomputeBatchNorm(train, config.batchnorm_batches, processes))
     learner = make_learner(network, train, valid, config, processes, callbacks)
     if options.compile:
         network.compile()
-    if found := read_checkpoint(folder, config, options.machine.stage):
-        checkpoints.put_back(found)
+    found = processes.main_first(lambda: read_checkpoint(folder, config, options.machine.stage))
+    require_one_place(folder, found, processes)
+    if found:
+        with processes.as_one():
+            checkpoints.put_back(found)
         print(f"{folder}: going on in epoch {checkpoints.epoch_index + 1}, after step {checkpoints.step_index}")
     if checkpoints.epoch_index < config.epochs:
-        with watchers(options, processes) as watching:
+        with ExitStack() as watched:
+            with processes.as_one():
+                watching = watched.enter_context(watchers(options, processes))
             _fit_from(checkpoints, learner, train, valid, watching)
-    if history.best_epoch is None:
-        raise InputError(f"the loss was not finite after any epoch; lower --max-lr {config.max_lr:g}")
+    with processes.as_one():
+        if history.best_epoch is None:
+            raise InputError(f"the loss was not finite after any epoch; lower --max-lr {config.max_lr:g}")
     network.load_state_dict(history.best_weights)
     return history
+
+
+def require_one_place(folder: Path, found: Checkpoint | None, processes: Processes) -> None:
+    """Raise InputError if processes would go on in different places, for want of a folder that all of them see."""
+    places = processes.gather(found and (found.state["epoch"], found.state["step"]))
+    with processes.as_one():
+        if len(set(places)) > 1:
+            raise InputError(
+                f"not all processes see the checkpoints in {folder}; name with --work a folder that all machines share"
+            )
 
 
 def _fit_from(
@@ -81,8 +99,8 @@ def _fit_from(
     try:
         with explained(train, valid), checkpoints.stop.after_saving():
             learner.fit_one_cycle(config.epochs, config.max_lr, start_epoch=first, cbs=watching)
-    except InputError:
-        if learner.whole:  # the loader has failed, the steps that were made are good
+    except (InputError, EndedElsewhere):
+        if learner.whole:  # a loader has failed, the steps that were made are good
             checkpoints.save()
         raise
 
@@ -135,7 +153,7 @@ def make_learner(
         opt_func=optimizer(config),
         splitter=partial(decay_groups, config),
         wd=decays,
-        cbs=callbacks,
+        cbs=[OwnRandomNumbers(processes, config.seed), *callbacks],
         config=config,
         processes=processes,
     )

@@ -39,8 +39,14 @@ class StepLearner(Learner):
 
     def all_batches(self) -> None:
         self.n_iter = len(self.dl)
-        for number, batch in enumerate(self.dl, start=self.dl.batch_sampler.start):
-            self.one_batch(number, batch)
+        start = self.dl.batch_sampler.start
+        if self.training:
+            for number, batch in enumerate(self.processes.in_step(self.dl), start):
+                self.one_batch(number, batch)
+            return
+        with self.processes.as_one():  # in a validation, each has a number of batches of its own
+            for number, batch in enumerate(self.dl, start):
+                self.one_batch(number, batch)
 
     def one_batch(self, i: int, b: tuple) -> None:
         self.whole = not self.training
@@ -58,7 +64,8 @@ class StepLearner(Learner):
     def _add_gradients(self) -> bool:
         """The forward and backward pass of the batch; False if it was too large for the memory."""
         units, slices = indivisible(*self.xb), self.dl.batch_sampler.size(self.iter)
-        sizes = [sum(part) for part in np.array_split(units, min(self.parts, len(units)))]
+        # As many passes in each process, whatever its share: in each they wait for each other.
+        sizes = [sum(part) for part in np.array_split(units, min(self.parts, self.dl.batch_sampler.smallest))]
         parts = list(zip(*(tensor.split(sizes) for tensor in (*self.xb, *self.yb)), strict=True))
         losses = []
         try:
@@ -82,7 +89,7 @@ class StepLearner(Learner):
         return self.parallel.no_sync()
 
     def _halve(self) -> None:
-        batch = len(indivisible(*self.xb))
+        batch = self.dl.batch_sampler.smallest
         if self.parts >= batch:
             raise InputError("out of memory with one slice or study at a time; take a smaller network or fewer pixels")
         if self.processes.count > 1:  # they are not in step any more
@@ -96,8 +103,9 @@ class StepLearner(Learner):
         print(f"out of memory: from here on a batch of {batch} goes through the network {size} at a time")
 
     def _update(self) -> None:
-        if not torch.isfinite(self.loss):
-            raise InputError(self._explain_loss())
+        if not torch.isfinite(self.loss):  # in all processes: it is the sum of theirs
+            with self.processes.as_one():
+                raise InputError(self._explain_loss())
         if self.config.clip_gradient is not None:
             self.scaler.unscale_(self.opt.opt)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_gradient)
