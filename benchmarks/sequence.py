@@ -24,10 +24,11 @@ from models.common.errors import InputError
 from models.common.folders import Work, default_work
 from models.common.labels import LABELS
 from models.train_sequence import CONFIG
+from models.training.device import choose_device, use_device
 from models.training.embeddings import SequenceDataset
 from models.training.learner import make_learner
 from models.training.loading import load_batches, shuffled_batches
-from models.training.processes import Processes, choose_device, count_workers
+from models.training.processes import Processes, count_workers
 from models.training.recurrent import build_sequence_network
 
 STUDIES, SLICES = 21_744, 752_803  # of the challenge's first stage
@@ -75,7 +76,7 @@ def numbers(width: int) -> int:
 
 def measure(studies: int, slices: int, options: SequenceOptions) -> tuple[int, float, int]:
     """Slices that an epoch has seen, the seconds of its steps, and the most bytes that this process has held."""
-    device = choose_device(options.device)
+    device = use_device(choose_device(options.device))
     table = make_table(studies, slices)
     dataset = SyntheticDataset(table, options.width)
     workers = count_workers(options.workers, device)

@@ -30,10 +30,11 @@ from models.common.folders import Work
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.tables import UNREADABLE, read_slices
 from models.training.dataset import SliceDataset
+from models.training.device import choose_device, use_device
 from models.training.learner import make_learner
 from models.training.loading import make_loader
 from models.training.networks import build_network
-from models.training.processes import Processes, choose_device, count_workers
+from models.training.processes import Processes, count_workers
 from models.training.steps import StepLearner
 from models.training.transfer import to_device
 
@@ -92,7 +93,7 @@ def measure(options: TrainingOptions) -> Iterator[tuple[TrainConfig, Row, int | 
 
 def compare(config: TrainConfig, work: Work, options: TrainingOptions) -> tuple[dict[str, float], int | None]:
     """Slices a second with batches of either kind, and the peak of the GPU's memory in bytes."""
-    device = choose_device(options.device)
+    device = use_device(choose_device(options.device))
     workers = count_workers(options.workers, device)
     warm_up = 3 + 2 * workers  # as many batches as the loader's processes make in advance, and some
     loader = endless_loader(config, work, workers, (warm_up + options.steps) * config.batch_size)

@@ -128,6 +128,7 @@ if __name__ == "__main__":
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.environ.update(request["environment"])
         sys.argv = request["words"]
+        sys.path[0] = str(Path(sys.argv[0]).parent)  # as Python does
         runpy.run_path(sys.argv[0], run_name="__main__")
     else:
         os._exit(0)

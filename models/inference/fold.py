@@ -41,8 +41,8 @@ def carry_out(options: InferOptions) -> None:
                 processes.on_main(lambda: require_sources(kind, record))  # before hours of extraction
                 kind.make_inputs(slices, options.machine, processes)
                 print(f"{output}: {len(missing):,} of {len(slices):,} slices to predict")
-                predict_missing(missing, kind, record, parts, options, processes, stop)
-            processes.wait()
+                with processes.as_one():
+                    predict_missing(missing, kind, record, parts, options, processes, stop)
             processes.on_main(lambda: write_predictions(output, slices, parts, record))
         except Interrupted as interrupted:
             print(f"{output}: stopped by {interrupted}, what is predicted is saved; go on with: {same_command()}")

@@ -21,7 +21,7 @@ from models.training.scoring import WEIGHTED, auc
 from models.training.transfer import on_device
 
 # fastai calls in this order: 50 its Recorder, 60 the schedule, 70 the skipping of epochs.
-AFTER_RECORDER, LAST = 60, 90
+FIRST, AFTER_RECORDER, LAST = -90, 60, 90
 
 
 MEASURED = ("train_seconds", "slices_per_s", "gpu_memory_gib")  # columns of a history that differ from run to run
@@ -150,14 +150,14 @@ class RecomputeBatchNorm(Callback):
     with a good training loss can validate worse than the prior.
     """
 
-    def __init__(self, loader: DataLoader, batches: int, device: torch.device) -> None:
+    def __init__(self, loader: DataLoader, batches: int, processes: Processes) -> None:
         super().__init__()
-        self.loader, self.batches, self.device = loader, batches, device
+        self.loader, self.batches, self.processes = loader, batches, processes
 
     def before_validate(self) -> None:
         # torch's function gives a network one thing a batch, whatever the batch holds.
-        some = islice(self.loader, self.batches)
-        lists = ((inputs,) for *inputs, _ in on_device(some, self.device))
+        some = self.processes.in_step(islice(self.loader, self.batches))
+        lists = ((inputs,) for *inputs, _ in on_device(some, self.processes.device))
         update_bn(lists, TakesList(self.model))
         self.model.eval()
 
@@ -171,6 +171,33 @@ class TakesList(nn.Module):
 
     def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:
         return self.network(*inputs)
+
+
+class OwnRandomNumbers(Callback):
+    """Give the processes beside the main one random numbers of their own, for a dropout of their own.
+
+    They follow from seed, process, epoch and step, so that a run which goes on needs no state of them. Those of the
+    main process are a single one's: they go on from step to step, and stand in the checkpoint.
+    """
+
+    order = FIRST
+
+    def __init__(self, processes: Processes, seed: int) -> None:
+        super().__init__()
+        self.processes, self.seed = processes, seed
+
+    def before_batch(self) -> None:
+        if self.training:
+            self.draw_from(self.iter)
+
+    def before_validate(self) -> None:
+        self.draw_from(self.n_iter)  # the statistics of batch norm may be computed anew
+
+    def draw_from(self, step: int) -> None:
+        """Let torch draw the numbers of a step of this epoch."""
+        if not self.processes.is_main:
+            origin = np.random.SeedSequence((self.seed, self.processes.rank, self.epoch, step))
+            torch.manual_seed(int(origin.generate_state(1, np.uint64)[0]))
 
 
 class ShareStatistics(Callback):

@@ -19,7 +19,8 @@ class Checkpoints(Callback):
 
     What lies between two steps is saved: the weights, the optimizer, the scaler of fp16, the place in the epoch and
     in the schedule, torch's random numbers, the running loss, the history and the best weights. (Loaders and
-    augmentation need no state, they follow from seed, epoch and slice; nothing else uses random numbers.)
+    augmentation need no state, they follow from seed, epoch and slice; the random numbers of other processes than the
+    main one follow from seed, process, epoch and step: see OwnRandomNumbers. Nothing else uses random numbers.)
     """
 
     order = LAST
@@ -34,6 +35,7 @@ class Checkpoints(Callback):
         self.random: dict[str, torch.Tensor] = {}
         self.state: dict | None = None  # what is still to be put back
         self.saved, self.steps_since = time.monotonic(), 0
+        self.due = False  # for a checkpoint
         self.identity = uuid4().hex  # for those who watch it
 
     def steps_made(self, steps_an_epoch: int) -> int:
@@ -55,9 +57,11 @@ class Checkpoints(Callback):
             self.step_index += 1
             self.steps_since += 1
             self.random = random_states(self.learn.device)
-            # All processes stop after the same step: one that went on would wait for the others for ever.
-            if number := self.processes.largest(self.stop.number or 0):
-                self.stop.number = number
+            # All processes save and stop after the same step: one that went on would wait for the others for ever.
+            wanted = self.processes.largest(self.stop.number or int(self.has_waited()))
+            if wanted > 1:
+                self.stop.number = wanted
+            self.due = bool(wanted)
         # In validation `random` stays as it was before: the validation is done again, batch-norm statistics included.
         self.save_if_due()
 
@@ -74,13 +78,16 @@ class Checkpoints(Callback):
 
     def save_if_due(self, must: bool = False) -> None:
         """Save at the interval, when it `must`, and when told to stop; raises Interrupted then."""
-        steps = self.options.checkpoint_steps
-        waited = time.monotonic() - self.saved >= 60 * self.options.checkpoint_minutes
-        due = self.training and (self.steps_since >= steps if steps else waited)
-        if must or due or self.stop.number is not None:
+        if must or (self.training and self.due) or self.stop.number is not None:
             self.save()
         if self.stop.number is not None:
             raise Interrupted(self.stop.number)
+
+    def has_waited(self) -> bool:
+        """Whether as many steps or minutes have gone since a checkpoint as there are to be between two."""
+        if steps := self.options.checkpoint_steps:
+            return self.steps_since >= steps
+        return time.monotonic() - self.saved >= 60 * self.options.checkpoint_minutes
 
     # ---- what ----
 
@@ -92,7 +99,7 @@ class Checkpoints(Callback):
         self.learn.look()
         if self.processes.is_main:
             write_checkpoint(self.options.folder, self.config, self.capture())
-        self.saved, self.steps_since = time.monotonic(), 0
+        self.saved, self.steps_since, self.due = time.monotonic(), 0, False
 
     def capture(self) -> Checkpoint:
         """All that lies between the last step and the next one."""
@@ -106,6 +113,7 @@ class Checkpoints(Callback):
         state = {
             "stage": self.options.machine.stage,
             "sources": self.sources,
+            "processes": self.processes.count,
             "epoch": self.epoch_index,
             "step": self.step_index,
             "schedule": [float(self.pct_train), int(self.train_iter)],
@@ -131,6 +139,10 @@ class Checkpoints(Callback):
                 f"{self.options.folder} was begun on other weights or pseudolabels than it builds on now, or by "
                 "another version of this project; delete it to begin anew"
             )
+
+        count, before = self.processes.count, self.state.get("processes", self.processes.count)
+        if count != before:
+            print(f"{self.options.folder}: processes: {before} until now, {count} from here on, so other bits follow")
 
         def part(prefix: str) -> dict[str, torch.Tensor]:
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

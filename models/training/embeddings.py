@@ -54,8 +54,8 @@ def extract(
         stored = processes.on_main(lambda store=store: {path.stem for path in store.glob("*.b2nd")})
         missing = readable[~readable["series_id"].isin(stored)].reset_index(drop=True)
         if len(missing):
-            _extract(missing, source, store, views, machine, processes)
-        processes.wait()
+            with processes.as_one():
+                _extract(missing, source, store, views, machine, processes)
 
 
 def _extract(

@@ -32,7 +32,8 @@ def predict(
 
     Raises InputError as `predict_batches`.
     """
-    own = list(predict_batches(network, loader, processes, precision, title))
+    with processes.as_one():
+        own = list(predict_batches(network, loader, processes, precision, title))
     shares = processes.gather(np.concatenate(own) if own else np.empty((0, len(LABELS)), np.float32))
     return np.concatenate(shares)
 

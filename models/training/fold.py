@@ -140,7 +140,7 @@ def load_fold(kind: Kind, options: TrainOptions, processes: Processes) -> Fold:
 
 
 def start_network(kind: Kind, fold: Fold, processes: Processes) -> nn.Module:
-    """The network with the weights that it starts from, the same in each process, and random numbers of its own.
+    """The network with the weights that it starts from, the same in each process.
 
     Raises InputError if the weights cannot be had.
     """
@@ -148,8 +148,6 @@ def start_network(kind: Kind, fold: Fold, processes: Processes) -> nn.Module:
     network = kind.network(fold.train_set)
     # The other processes get them when the training starts.
     processes.on_main(lambda: kind.load_start(network))
-    if not processes.is_main:
-        torch.manual_seed(kind.config.seed + processes.rank)  # for a dropout of its own
     return network
 
 

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -18,14 +19,14 @@ from torch.utils.data import DataLoader
 from models.common.config import RunConfig
 from models.common.errors import InputError
 from models.common.options import TrainOptions
-from models.training.callbacks import Bar, History, RecomputeBatchNorm, ShareStatistics, Validation
+from models.training.callbacks import Bar, History, OwnRandomNumbers, RecomputeBatchNorm, ShareStatistics, Validation
 from models.training.checkpoint_callback import Checkpoints
-from models.training.checkpoint_files import read_checkpoint
+from models.training.checkpoint_files import Checkpoint, read_checkpoint
 from models.training.compiling import compile_backbone, compile_explained
 from models.training.history import write_rate_picture
 from models.training.loading import explained
 from models.training.loss import WeightedLogLoss
-from models.training.processes import Processes
+from models.training.processes import EndedElsewhere, Processes
 from models.training.ran import what_ran
 from models.training.steps import StepLearner
 from models.training.stopping import Stop
@@ -57,20 +58,37 @@ def fit(
     checkpoints = Checkpoints(options, processes, history, stop, sources)
     callbacks = [history, checkpoints, ShareStatistics(processes)]
     if config.batchnorm_batches:
-        callbacks.append(RecomputeBatchNorm(train, config.batchnorm_batches, processes.device))
+        callbacks.append(RecomputeBatchNorm(train, config.batchnorm_batches, processes))
     learner = make_learner(network, train, valid, config, processes, callbacks)
     if options.compile:
         compile_backbone(network, learner)
-    if found := read_checkpoint(folder, config, options.machine.stage):
-        checkpoints.put_back(found)
+    found = processes.main_first(lambda: read_checkpoint(folder, config, options.machine.stage))
+    require_one_place(folder, found, processes)
+    if found:
+        with processes.as_one():
+            checkpoints.put_back(found)
         print(f"{folder}: going on in epoch {checkpoints.epoch_index + 1}, after step {checkpoints.step_index}")
     if checkpoints.epoch_index < config.epochs:
-        with watchers(options, processes, checkpoints.identity, checkpoints.steps_made(len(train))) as watching:
+        with ExitStack() as watched:
+            with processes.as_one():
+                steps_made = checkpoints.steps_made(len(train))
+                watching = watched.enter_context(watchers(options, processes, checkpoints.identity, steps_made))
             _fit_from(checkpoints, learner, train, valid, watching)
-    if history.best_epoch is None:
-        raise InputError(f"the loss was not finite after any epoch; lower --max-lr {config.max_lr:g}")
+    with processes.as_one():
+        if history.best_epoch is None:
+            raise InputError(f"the loss was not finite after any epoch; lower --max-lr {config.max_lr:g}")
     network.load_state_dict(history.best_weights)
     return history, what_ran(learner, history, options, processes)
+
+
+def require_one_place(folder: Path, found: Checkpoint | None, processes: Processes) -> None:
+    """Raise InputError if processes would go on in different places, for want of a folder that all of them see."""
+    places = processes.gather(found and (found.state["epoch"], found.state["step"]))
+    with processes.as_one():
+        if len(set(places)) > 1:
+            raise InputError(
+                f"not all processes see the checkpoints in {folder}; name with --work a folder that all machines share"
+            )
 
 
 def _fit_from(
@@ -80,8 +98,8 @@ def _fit_from(
     try:
         with explained(train, valid), compile_explained(), checkpoints.stop.after_saving():
             learner.fit(learner.config.epochs, cbs=callbacks, start_epoch=checkpoints.epoch_index)
-    except InputError:
-        if learner.whole:  # the loader has failed, the steps that were made are good
+    except (InputError, EndedElsewhere):
+        if learner.whole:  # a loader has failed, the steps that were made are good
             checkpoints.save()
         raise
 
@@ -115,7 +133,7 @@ class RateFinder(StepLearner):
         """End where a loss is not finite."""
         try:
             super().look()
-        except InputError:
+        except (InputError, EndedElsewhere):
             raise CancelFitException from None
 
 
@@ -138,7 +156,7 @@ def make_learner(
         opt_func=optimizer(config, processes.device),
         splitter=partial(decay_groups, config),
         wd=decays,
-        cbs=callbacks + ([Bar()] if processes.is_main else []),
+        cbs=[OwnRandomNumbers(processes, config.seed), *callbacks, *([Bar()] if processes.is_main else [])],
         config=config,
         processes=processes,
     )

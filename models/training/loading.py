@@ -41,6 +41,11 @@ class ShuffledBatches(Sampler):
     def __len__(self) -> int:
         return self.length // self.batch_size
 
+    @property
+    def smallest(self) -> int:
+        """The number of slices of the smallest share of a batch, the same in all processes."""
+        return self.batch_size // self.count
+
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for rows in self.rows()[self.start :, self.rank :: self.count]:
             yield [(self.epoch, int(row)) for row in rows]

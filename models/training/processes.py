@@ -3,18 +3,25 @@
 import contextlib
 import gc
 import os
-from collections.abc import Callable, Generator
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 import torch
 from torch import distributed, nn
 
 from models.common.errors import InputError
-from models.training.stopping import is_one_of_several
+from models.training.device import choose_device, use_device
+from models.training.stopping import Interrupted, is_one_of_several
 
 Result = TypeVar("Result")
+
+SHARED_NORMS = {"cuda"}  # the kinds of devices for which torch has a batch norm that processes share
+# What is said where another process has died: by gloo, then by NCCL.
+LOST = re.compile(r"[Cc]onnection (closed|reset) by peer|[Bb]roken pipe|remote process exited|communicator was aborted")
 
 
 @dataclass(frozen=True)
@@ -36,20 +43,16 @@ class Processes:
         return self.device.type == "cuda"
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum of a tensor, of any shape, over all processes."""
+        """The sum of a tensor, of any shape and on this process's device or the CPU, over all processes."""
         if self.count == 1:
             return values
-        total = values.to(self.device, copy=True)
+        total = values.clone()
         distributed.all_reduce(total)
         return total
 
     def largest(self, value: int) -> int:
         """The largest of the numbers of all processes."""
-        if self.count == 1:
-            return value
-        largest = torch.tensor(value, device=self.device)
-        distributed.all_reduce(largest, distributed.ReduceOp.MAX)
-        return int(largest)
+        return value if self.count == 1 else largest_of_all(value)
 
     def gather(self, item: Result) -> list[Result]:
         """The items of all processes in their order, in each of them."""
@@ -58,36 +61,50 @@ class Processes:
             distributed.all_gather_object(items, item)
         return items
 
-    def main_first(self, function: Callable[[], Result]) -> Result:
-        """Call a function in the main process, then in the others; all end if the main one raises InputError."""
-        if self.is_main:
-            results = []
-            self.on_main(lambda: results.append(function()))
-            return results[0]
-        self.on_main(function)
-        return function()
+    @contextmanager
+    def as_one(self) -> Generator[None]:
+        """All end if the block fails in one of them; the first of those says why, the others raise EndedElsewhere.
 
-    def on_main(self, function: Callable[[], Result]) -> Result:
-        """Call a function in the main process alone; all get its result, or end with its InputError."""
-        results: list[Result] = []  # one, if all goes well
+        One that ended alone would leave the others waiting for it. Within the block they must not exchange anything.
+        """
         error = None
-        if self.is_main:
-            try:
-                results.append(function())
-            except InputError as caught:
-                error = caught
-        if self.count > 1:
-            (results, message), *_ = self.gather((results, None if error is None else str(error)))
-            if message is not None and not self.is_main:
-                raise SystemExit(1)  # the main process says why
-        if error is not None:
+        try:
+            yield
+        except (Exception, Interrupted) as caught:  # raised again when the others know
+            error = caught
+        first = self.count - self.largest(0 if error is None else self.count - self.rank)  # of those that failed
+        if error is not None and first == self.rank:
             raise error
+        if first < self.count:
+            raise EndedElsewhere(1) from error
+
+    def in_step(self, items: Iterable[Result]) -> Iterator[Result]:
+        """Items of which each process has its own, as many as the others; all end if one cannot have its next."""
+        own = iter(items)
+        while True:
+            with self.as_one():
+                found = list(islice(own, 1))
+            if not found:
+                return
+            yield found[0]
+
+    def main_first(self, function: Callable[[], Result]) -> Result:
+        """Call a function in the main process, then in the others; all end if it fails in one of them."""
+        results: list[Result] = []  # one, if all goes well
+        for mine in (self.is_main, not self.is_main):
+            with self.as_one():
+                if mine:
+                    results.append(function())
         return results[0]
 
-    def wait(self) -> None:
-        """Go on when all have come here."""
-        if self.count > 1:
-            distributed.barrier()
+    def on_main(self, function: Callable[[], Result]) -> Result:
+        """Call a function in the main process alone; all get its result, or end with it if it fails."""
+        results: list[Result] = []  # one, if all goes well
+        with self.as_one():
+            if self.is_main:
+                results.append(function())
+        (result,), *_ = self.gather(results)
+        return result
 
     def together(self, network: nn.Module) -> nn.Module:
         """A network whose gradients are the mean over the processes; on CUDA they share batch statistics, too.
@@ -96,11 +113,10 @@ class Processes:
         """
         if self.count == 1:
             return network
-        devices = None
-        if self.device.type == "cuda":  # torch has no such batch norm for CPUs
+        if self.device.type in SHARED_NORMS:
             nn.SyncBatchNorm.convert_sync_batchnorm(network)
-            devices = [self.device.index]
-        return nn.parallel.DistributedDataParallel(network, device_ids=devices)
+        # Without the device's number: with it, what is to stay on the CPU would be brought there, too.
+        return nn.parallel.DistributedDataParallel(network)
 
     def share_statistics(self, network: nn.Module) -> None:
         """Give all processes the running batch-norm statistics of the main one."""
@@ -109,58 +125,85 @@ class Processes:
                 distributed.broadcast(buffer, src=0)
 
 
+class EndedElsewhere(SystemExit):
+    """Another process has failed, and says why; this one ends with it, and says nothing."""
+
+
+def largest_of_all(value: int) -> int:
+    """The largest of the numbers of all processes; of one that is alone its own. No device has to wait for it."""
+    if not distributed.is_initialized():
+        return value
+    largest = torch.tensor(value)
+    distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+    return int(largest)
+
+
 @contextmanager
 def started_processes(device: str) -> Generator[Processes]:
-    """The processes that torchrun has started (DistributedDataParallel's: gloo on CPUs, else NCCL), or this one alone.
+    """The processes that torchrun has started (DistributedDataParallel's), or this one alone.
 
-    What the others print is left out: all say the same.
+    What the others print is left out: all say the same. They exchange what lies on CUDA by NCCL, all else by gloo, from
+    host to host. Raises InputError if there are more of them than CUDA devices, or if one of the others has died.
     """
     if not is_one_of_several():
-        yield Processes(choose_device(device))
+        yield Processes(use_device(choose_device(device)))
         return
     # DistributedDataParallel imports it. What is imported while there is a group holds it, and gloo's threads with it.
-    import torch._dynamo  # noqa: F401
+    import torch._dynamo
     from accelerate import PartialState  # a second, for those who need it
 
-    state = PartialState(cpu=choose_device(device).type == "cpu")
+    with said_once():
+        chosen = choose_device(device)
+        if on_cuda := chosen.type == "cuda":
+            if chosen.index is not None:
+                raise InputError(
+                    f"--device {device} is one, and each process of torchrun takes one of its own; leave it out"
+                )
+            require_devices(int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count())
+    state = PartialState(backend="cpu:gloo,cuda:nccl") if on_cuda else PartialState(cpu=True)
     assert state.device is not None  # it has been chosen just now
+    use_device(state.device)
     with contextlib.ExitStack() as stack:
         if not state.is_main_process:
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+        stack.enter_context(explained_loss_of_others(state.is_main_process))
         yield Processes(state.device, state.process_index, state.num_processes)
     # A learner, which refers to itself, still holds the group, and gloo's threads would abort the end of Python.
     gc.collect()
     distributed.destroy_process_group()
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of a name, made torch's current one; "auto" is the first CUDA device, else Apple's, else the CPU.
-
-    Raises InputError for one that is not there.
-    """
-    if name == "auto":
-        return choose_device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+@contextmanager
+def said_once() -> Generator[None]:
+    """Leave an InputError that all processes raise to the main one, before they are connected."""
     try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"--device {name} is no device; take auto, cpu, cuda, cuda:1 or mps") from None
-    cards = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= cards:
+        yield
+    except InputError as error:
+        if os.environ["RANK"] == "0":
+            raise
+        raise EndedElsewhere(1) from error
+
+
+def require_devices(processes: int, devices: int) -> None:
+    """Raise InputError if a machine has fewer CUDA devices than processes: each needs one of its own."""
+    if processes > devices:
         raise InputError(
-            f"--device {name} is not there, torch {torch.__version__} sees {cards} CUDA devices; take auto"
+            f"{processes} processes need a CUDA device each, and there are {devices}; "
+            f"start torchrun with --nproc-per-node {devices}"
         )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("--device mps is not there; take auto")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"--device {name} is not one that this project knows; take auto, cpu, cuda, cuda:1 or mps")
-    if device.type == "cuda":
-        device = torch.device("cuda", device.index or 0)
-        torch.cuda.set_device(device)  # where what has no device of its own goes, pinned memory for one
-        torch.backends.cudnn.benchmark = True  # batches have one size: the fastest kernels are looked for once
-        torch.set_float32_matmul_precision("high")  # TF32 where a product is of fp32
-    return device
+
+
+@contextmanager
+def explained_loss_of_others(is_main: bool) -> Generator[None]:
+    """Raise an InputError, in the main process, for what is left of an exchange with one that has died."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not LOST.search(str(error)):
+            raise
+        if not is_main:
+            raise EndedElsewhere(1) from error
+        raise InputError("another process has died, torchrun says which; start the same command again") from error
 
 
 def count_workers(workers: int, device: torch.device) -> int:

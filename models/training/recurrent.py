@@ -4,6 +4,7 @@ Over the embeddings of networks that are trained already (SequenceConfig), or tr
 the original's "rcnn"). Both take whole studies or stretches of them, as one flat batch of slices with their places.
 """
 
+import math
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -17,6 +18,7 @@ from models.common.config import Recurrence, SequenceConfig, StudyConfig
 from models.common.labels import LABELS
 from models.preprocessing.geometry import USUAL_GAP
 from models.training.networks import HemorrhageNetwork, build_network
+from models.training.processes import largest_of_all
 from models.training.studies import split_studies
 
 POSITIONS = 5  # numbers that tell where a slice lies
@@ -114,13 +116,22 @@ class StudyNetwork(nn.Module):
 
     def forward(self, grey: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
         """uint8 (slices, channels, height, width) and places (slices, 3) -> logits (slices, 6)."""
-        embed = self.slices.embed
+        embed, passes = self.slices.embed, math.ceil(len(grey) / self.slices_at_once)
         if torch.is_grad_enabled():
             # Gradient checkpointing (arXiv:1604.06174): of all slices but some only the embedding is kept.
             contexts = partial(forward_and_again, self.slices)
             embed = partial(checkpoint, embed, use_reentrant=False, context_fn=contexts)
-        embedding = torch.cat([embed(some) for some in grey.split(self.slices_at_once)])
+        if self.training:  # in each pass the processes of a run share batch statistics: all make as many
+            passes = largest_of_all(passes)
+        parts = filled(grey, passes).tensor_split(passes)
+        embedding = torch.cat([embed(some) for some in parts])[: len(grey)]
         return self.studies(torch.cat([embedding, self.slices.head(embedding)], dim=1), place)
+
+
+def filled(values: torch.Tensor, least: int) -> torch.Tensor:
+    """Values (n, ...), at least so many: the last one is repeated where they are fewer."""
+    lacking = max(least - len(values), 0)
+    return torch.cat([values, values[-1:].expand(lacking, *values.shape[1:])]) if lacking else values
 
 
 def build_study_network(config: StudyConfig) -> StudyNetwork:
@@ -135,16 +146,14 @@ def forward_and_again(network: nn.Module) -> tuple[AbstractContextManager, Abstr
 
 @contextmanager
 def unmoved_statistics(network: nn.Module) -> Generator[None]:
-    """Within the block the running batch-norm statistics stay as they are, and what is computed does not change."""
+    """After the block the running batch-norm statistics are what they were, and what is computed does not change."""
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
-    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+    before = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
     try:
         yield
     finally:
-        for norm, momentum, count in before:
-            norm.momentum, norm.num_batches_tracked = momentum, count
+        for buffer, value in before:
+            buffer.data.copy_(value)  # of the data: autograd would take them for changed, but they are as it knew them
 
 
 def both_ways(network: nn.Module, seen: torch.Tensor, place: torch.Tensor) -> torch.Tensor:

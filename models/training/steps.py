@@ -78,9 +78,15 @@ class StepLearner(Learner):
     def all_batches(self) -> None:
         """Go through the batches of an epoch, from where it is to begin."""
         self.n_iter = len(self.dl)
-        for number, batch in enumerate(on_device(self.dl, self.device), start=self.dl.batch_sampler.start):
-            self.one_batch(number, batch)
-        self.look()
+        if self.training:
+            batches = on_device(self.processes.in_step(self.dl), self.device)
+            for number, batch in enumerate(batches, start=self.dl.batch_sampler.start):
+                self.one_batch(number, batch)
+            self.look()
+            return
+        with self.processes.as_one():  # in a validation, each has a number of batches of its own
+            for number, batch in enumerate(on_device(self.dl, self.device)):
+                self.one_batch(number, batch)
 
     def _set_device(self, b: tuple) -> tuple:
         return b  # it is there
@@ -104,7 +110,8 @@ class StepLearner(Learner):
     def _add_gradients(self) -> bool:
         """The forward and backward pass of the batch; False if it was too large for the memory."""
         units, slices = indivisible(*self.xb), self.dl.batch_sampler.size(self.iter)
-        sizes = [sum(part) for part in np.array_split(units, min(self.parts, len(units)))]
+        # As many passes in each process, whatever its share: in each they wait for each other.
+        sizes = [sum(part) for part in np.array_split(units, min(self.parts, self.dl.batch_sampler.smallest))]
         parts = list(zip(*(tensor.split(sizes) for tensor in (*self.xb, *self.yb)), strict=True))
         losses = []
         try:
@@ -130,7 +137,7 @@ class StepLearner(Learner):
         return self.parallel.no_sync()
 
     def _halve(self) -> None:
-        batch = len(indivisible(*self.xb))
+        batch = self.dl.batch_sampler.smallest
         if self.parts >= batch:
             raise InputError("out of memory with one slice or study at a time; take a smaller network or fewer pixels")
         if self.processes.count > 1 or self.graphs:  # they are not in step any more; graphs are of one part
@@ -180,7 +187,8 @@ class StepLearner(Learner):
         for step, loss in zip(steps, losses, strict=True):
             if not math.isfinite(loss):
                 self.whole = False  # the weights have followed it
-                raise InputError(self._explain_loss(step.number))
+                with self.processes.as_one():  # all have read the sum of all
+                    raise InputError(self._explain_loss(step.number))
             self.recorder.smooth_loss.add(loss)
         self.looked = True
 

@@ -79,7 +79,23 @@ def is_one_of_several() -> bool:
 
 
 def same_command() -> str:
-    """The command line of this process, to be typed again."""
+    """The command line that has started this process, to be typed again: on several machines, on each its own."""
+    machines = int(os.environ.get("GROUP_WORLD_SIZE", "1"))  # set by torchrun
+    elsewhere = f"  # and on the other {'machine' if machines == 2 else 'machines'}, as before" if machines > 1 else ""
+    return shlex.join(launcher_words() or [Path(sys.executable).name, *sys.argv]) + elsewhere
+
+
+def launcher_words() -> list[str]:
+    """The words of the torchrun that has started this process, which it does not tell; none if there is no such."""
     count = os.environ.get("LOCAL_WORLD_SIZE")  # set by torchrun
-    launcher = ["torchrun", "--nproc-per-node", count] if count else [Path(sys.executable).name]
-    return shlex.join([*launcher, *sys.argv])
+    if count is None:
+        return []
+    import psutil
+
+    launcher = psutil.Process().parent()
+    program, *words = (launcher and launcher.cmdline()) or [""]
+    if words[-len(sys.argv) :] != sys.argv:  # another launcher has told what torchrun tells
+        return ["torchrun", "--nproc-per-node", count, *sys.argv]
+    if Path(words[0]).parent == Path(program).parent:  # a script of the environment, as torchrun is
+        return [Path(words[0]).name, *words[1:]]
+    return [Path(program).name, *words]

@@ -62,6 +62,11 @@ class ShuffledStudies(Sampler):
     def __len__(self) -> int:
         return len(self.lengths) // self.batch_size
 
+    @property
+    def smallest(self) -> int:
+        """The number of studies of the smallest share of a batch, the same in all processes."""
+        return self.batch_size // self.count
+
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for studies in self.studies()[self.start :]:
             yield [(self.epoch, int(row)) for study in studies[self.rank :: self.count] for row in study]

@@ -13,7 +13,7 @@ from models.common.errors import InputError
 from models.common.options import InferOptions, Machine, TrainOptions
 from models.inference.predict import infer
 from models.train_small import CONFIG
-from models.training.processes import choose_device
+from models.training.device import choose_device, use_device
 from models.training.run import train
 
 
@@ -53,8 +53,8 @@ def test_batches_and_network_stay_where_the_learner_has_them(few, other_default)
         ("gpu", "--device gpu is no device; take auto, cpu, cuda, cuda:1 or mps"),
         ("cuda:x", "--device cuda:x is no device"),
         ("meta", "--device meta is not one that this project knows"),
-        ("cuda:3", r"--device cuda:3 is not there, torch \S+ sees 2 CUDA devices; take auto"),
-        ("mps", "--device mps is not there; take auto"),
+        ("cuda:3", r"--device cuda:3 is not there, torch \S+ sees 2 CUDA devices; take auto, cpu, cuda, cuda:1 or mps"),
+        ("mps", "--device mps is not there; take auto, cpu"),
     ],
 )
 def test_a_device_that_is_not_there_is_one_line(few, monkeypatch, name, message):
@@ -77,7 +77,7 @@ def test_auto_is_cuda_then_apples_then_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(torch, "set_float32_matmul_precision", exact.append)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
-    assert choose_device("auto") == torch.device("cuda", 0)
+    assert use_device(choose_device("auto")) == torch.device("cuda", 0)
     assert (chosen, exact) == ([torch.device("cuda", 0)], ["high"])
     assert torch.backends.cudnn.benchmark
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

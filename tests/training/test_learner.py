@@ -152,7 +152,7 @@ def test_recomputed_batch_norm_is_the_mean_over_training_batches(options, few):
     slices, _ = split_fold(few, 0, skip_low_information=False)
     loader = make_loader(SliceDataset(slices, few, options.config, augment="none"), 32, 0, shuffle_seed=0)
     network = build_network(options.config)
-    callback = RecomputeBatchNorm(loader, 3, CPU)
+    callback = RecomputeBatchNorm(loader, 3, ALONE)
     callback.learn = type("Stub", (), {"model": network})()
     callback.before_validate()
     first = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))

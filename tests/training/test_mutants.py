@@ -39,7 +39,7 @@ MUTANTS = {
         "test_precision.py",
     ),
     "processes keep batch statistics of their own": Mutant(
-        "models/training/callbacks.py", "self.processes.share_statistics(self.model)", "pass", "test_processes.py"
+        "models/training/callbacks.py", "self.processes.share_statistics(self.model)", "pass", "test_ranks.py"
     ),
     "the last epoch is kept": Mutant(
         "models/training/learner.py", "network.load_state_dict(history.best_weights)", "pass", "test_trying.py"

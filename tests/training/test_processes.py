@@ -1,11 +1,14 @@
 """Laws of several processes: they do what one does, each its share, and one of them writes."""
 
 import os
+import re
+import shlex
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,17 +18,21 @@ import torch
 from forked import Forked, parent
 from once import HANG
 
+from models.common.errors import InputError
 from models.common.folders import Work
 from models.common.prediction_files import read_predictions
 from models.training import kinds
 from models.training.callbacks import MEASURED
 from models.training.loading import OrderedBatches, ShuffledBatches
 from models.training.networks import ARCHITECTURES
+from models.training.processes import EndedElsewhere, started_processes
+from models.training.stopping import same_command
 from models.training.weights import read_weights
 
 SCRIPT = Path(__file__).with_name("together.py")
 REPOSITORY = SCRIPT.parent.parent.parent
-TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+TORCHRUN = ("-m", "torch.distributed.run")
+STANDALONE = ("--standalone", "--nproc-per-node", "2")
 TRAIN = ("--device", "cpu")
 
 
@@ -39,6 +46,7 @@ def test_processes_divide_every_shuffled_batch(batch_size, count):
     for batch, *parts in zip(whole, *shares, strict=True):
         assert sorted(batch) == sorted(key for part in parts for key in part)
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        assert {share.smallest for share in shares} == {min(map(len, parts))}
 
 
 @pytest.mark.parametrize(("length", "count"), [(100, 2), (101, 3), (3, 8)])
@@ -61,18 +69,29 @@ def working_folder(folder: Path, cache: Path) -> Path:
     return folder
 
 
-def start(work: Path, *words: str) -> subprocess.Popen:
-    """Two processes, of torchrun."""
+def start(work: Path, launcher: tuple[str, ...], *words: str) -> subprocess.Popen:
+    """The processes of one torchrun, whose words stand in `launcher`."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), "RSNA_WORK": str(work)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([sys.executable, *TWO, str(SCRIPT), *words], env=environment, **pipes)
+    return subprocess.Popen([sys.executable, *TORCHRUN, *launcher, str(SCRIPT), *words], env=environment, **pipes)
+
+
+def on_two_machines() -> tuple[str, ...]:
+    """The words for torchrun on each of two machines, one process on each; both machines are this one."""
+    return (
+        *("--nnodes", "2", "--nproc-per-node", "1", "--rdzv-id", "together"),
+        *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}"),
+    )
+
+
+def free_port() -> str:
+    with socket.create_server(("localhost", 0)) as free:
+        return str(free.getsockname()[1])
 
 
 def start_two(work: Path, *words: str) -> list[Forked]:
     """Two processes that are told what torchrun tells its own."""
-    with socket.create_server(("localhost", 0)) as free:
-        port = free.getsockname()[1]
-    told = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    told = {"MASTER_ADDR": "localhost", "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     return [
         parent().start([str(SCRIPT), *words], {**told, "RANK": rank, "LOCAL_RANK": rank, "RSNA_WORK": str(work)})
         for rank in ("0", "1")
@@ -91,7 +110,8 @@ def both(few, tmp_path_factory) -> dict[str, tuple[Path, str]]:
     one, two = (working_folder(tmp_path_factory.mktemp(name), few.cache) for name in ("one", "two"))
     for words in (TRAIN, ("infer",)):
         run_here(one, *words)
-    output = finish(start(two, *TRAIN))
+    launcher = on_two_machines()
+    output = "".join(map(finish, [start(two, launcher, *TRAIN) for _ in range(2)]))
     for process in start_two(two, "infer"):
         finish(process)
     return {"one": (one, ""), "two": (two, output)}
@@ -144,6 +164,53 @@ def test_only_the_main_process_speaks(both):
     assert "on 2 x cpu" in lines[0]
 
 
+def test_the_command_that_goes_on_is_the_one_that_has_started_it(both):
+    """On two machines each has its own, with all that torchrun was told."""
+    commands = [path.read_text() for path in sorted(both["two"][0].glob("command_*.txt"))]
+    assert len(commands) == 2
+    assert commands[0] == commands[1]
+    command, others = commands[0].split("  # ")
+    python, *words = shlex.split(command)
+    assert python == Path(sys.executable).name
+    assert [*words[:2], *words[-3:]] == [*TORCHRUN, str(SCRIPT), *TRAIN]
+    assert words[2:6] == ["--nnodes", "2", "--nproc-per-node", "1"]
+    assert others == "and on the other machine, as before"
+
+
+@pytest.mark.parametrize(
+    ("launcher", "command"),
+    [
+        (
+            "/env/bin/python /env/bin/torchrun --nproc-per-node gpu models/a.py --fold 1",
+            "torchrun --nproc-per-node gpu ",
+        ),
+        (
+            "/env/bin/python /env/bin/accelerate launch --multi_gpu models/a.py --fold 1",
+            "accelerate launch --multi_gpu ",
+        ),
+        ("slurmstepd: [1.0]", "torchrun --nproc-per-node 4 "),
+    ],
+)
+def test_the_command_of_any_launcher_is_named_and_torchruns_where_there_is_none(monkeypatch, launcher, command):
+    process = SimpleNamespace(cmdline=launcher.split)
+    monkeypatch.setattr("psutil.Process", lambda: SimpleNamespace(parent=lambda: process))
+    monkeypatch.setattr(sys, "argv", ["models/a.py", "--fold", "1"])
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert same_command() == f"{command}models/a.py --fold 1"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_more_processes_than_gpus_are_refused_once(monkeypatch, rank):
+    for name, value in {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "8", "RANK": str(rank)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    expected = (
+        pytest.raises(EndedElsewhere) if rank else pytest.raises(InputError, match="torchrun with --nproc-per-node 2")
+    )
+    with expected, started_processes("cuda"):
+        pass
+
+
 def test_an_error_before_the_training_is_said_once(few, tmp_path):
     processes = start_two(working_folder(tmp_path / "work", few.cache), *TRAIN, "--fold", "9")
     output = "".join(process.communicate(timeout=HANG)[0] for process in processes)
@@ -156,12 +223,13 @@ def test_two_processes_that_are_stopped_go_on(few, tmp_path):
     """SIGTERM to the launcher, which passes it on: they stop after the same step and say how to go on."""
     words = (*TRAIN, "--epochs", "4", "--checkpoint-steps", "5")
     work = working_folder(tmp_path / "work", few.cache)
-    process = start(work, *words)
+    process = start(work, STANDALONE, *words)
     end = time.monotonic() + HANG
     while not list(folder(work).glob("checkpoint_*.json")) and time.monotonic() < end and process.poll() is None:
         time.sleep(0.05)
     process.terminate()
     output, _ = process.communicate(timeout=HANG)
     assert process.returncode != 0
-    assert output.count("all steps are saved; go on with: ") == 1, output
-    assert "going on in epoch" in finish(start(work, *words))
+    (command,) = re.findall("all steps are saved; go on with: (.*)", output)
+    assert shlex.split(command)[1:] == [*TORCHRUN, *STANDALONE, str(SCRIPT), *words]
+    assert "going on in epoch" in finish(start(work, STANDALONE, *words))

@@ -198,8 +198,40 @@ def test_activations_are_computed_again_a_few_slices_at_a_time():
     network, sizes = study_network(slices_at_once=3), []
     network.slices.backbone[0].register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
     learn_once(network, images(4, 2, 1))
-    assert sizes[:3] == [3, 3, 1]
-    assert sorted(sizes[3:]) == [1, 3, 3]
+    assert sizes[:3] == [3, 2, 2]
+    assert sorted(sizes[3:]) == [2, 2, 3]
+
+
+def test_batch_norm_that_processes_share_can_be_computed_again():
+    """torch's asserts that it counts the batches; of one process it is the usual one."""
+    shared, usual, batch = study_network(slices_at_once=3), study_network(slices_at_once=3), images(4, 2, 1)
+    nn.SyncBatchNorm.convert_sync_batchnorm(shared)
+    for network in (shared, usual):
+        learn_once(network, batch)
+    for (name, one), other in zip(shared.named_buffers(), usual.buffers(), strict=True):
+        torch.testing.assert_close(one, other, msg=name)
+    counts = {int(value) for name, value in shared.named_buffers() if name.endswith("num_batches_tracked")}
+    assert counts == {3}
+    for (name, one), other in zip(shared.named_parameters(), usual.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, msg=name)
+
+
+@pytest.mark.parametrize("most", [4, 9])
+def test_a_process_makes_as_many_passes_as_the_one_with_the_most_slices(monkeypatch, most):
+    """Even more than it has slices; but in a validation, in which nobody waits for another, it makes its own."""
+    few, batch, sizes = study_network(slices_at_once=3), images(4, 2, 1), []
+    few.slices.backbone[0].register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    monkeypatch.setattr(recurrent, "largest_of_all", lambda passes: max(passes, most))
+    logits = few.train()(*batch)
+    assert logits.shape == (7, 6)
+    logits.sum().backward()
+    assert len(sizes) == 2 * most
+    assert max(sizes[:most]) - min(sizes[:most]) <= 1
+    assert min(sizes) > 0
+    sizes.clear()
+    with torch.no_grad():
+        few.eval()(*batch)
+    assert len(sizes) == 3
 
 
 @torch.no_grad()

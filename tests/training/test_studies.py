@@ -69,14 +69,15 @@ def test_each_study_is_seen_once_an_epoch_at_most_and_batches_are_whole(sampler)
 
 @given(drawn_studies(), counts)
 def test_the_shares_of_several_processes_are_the_batch_and_its_size_counts_them_all(sampler, count):
-    shares = [
-        rows_of(
-            ShuffledStudies(
-                sampler.lengths, sampler.batch_size, sampler.seed, sampler.recurrence, sampler.longest, rank, count
-            )
+    samplers = [
+        ShuffledStudies(
+            sampler.lengths, sampler.batch_size, sampler.seed, sampler.recurrence, sampler.longest, rank, count
         )
         for rank in range(count)
     ]
+    least = min(len(range(sampler.batch_size)[rank::count]) for rank in range(count))
+    assert {share.smallest for share in samplers} == {least}
+    shares = [rows_of(share) for share in samplers]
     for number, rows in enumerate(sampler.rows()):
         parts = [share[number] for share in shares]
         assert sorted(row for part in parts for row in part) == sorted(rows)

@@ -21,6 +21,7 @@ from models.inference.predict import infer
 from models.train_small import CONFIG
 from models.training.dataset import SliceDataset
 from models.training.networks import ARCHITECTURES, Architecture
+from models.training.stopping import same_command
 
 
 def plain(_: int) -> nn.Module:
@@ -56,6 +57,7 @@ def main() -> None:
     else:
         models.training.kinds.SliceDataset = NotedDataset
         models.training.run.main(TOGETHER)
+        Path(os.environ["RSNA_WORK"], f"command_{os.environ.get('RANK', '0')}.txt").write_text(same_command())
 
 
 if __name__ == "__main__":
