@@ -31,26 +31,21 @@ def batch_to_device(batch: Iterable[torch.Tensor], device: torch.device) -> Batc
 
 
 def on_device(batches: Iterable[Iterable[torch.Tensor]], device: torch.device) -> Iterator[Batch]:
-    """The batches of a loader, (slices, ...) each part, on the device: on CUDA the next is copied during this one."""
+    """The batches of a loader, (slices, ...) each part, on the device.
+
+    On CUDA they are copied beside the computing: the CPU, which does not wait for a step, asks for the next copy
+    while the GPU still works on this batch.
+    """
     if device.type != "cuda":
         for batch in batches:
             yield batch_to_device(batch, device)
         return
-    copies, coming = torch.cuda.Stream(device), None
+    copies, computing = torch.cuda.Stream(device), torch.cuda.current_stream(device)
     for batch in batches:
         with torch.cuda.stream(copies):
             copied = batch_to_device(batch, device)
-        if coming is not None:
-            yield _handed_over(coming, copies, device)
-        coming = copied
-    if coming is not None:
-        yield _handed_over(coming, copies, device)
-
-
-def _handed_over(batch: Batch, copies: torch.cuda.Stream, device: torch.device) -> Batch:
-    here = torch.cuda.current_stream(device)
-    here.wait_stream(copies)  # the GPU waits, not the CPU
-    for part in batch:
-        if part.device.type == "cuda":
-            part.record_stream(here)  # its memory is free when the network has done with it, not before
-    return batch
+        computing.wait_stream(copies)  # the GPU waits, not the CPU
+        for part in copied:
+            if part.device.type == "cuda":
+                part.record_stream(computing)  # its memory is free when the network has done with it, not before
+        yield copied

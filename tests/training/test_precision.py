@@ -1,14 +1,19 @@
 """Laws of mixed precision, on a CPU that is told to have it: torch's autocast and scaler are the same there."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 from fits import SMALL, fit_once, learner_of, seeded_network, weights_of
 
+from models.common.options import Machine, TrainOptions
+from models.train_small import CONFIG
 from models.training import precision
+from models.training.checkpoint_callback import Checkpoints
 from models.training.evaluation import predict_batches
 from models.training.precision import autocast, usable_precision
+from models.training.run import train
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 1)
 
@@ -123,3 +128,26 @@ def test_autocast_is_of_the_device():
     with autocast(CPU, "bf16"):
         assert torch.is_autocast_enabled("cpu")
         assert not torch.is_autocast_enabled("cuda")
+
+
+@pytest.mark.parametrize("half_first", [False, True], ids=["fp32 then fp16", "fp16 then fp32"])
+def test_a_run_goes_on_with_another_kind_of_device(few, monkeypatch, half_first):
+    """Begun on a CPU and gone on with on a GPU, whose scaler then has no state yet, and back."""
+    config = replace(CONFIG, name=f"moved_{half_first}", epochs=1, precision="fp16", batch_size=32)
+    options = TrainOptions(config, fold=1, checkpoint_steps=2, machine=Machine(work=few.root, device="cpu"))
+    begin, go_on = [("cuda", "cpu"), ("cuda",)][:: 1 if half_first else -1]
+    monkeypatch.setattr(precision, "MIXED", begin)
+    save = Checkpoints.save
+
+    def save_and_stop(self) -> None:
+        save(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(options)
+    monkeypatch.setattr(Checkpoints, "save", save)
+    monkeypatch.setattr(precision, "MIXED", go_on)
+    train(options)
+    ran = json.loads((options.folder / "config.json").read_text())["ran"]
+    assert ran["precision"] == ("fp32" if half_first else "fp16")
