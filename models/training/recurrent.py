@@ -89,7 +89,8 @@ def positions(place: torch.Tensor, lengths: list[int]) -> torch.Tensor:
     depend on where the scanner's zero is, and a study that is turned upside down has the same of each slice, in turn.
     """
     z, tilt = place[:, 1], place[:, 2:] / _TILT
-    ends = [(study - study[[0, -1]].unsqueeze(1)).abs().T for study in z.split(lengths)]  # of each study (slices, 2)
+    # Of each study (slices, 2). A list as an index would be brought to the device, and waited for.
+    ends = [(study.unsqueeze(1) - torch.stack([study[0], study[-1]])).abs() for study in z.split(lengths)]
     gap = steps(z.unsqueeze(1), lengths).abs().clamp(max=4 * USUAL_GAP) / USUAL_GAP
     return torch.cat([torch.cat(ends) / _LENGTH, gap[:-1], gap[1:], tilt], dim=1)
 
@@ -97,7 +98,7 @@ def positions(place: torch.Tensor, lengths: list[int]) -> torch.Tensor:
 def steps(values: torch.Tensor, lengths: list[int]) -> torch.Tensor:
     """By how much values (slices, n) change from each slice to the next, 0 between studies: (slices + 1, n)."""
     step = torch.nn.functional.pad(values.diff(dim=0), (0, 0, 1, 1))
-    ends = torch.tensor([0, *lengths], device=values.device).cumsum(0)
+    ends = torch.tensor([0, *lengths]).cumsum(0).to(values.device, non_blocking=True)
     return step.index_fill(0, ends, 0.0)
 
 
