@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-FOLD_FILES = {"config.json", "model.safetensors", "history.csv", "history.png", "valid.parquet"}  # of a finished fold
+# Of a finished fold.
+FOLD_FILES = {"config.json", "model.safetensors", "history.csv", "history.png", "patients.parquet", "valid.parquet"}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
