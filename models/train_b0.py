@@ -3,7 +3,7 @@
     python models/train_b0.py --fold 0
 
 Needs cache/ from models/prepare.py --image-size 512.
-Writes runs/b0/fold0/: config.json, model.safetensors, history.csv, history.png and valid.parquet.
+Writes runs/b0/fold0/: config.json, model.safetensors, history.csv, history.png, patients.parquet and valid.parquet.
 """
 
 from models.common.channels import Channel

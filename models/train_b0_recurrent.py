@@ -3,7 +3,8 @@
     python models/train_b0_recurrent.py --fold 0          # then --fold 1 ... 4
 
 Needs cache/ from models/prepare.py --image-size 256.
-Writes runs/b0_recurrent/fold0/: config.json, model.safetensors, history.csv, history.png and valid.parquet.
+Writes runs/b0_recurrent/fold0/: config.json, model.safetensors, history.csv, history.png, patients.parquet and
+valid.parquet.
 """
 
 from models.common.channels import Channel

@@ -3,7 +3,8 @@
     python models/train_b5_pseudo.py --fold 0
 
 Needs cache/, runs/b5/fold0/, and cache/pseudolabels_pseudo_fold0.parquet from models/make_pseudolabels.py b5.
-Writes runs/b5_pseudo/fold0/: config.json, model.safetensors, history.csv, history.png and valid.parquet.
+Writes runs/b5_pseudo/fold0/: config.json, model.safetensors, history.csv, history.png, patients.parquet and
+valid.parquet.
 """
 
 from models.common.channels import Channel

@@ -3,7 +3,8 @@
     python models/train_resnext101.py --fold 0
 
 Needs cache/ from models/prepare.py --image-size 512.
-Writes runs/resnext101/fold0/: config.json, model.safetensors, history.csv, history.png and valid.parquet.
+Writes runs/resnext101/fold0/: config.json, model.safetensors, history.csv, history.png, patients.parquet and
+valid.parquet.
 """
 
 from models.common.channels import Channel

@@ -3,7 +3,8 @@
     python models/train_sequence.py --fold 0                    # --runs b2 b5: on the embeddings of both
 
 Needs cache/, and runs/b2/fold0/ from models/train_b2.py. First stores the embeddings in cache/embeddings/, once a fold.
-Writes runs/sequence/fold0/: config.json, model.safetensors, history.csv, history.png and valid.parquet.
+Writes runs/sequence/fold0/: config.json, model.safetensors, history.csv, history.png, patients.parquet and
+valid.parquet.
 """
 
 from models.common.config import SequenceConfig

@@ -325,7 +325,7 @@ def b0():
 def test_initial_weights_that_are_not_the_published_file_are_refused_unopened(bomb, b0, monkeypatch):
     file = bomb.write(f"payload{bomb.kind.suffix}")
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("opened"))
-    assert_refused(file, load_initial_weights, b0, replace(B0, weights=file))
+    assert_refused(file, load_initial_weights, b0, B0, file)
 
 
 def test_initial_weights_with_the_published_hash_are_refused_all_the_same(bomb, b0, monkeypatch):
@@ -333,17 +333,17 @@ def test_initial_weights_with_the_published_hash_are_refused_all_the_same(bomb, 
     file = file.rename(file.with_name(f"payload-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.pth"))
     published = ARCHITECTURES[B0.network]._replace(imagenet=lambda: f"https://example.invalid/{file.name}")
     monkeypatch.setitem(ARCHITECTURES, B0.network, published)
-    assert_refused(file, load_initial_weights, b0, replace(B0, weights=file))
+    assert_refused(file, load_initial_weights, b0, B0, file)
 
 
 def test_initial_weights_under_the_name_of_safetensors_are_refused(bomb):
     file = bomb.write("payload.safetensors")
-    assert_refused(file, load_initial_weights, build_network(SMALL), replace(SMALL, weights=file))
+    assert_refused(file, load_initial_weights, build_network(SMALL), SMALL, file)
 
 
 def test_a_training_run_refuses_them(bomb, prepared):
     file = bomb.write("payload.safetensors")
-    config = replace(SMALL, name="with_payload", weights=file)
+    config = replace(SMALL, name="with_payload", start=str(file))
     assert_refused(file, train, TrainOptions(config, machine=Machine(work=prepared.root, device="cpu")))
 
 

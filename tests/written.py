@@ -8,7 +8,8 @@ import pandas as pd
 
 from models.training.callbacks import MEASURED
 
-FOLD_FILES = {"config.json", "model.safetensors", "history.csv", "history.png", "valid.parquet"}  # of a finished fold
+# Of a finished fold.
+FOLD_FILES = {"config.json", "model.safetensors", "history.csv", "history.png", "patients.parquet", "valid.parquet"}
 
 
 def contents(folder: Path) -> dict[str, bytes]:

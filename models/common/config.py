@@ -3,7 +3,6 @@
 import dataclasses
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from models.common.channels import Channel, CommandLineChannel
@@ -14,6 +13,12 @@ Augment = Literal["hard", "light", "none"]
 Precision = Literal["auto", "fp16", "bf16", "fp32"]
 Cell = Literal["gru", "lstm"]
 Views = Literal["none", "flip", "d4"]
+
+_NEW_NAMES = {"weights": "start"}  # fields that older versions wrote -> what they are called now
+
+
+class NewerError(InputError):
+    """What a newer version of this project has written, and this one does not know; the message names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +71,16 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """Rebuild a configuration from `to_json`. Raises InputError for a field that is missing or unknown."""
-        if wrong := set(_names(cls)).symmetric_difference(values):
-            raise InputError(
-                f"field {sorted(wrong)[0]!r} is missing or unknown; was it written by another version of this project?"
-            )
+        """Rebuild a configuration from `to_json`, that of an older version too: what it did not have is the default.
+
+        So a new field's default has to mean "as before". Raises NewerError for a field that is unknown here, and
+        InputError for one that lacks though it has no default.
+        """
+        values = _with_new_names(values)
+        if unknown := set(values) - set(_names(cls)):
+            raise NewerError(f"the field {sorted(unknown)[0]!r}")
+        if lacking := {field.name for field in dataclasses.fields(cls) if _has_no_default(field)} - set(values):
+            raise InputError(f"the field {sorted(lacking)[0]!r} lacks")
         return cls(**{name: _from_json(name, value) for name, value in values.items()})
 
 
@@ -94,8 +104,9 @@ class TrainConfig(RunConfig):
     """largest random change of a window's centre and width in training, as a share of its width; 0: none"""
     pretrained: bool = True
     """start from ImageNet weights"""
-    weights: Path | None = None
-    """start from this file instead (.safetensors of a run, or a .pth of the two packages)"""
+    start: str | None = None
+    """start from these instead: those of a run (its name: of the same fold; or the folder of a fold), or a file
+    (.safetensors, or a .pth of the two packages)"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,6 +119,7 @@ class TrainConfig(RunConfig):
         _require(0 <= self.window_jitter < 1, self, "window_jitter", "must be at least 0 and below 1")
         idle = self.window_jitter > 0 and self.augment == "none"
         _require(not idle, self, "window_jitter", "needs --augment light or hard")
+        _require(self.start not in ("", self.name), self, "start", "must be another run, or a folder or file")
         crop_fits = self.crop_size is None or 0 < self.crop_size <= self.image_size
         _require(crop_fits, self, "crop_size", f"must lie in 1 ... {self.image_size}, the image size")
 
@@ -121,17 +133,13 @@ class TrainConfig(RunConfig):
 class FinetuneConfig(TrainConfig):
     """A network that goes on from the weights of a run, with pseudolabelled test slices among those it trains on."""
 
-    start: str
-    """the run whose weights of the same fold it starts from, in place of ImageNet's"""
     pseudolabels: str
     """name of the pseudolabels, from make_pseudolabels.py --name"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("start", "pseudolabels"):
-            _require_plain(self, name)
-        _require(self.start != self.name, self, "start", "must be another run")
-        _require(self.weights is None, self, "weights", "must be left out, the weights are those of --start")
+        _require_plain(self, "pseudolabels")
+        _require(self.start is not None, self, "start", "must name the run whose weights it goes on from")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +216,15 @@ def _require_plain(config: Any, name: str) -> None:
     _require(plain, config, name, "must be a plain folder name")
 
 
+def _with_new_names(values: dict[str, Any]) -> dict[str, Any]:
+    renamed = {_NEW_NAMES[name]: value for name, value in values.items() if name in _NEW_NAMES and value is not None}
+    return {name: value for name, value in values.items() if name not in _NEW_NAMES} | renamed
+
+
+def _has_no_default(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
 def _names(config: type[RunConfig] | RunConfig) -> list[str]:
     return [field.name for field in dataclasses.fields(config)]
 
@@ -215,12 +232,10 @@ def _names(config: type[RunConfig] | RunConfig) -> list[str]:
 def _to_json(value: Any) -> Any:
     if isinstance(value, tuple):
         return [str(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return value
 
 
 def _from_json(name: str, value: Any) -> Any:
     if name == "channels":
         return tuple(Channel.parse(text) for text in value)
-    if name == "weights":
-        return Path(value) if value else None
     return tuple(value) if isinstance(value, list) else value

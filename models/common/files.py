@@ -143,19 +143,19 @@ def write_parquet(path: Path, table: pd.DataFrame) -> None:
         table.to_parquet(temporary, index=False, write_page_checksum=True)
 
 
-def read_parquet(path: Path, repair: str) -> pd.DataFrame:
-    """Read a table of this project, page checksums verified. `repair` tells how to make the file anew.
+def read_parquet(path: Path, repair: str, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read a table of this project, or some columns of it, page checksums verified.
 
-    Raises InputError if it is missing or damaged.
+    `repair` tells how to make the file anew. Raises InputError if it is missing or damaged.
     """
     if not path.is_file():
         raise InputError(f"no {path}; make it with: {repair}")
     try:
-        table = pd.read_parquet(path, page_checksum_verification=True)
+        table = pd.read_parquet(path, columns=columns, page_checksum_verification=True)
         footer = parquet.read_metadata(path)
         names = [column["name"] for column in json.loads(footer.metadata[b"pandas"])["columns"]]
         # No checksum covers the footer, but it counts the rows and names the columns twice.
-        if len(table) != footer.num_rows or list(table.columns) != names:
+        if len(table) != footer.num_rows or list(table.columns) != (columns or names):
             raise ValueError("its footer contradicts itself")
         return table
     except Exception as error:  # a damaged footer fails in any of the parsers of pyarrow and pandas

@@ -10,14 +10,14 @@ import pandas as pd
 from models.common.errors import InputError
 from models.common.files import write_parquet
 from models.common.options import InferOptions
-from models.inference.parts import Parts, is_finished, only_inference, parts_of
+from models.inference.parts import Parts, find_run, is_finished, only_inference, parts_of
 from models.inference.predictions import fill_unreadable
 from models.preprocessing.tables import UNREADABLE, read_slices
 from models.training.evaluation import predict_batches
 from models.training.kinds import Kind, kind_of
 from models.training.loading import load_batches, ordered_batches
 from models.training.processes import Processes, count_workers, started_processes
-from models.training.run_record import RunRecord, require_run
+from models.training.run_record import RunRecord
 from models.training.stopping import Interrupted, Stop, same_command, stop_signals
 from models.training.weights import load_trained
 
@@ -29,7 +29,7 @@ def carry_out(options: InferOptions) -> None:
     output = options.output
     with started_processes(options.machine.device) as processes, stop_signals() as stop, ExitStack() as held:
         try:
-            record = processes.on_main(lambda: require_run(options.folder, options.name, options.fold))
+            record = processes.on_main(lambda: find_run(options))
             kind, parts = kind_of(record.config, options.folder), parts_of(options, record)
             if processes.on_main(lambda: is_finished(output, parts)):
                 return
@@ -52,7 +52,7 @@ def carry_out(options: InferOptions) -> None:
 def require_sources(kind: Kind, record: RunRecord) -> None:
     """Raise InputError if a network that this one builds on has been trained anew since."""
     for name, sha256 in kind.input_weights().items():
-        if record.results["sources"].get(name) != sha256:
+        if record.sources.get(name) != sha256:
             raise InputError(f"{kind.folder} was trained on another {name}; delete it and train that fold anew")
 
 

@@ -14,7 +14,8 @@ from models.common.labels import LABELS
 from models.common.locks import only_process
 from models.common.options import InferOptions
 from models.common.prediction_files import prediction_table, read_predictions
-from models.training.run_record import RunRecord
+from models.training.run_record import RunRecord, require_run
+from models.training.seen import require_same_folds
 
 REPAIR = "the same command"
 
@@ -62,6 +63,18 @@ def require_origin(path: Path, table: pd.DataFrame, origin: dict[str, str]) -> N
             raise InputError(
                 f"{path} was made with {name} {table.attrs.get(name)}, not {value}; delete it to make it anew"
             )
+
+
+def find_run(options: InferOptions) -> RunRecord:
+    """The record of the network that these options ask for.
+
+    Raises InputError if there is none, and if it was trained in this working folder with other folds than the cache
+    holds now. What was trained elsewhere (--weights) has other folds, which do not matter to other patients.
+    """
+    record = require_run(options.folder, options.name, options.fold)
+    if options.weights is None:
+        require_same_folds(options.machine.working_folder, options.name, [options.fold])
+    return record
 
 
 def parts_of(options: InferOptions, record: RunRecord) -> Parts:

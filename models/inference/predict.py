@@ -5,9 +5,8 @@ Torch and fastai, seconds of imports, are needed only then: `models/inference/fo
 
 from models.common.cli import command
 from models.common.options import InferOptions
-from models.inference.parts import is_finished, parts_of
+from models.inference.parts import find_run, is_finished, parts_of
 from models.preprocessing.tables import require_slices
-from models.training.run_record import require_run
 from models.training.stopping import is_one_of_several
 
 
@@ -20,10 +19,11 @@ def infer(options: InferOptions) -> None:
     """Write a prediction file of a fold, one row for every slice of the metadata; one that is there is left alone.
 
     What is predicted already when it is cut short is kept, and the same command goes on after it. Raises InputError if
-    the fold has not been trained, the cache lacks its image size, or another process predicts the same.
+    the fold has not been trained, or in this working folder but with other folds than the cache holds, the cache lacks
+    its image size, or another process predicts the same.
     """
     if not is_one_of_several():  # those have to see the same, and so ask together
-        record = require_run(options.folder, options.name, options.fold)
+        record = find_run(options)
         if is_finished(options.output, parts_of(options, record)):
             return
         require_slices(options.machine.working_folder, options.split)

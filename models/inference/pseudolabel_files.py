@@ -18,7 +18,7 @@ from models.inference.runs import finished_folds, read_fold
 from models.preprocessing.folds import label_shares
 from models.preprocessing.tables import UNREADABLE, patients_of_fold, read_slices, split_fold
 from models.training.run_record import SmoothedRecord, read_record
-from models.training.sources import require_unseen
+from models.training.seen import require_unseen
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def make_pseudolabels(options: PseudolabelOptions) -> None:
     for fold in folds:
         train_slices, valid_slices = split_fold(work, fold, skip_low_information=False)
         for run in options.runs:
-            require_fold_safe(work, run, fold, valid_slices["image_id"])
+            require_fold_safe(work, run, fold, valid_slices)
         usable = readable[~readable["patient_id"].isin(patients_of_fold(work, fold))]
         table = make_fold(work, fold, usable["image_id"], options)
         print(
@@ -87,10 +87,10 @@ def predicted_folds(work: Work, runs: tuple[str, ...]) -> list[int]:
     return sorted(common)
 
 
-def require_fold_safe(work: Work, run: str, fold: int, valid_ids: pd.Series) -> None:
+def require_fold_safe(work: Work, run: str, fold: int, valid_slices: pd.DataFrame) -> None:
     """Raise InputError if the labels of what a fold validates may have gone into its test predictions."""
     folder = work.run(run, fold)
-    require_unseen(folder, valid_ids, work.folds)
+    require_unseen(folder, valid_slices, work, fold)
     record = read_record(folder)
     if isinstance(record, SmoothedRecord):
         fitted_on = {file for file in record.predictions_sha256 if file.endswith("valid.parquet")}

@@ -11,6 +11,7 @@ from models.common.labels import LABELS
 from models.common.prediction_files import read_predictions
 from models.inference.predictions import align
 from models.training.run_record import SmoothedRecord, read_record
+from models.training.seen import require_same_folds
 
 
 class Run(NamedTuple):
@@ -35,10 +36,15 @@ def load_runs(work: Work) -> list[Run]:
 
 
 def finished_folds(work: Work, name: str) -> list[int]:
-    """The folds of a run that have config.json, sorted. Raises InputError if one is damaged."""
+    """The folds of a run that have config.json, sorted.
+
+    Raises InputError if one is damaged, or was trained with other folds than those of the cache.
+    """
     numbers = [folder.name.removeprefix("fold") for folder in (work.runs / name).glob("fold*")]
     folds = sorted(int(number) for number in numbers if number.isdecimal())  # fold0_old is none
-    return [fold for fold in folds if read_record(work.run(name, fold)) is not None]
+    finished = [fold for fold in folds if read_record(work.run(name, fold)) is not None]
+    require_same_folds(work, name, finished)
+    return finished
 
 
 def read_fold(work: Work, name: str, fold: int, split: Literal["valid", "test"]) -> pd.DataFrame:

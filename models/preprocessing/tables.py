@@ -1,5 +1,7 @@
 """The tables of the cache as other stages read them: a row a slice, and the fold of every patient."""
 
+import hashlib
+
 import pandas as pd
 
 from models.common.errors import InputError
@@ -62,6 +64,33 @@ def earlier_folds(work: Work, folds: int) -> pd.DataFrame | None:
     is_cut_short = not any(work.metadata(split).is_file() for split in ("train", "test"))
     table = pd.read_csv(work.folds) if is_cut_short or not work.prepared.is_file() else read_folds(work)
     return table if set(table["fold"]) == set(range(folds)) else None
+
+
+def hash_tables(work: Work) -> dict[str, str]:
+    """The sha256 of what folds are, by the name of the file: of whom each holds, and of the slices that they divide.
+
+    Of content, not of bytes: patients and folds; and of the readable slices that have labels name, patient and labels,
+    in any order. So tables that are written anew hash alike, whatever wrote them, and test slices change nothing.
+    Nothing where there are no folds. Raises InputError as `read_folds` does.
+    """
+    if not (work.prepared.is_file() and work.folds.is_file() and work.metadata("train").is_file()):
+        return {}
+    names = ["image_id", "patient_id", "chunk", *LABELS]
+    slices = read_parquet(work.metadata("train"), PREPARE, names).dropna(subset=list(LABELS))
+    slices = slices[slices["chunk"] != UNREADABLE]
+    return {
+        work.folds.name: _hash_rows(read_folds(work), ["patient_id"], ["fold"]),
+        work.metadata("train").name: _hash_rows(slices, ["image_id", "patient_id"], list(LABELS)),
+    }
+
+
+def _hash_rows(table: pd.DataFrame, texts: list[str], numbers: list[str]) -> str:
+    table = table.astype(dict.fromkeys(texts, str)).sort_values(texts[0])
+    sha256 = hashlib.sha256()
+    for name in texts:
+        sha256.update("\n".join(table[name]).encode())
+    sha256.update(table[numbers].to_numpy("<f4").tobytes())
+    return sha256.hexdigest()
 
 
 def patients_of_fold(work: Work, fold: int) -> pd.Series:

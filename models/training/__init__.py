@@ -6,7 +6,7 @@ learner           fastai's learner                          (steps: one step; ca
 dataset           slices -> inputs                          (augmentation, warping: what chance does; studies)
 loading           datasets -> batches, in processes
 networks          slices -> logits                          (recurrent: over a study; pretrained, weights: files)
-embeddings        what networks see in a slice, stored      (sources, finetuning: runs that build on runs)
+embeddings        what networks see in a slice, stored      (sources, finetuning: what runs build on; seen: whom)
 loss, metric      the challenge's, in torch and in numpy    (scoring: beside the prior's; evaluation, d4: predicting)
 checkpoint_files  a run that is not finished                (checkpoint_callback: writes them; stopping: signals)
 processes         the device, and those of torchrun         (watching, events: TensorBoard and W&B)

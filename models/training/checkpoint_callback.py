@@ -11,6 +11,7 @@ from models.common.options import TrainOptions
 from models.training.callbacks import LAST, History
 from models.training.checkpoint_files import Checkpoint, write_checkpoint
 from models.training.processes import Processes
+from models.training.run_record import changed_sources
 from models.training.stopping import Interrupted, Stop
 
 
@@ -131,13 +132,13 @@ class Checkpoints(Callback):
     def put_back(self, checkpoint: Checkpoint) -> None:
         """Put weights, optimizer and history back now, and the place in the epoch when fastai gets there.
 
-        Raises InputError if the run builds on other weights or pseudolabels than when it was begun.
+        Raises InputError if folds, slices, labels, or what the run builds on, are others than when it was begun.
         """
         tensors, self.state = checkpoint
-        if self.state.get("sources") != self.sources:
+        if different := changed_sources(self.state.get("sources", {}), self.sources):
             raise InputError(
-                f"{self.options.folder} was begun on other weights or pseudolabels than it builds on now, or by "
-                "another version of this project; delete it to begin anew"
+                f"{self.options.folder} was begun with another {' and '.join(different)} than there is now; bring that "
+                "back, or delete the folder to begin anew"
             )
 
         count, before = self.processes.count, self.state.get("processes", self.processes.count)

@@ -5,13 +5,15 @@ its sha256: a process that is killed in between leaves no checkpoint that looks 
 """
 
 import re
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from models.common.config import RunConfig
+from models.common.config import NewerError, RunConfig
 from models.common.errors import InputError
 from models.common.files import damaged, hash_file, read_json, write_json
-from models.training.run_record import differences, stage_difference
+from models.training.run_record import differences, package_versions, read_config, stage_difference
 
 if TYPE_CHECKING:  # whoever only deletes checkpoints needs no torch, which takes seconds
     import torch
@@ -32,8 +34,15 @@ def write_checkpoint(folder: Path, config: RunConfig, checkpoint: Checkpoint) ->
 
     number = max(_numbers(folder), default=0) + 1
     path = _tensors(folder, number)
+    versions = _versions(folder)
     write_tensors(path, checkpoint.tensors)
-    description = {"config": config.to_json(), "tensors_sha256": hash_file(path), "state": checkpoint.state}
+    description = {
+        "kind": type(config).__name__,
+        "config": config.to_json(),
+        "tensors_sha256": hash_file(path),
+        "state": checkpoint.state,
+        "versions": versions,
+    }
     write_json(path.with_suffix(".json"), description)
     for old in _numbers(folder) - set(sorted(_whole_numbers(folder))[-KEPT:]):
         _delete(folder, old)
@@ -42,7 +51,8 @@ def write_checkpoint(folder: Path, config: RunConfig, checkpoint: Checkpoint) ->
 def read_checkpoint(folder: Path, config: RunConfig, stage: int | None = None) -> Checkpoint | None:
     """The last checkpoint that is whole, or None; damaged ones are named in a warning and deleted.
 
-    Raises InputError if it is one of another configuration or stage.
+    Where the packages are others than those it was written with, that is printed. Raises InputError if it is one of
+    another configuration or stage, or a newer version of this project has written it.
     """
     for number in sorted(_whole_numbers(folder), reverse=True):
         try:
@@ -51,13 +61,50 @@ def read_checkpoint(folder: Path, config: RunConfig, stage: int | None = None) -
             print(f"warning: {_tensors(folder, number)} or its .json is damaged; going on from the checkpoint before")
             _delete(folder, number)
             continue
-        different = differences(config, type(config).from_json(description["config"]))
-        if different := different + stage_difference(stage, description["state"].get("stage")):
+        begun, state = _config(folder, description, config), description["state"]
+        if different := differences(config, begun) + stage_difference(stage, state.get("stage")):
             raise InputError(
                 f"{folder} was begun with {', '.join(different)}; delete it, or write this run elsewhere with --name"
             )
-        return Checkpoint(tensors, description["state"])
+        if config.accumulate != begun.accumulate:  # asked for anew; else the parts that the memory allowed
+            state["parts"] = config.accumulate
+        for change in changes_of_version(folder)[-1:]:
+            print(f"warning: {folder}: {change}")
+        return Checkpoint(tensors, state)
     return None
+
+
+def changes_of_version(folder: Path) -> list[str]:
+    """Where a run that is not finished has gone on with other packages than before, a sentence each, in order."""
+    versions = _versions(folder)
+    return [_describe(before, after) for before, after in pairwise(versions)]
+
+
+def _versions(folder: Path) -> list[dict[str, str]]:
+    """The packages that a run has been trained with, one after the other; the last are those of this process."""
+    now, before = package_versions(), []
+    for number in sorted(_whole_numbers(folder), reverse=True):
+        with suppress(InputError):
+            before = read_json(_tensors(folder, number).with_suffix(".json"), "").get("versions", [{}])
+            break
+    return before if before[-1:] == [now] else [*before, now]
+
+
+def _describe(before: dict[str, str], after: dict[str, str]) -> str:
+    if not before:
+        return "begun by an older version of this project, which noted neither its packages nor its folds"
+    changed = [name for name in before | after if before.get(name) != after.get(name)]
+    theirs, ours = (", ".join(f"{name} {some.get(name)}" for name in changed) for some in (before, after))
+    return f"begun with {theirs}, went on with {ours}"
+
+
+def _config(folder: Path, description: dict[str, Any], config: RunConfig) -> RunConfig:
+    try:
+        return read_config(description["config"], description.get("kind", type(config).__name__))
+    except NewerError as error:
+        raise InputError(
+            f"{folder} was begun by a newer version of this project, with {error}; go on with that one, or delete it"
+        ) from error
 
 
 def delete_checkpoints(folder: Path) -> None:

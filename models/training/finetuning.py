@@ -1,6 +1,4 @@
-"""What a network is finetuned with: the weights of a trained run, and pseudolabelled test slices, of the same fold."""
-
-from pathlib import Path
+"""What a network is finetuned with beside the labelled slices: pseudolabelled test slices of the same fold."""
 
 import numpy as np
 import pandas as pd
@@ -12,21 +10,7 @@ from models.common.folders import Work
 from models.common.labels import LABEL_WEIGHTS
 from models.preprocessing.tables import patients_of_fold, read_slices
 from models.preprocessing.windows import LOW_INFORMATION
-from models.training.run_record import field_differences
-from models.training.sources import Source, find_source
-
-_SHAPE = ("network", "image_size", "crop_size", "channels")
-
-
-def find_start(config: FinetuneConfig, folder: Path) -> Source:
-    """The fold whose weights the run in `folder` starts from.
-
-    Raises InputError if it is not trained, or its network is another one or sees something else.
-    """
-    start = find_source(config.start, folder, "--start")
-    if different := field_differences(config, start.config, _SHAPE):
-        raise InputError(f"{start.folder} has {', '.join(different)}; make it equal, or name another with --start")
-    return start
+from models.training.seen import Seen, join_seen, seen_or_unknown
 
 
 def add_pseudolabels(slices: pd.DataFrame, work: Work, config: FinetuneConfig, fold: int) -> pd.DataFrame:
@@ -35,8 +19,7 @@ def add_pseudolabels(slices: pd.DataFrame, work: Work, config: FinetuneConfig, f
     Low-information slices are left out of the latter, too, when asked. Raises InputError if the pseudolabels lack, were
     made for other folds or test slices, or hold a patient whom the fold validates on.
     """
-    file = work.pseudolabels(config.pseudolabels, fold)
-    repair = f"python models/make_pseudolabels.py {config.start} --name {config.pseudolabels}{work.flag}"
+    file, repair = work.pseudolabels(config.pseudolabels, fold), _repair(work, config)
     table = read_parquet(file, repair)
     for source in (work.folds, work.metadata("test")):
         if table.attrs.get(source.name) != hash_file(source):
@@ -50,3 +33,13 @@ def add_pseudolabels(slices: pd.DataFrame, work: Work, config: FinetuneConfig, f
     if config.skip_low_information:
         test = test[test["img_pct_window"] >= LOW_INFORMATION]
     return pd.concat([slices.assign(**dict.fromkeys(LABEL_WEIGHTS, np.float32(1))), test], ignore_index=True)
+
+
+def seen_by_labellers(work: Work, config: FinetuneConfig, fold: int) -> Seen:
+    """Whom the runs have seen that have made the pseudolabels of a fold. Raises InputError if the pseudolabels lack."""
+    runs = read_parquet(work.pseudolabels(config.pseudolabels, fold), _repair(work, config)).attrs["runs"]
+    return join_seen(seen_or_unknown(work.run(run, fold)) for run in runs.split())
+
+
+def _repair(work: Work, config: FinetuneConfig) -> str:
+    return f"python models/make_pseudolabels.py {config.start} --name {config.pseudolabels}{work.flag}"

@@ -19,7 +19,7 @@ from models.common.prediction_files import prediction_table
 from models.preprocessing.folds import label_shares
 from models.preprocessing.tables import read_slices, split_fold
 from models.training.callbacks import History
-from models.training.checkpoint_files import delete_checkpoints
+from models.training.checkpoint_files import changes_of_version, delete_checkpoints
 from models.training.evaluation import predict
 from models.training.history import write_history_picture
 from models.training.kinds import Kind, kind_of
@@ -30,6 +30,7 @@ from models.training.profiling import profile_steps
 from models.training.run_folder import is_finished, only_training
 from models.training.run_record import save_config
 from models.training.scoring import WEIGHTED, label_table
+from models.training.seen import Seen, write_seen
 from models.training.stopping import Interrupted, Stop, same_command, stop_signals
 from models.training.weights import save_weights
 
@@ -98,7 +99,8 @@ class Fold(NamedTuple):
     train_set: Samples
     train: DataLoader
     valid: DataLoader
-    sources: dict[str, str]  # the sha256 of what it builds on: weights by the names of their runs, and a file
+    sources: dict[str, str]  # the sha256 of what it is trained with: tables, weights by the names of their runs, files
+    seen: Seen
 
 
 def start_fold(kind: Kind, options: TrainOptions, processes: Processes) -> Fold:
@@ -136,7 +138,8 @@ def load_fold(kind: Kind, options: TrainOptions, processes: Processes) -> Fold:
         raise InputError(f"--batch-size {config.batch_size} cannot be divided among {processes.count} processes")
     require_shared_memory(train_set, config.batch_size, workers)
     valid = make_loader(valid_set, config.batch_size, workers, None, valid_slices["image_id"], processes)
-    return Fold(train_slices, valid_slices, train_set, train, valid, kind.sources(work, options.fold))
+    sources, seen = kind.sources(work, options.fold), kind.seen(shown, work, options.fold)
+    return Fold(train_slices, valid_slices, train_set, train, valid, sources, seen)
 
 
 def start_network(kind: Kind, fold: Fold, processes: Processes) -> nn.Module:
@@ -169,9 +172,10 @@ def write_results(
     write_parquet(folder / "valid.parquet", prediction_table(fold.valid_slices["image_id"], probability))
     shares = label_shares(fold.train_slices).to_dict()
     results = {"weighted_log_loss": float(own), "best_epoch": history.best_epoch, "prevalence": shares}
-    if fold.sources:
-        results["sources"] = fold.sources
-    save_config(folder, options.config, options.fold, results, options.machine.stage, ran)
+    results["sources"] = fold.sources
+    write_seen(folder, fold.seen)
+    warnings = changes_of_version(folder)
+    save_config(folder, options.config, options.fold, results, options.machine.stage, ran, warnings)
     delete_checkpoints(folder)
     print(table.to_string(float_format="{:.4f}".format, na_rep=""))
     print(

@@ -14,12 +14,12 @@ from models.common.config import Augment, FinetuneConfig, RunConfig, SequenceCon
 from models.common.files import hash_file
 from models.common.folders import Work
 from models.common.options import Machine
-from models.preprocessing.tables import split_fold
+from models.preprocessing.tables import hash_tables, split_fold
 from models.training.d4 import GROUPS, mean_probability
 from models.training.dataset import SliceDataset, StudyDataset
 from models.training.embeddings import SequenceDataset, extract, find_sources
 from models.training.evaluation import View, single_view
-from models.training.finetuning import add_pseudolabels, find_start
+from models.training.finetuning import add_pseudolabels, seen_by_labellers
 from models.training.loading import Samples
 from models.training.networks import HemorrhageNetwork, build_network, load_initial_weights
 from models.training.processes import Processes
@@ -30,7 +30,8 @@ from models.training.recurrent import (
     build_sequence_network,
     build_study_network,
 )
-from models.training.sources import Source, require_unseen
+from models.training.seen import Seen, join_seen, require_unseen, seen_in, seen_or_unknown
+from models.training.sources import Source, find_start
 from models.training.studies import first_studies
 from models.training.weights import load_trained
 
@@ -61,15 +62,19 @@ class Kind(Generic[Config, Dataset, Network]):
         return {}
 
     def sources(self, work: Work, fold: int) -> dict[str, str]:
-        """The sha256 of all that it is trained with beside the cache, by name."""
-        return self.input_weights()
+        """The sha256 of all that it is trained with, by name: folds, slices and their labels, and what it builds on."""
+        return hash_tables(work) | self.input_weights()
+
+    def seen(self, slices: pd.DataFrame, work: Work, fold: int) -> Seen:
+        """Whose labels it learns from: the patients of its slices, and those whom what it builds on has seen."""
+        return join_seen([seen_in(slices), *(seen_or_unknown(source.folder) for source in self.builds_on())])
 
     def require_fold_safe(self, work: Work, fold: int) -> None:
         """Raise InputError if a run that it builds on may have trained on the slices of its validation."""
         if builds_on := self.builds_on():
             _, valid_slices = split_fold(work, fold, skip_low_information=False)
             for source in builds_on:
-                require_unseen(source.folder, valid_slices["image_id"], work.folds)
+                require_unseen(source.folder, valid_slices, work, fold)
 
     def make_inputs(self, slices: pd.DataFrame, machine: Machine, processes: Processes) -> None:
         """Make what it needs of all slices of a split beside the cache. Raises InputError if that cannot be done."""
@@ -110,6 +115,37 @@ class OfImages(Kind[ImageConfig, Dataset, Network]):
         super().__init__(config, folder)
         self.augment, self.skip_low_information = config.augment, config.skip_low_information
 
+    def builds_on(self) -> list[Source]:
+        """Needed until it is trained, no longer."""
+        start = find_start(self.config, self.folder)
+        return [start] if isinstance(start, Source) else []
+
+    def sources(self, work: Work, fold: int) -> dict[str, str]:
+        start, others = find_start(self.config, self.folder), super().sources(work, fold)
+        if start is None:
+            return others
+        return others | {start.name: start.record.weights_sha256 if isinstance(start, Source) else hash_file(start)}
+
+    def seen(self, slices: pd.DataFrame, work: Work, fold: int) -> Seen:
+        start = find_start(self.config, self.folder)
+        seen = super().seen(slices, work, fold)
+        if isinstance(start, Path) and start.suffix != ".pth":  # ImageNet's shows no patients
+            return join_seen([seen, Seen(frozenset(), frozenset([start.name]))])
+        return seen
+
+    def load_start(self, network: Network) -> None:
+        start, slices = find_start(self.config, self.folder), self.network_of_slices(network)
+        if not isinstance(start, Source):
+            load_initial_weights(slices, self.config, start)
+            return
+        load_trained(start.folder, start.record, slices)
+        loss, size = start.record.results["weighted_log_loss"], start.config.input_size
+        print(f"{self.folder}: starting from {start.folder}, of {size} px, weighted log loss {loss:.4f}")
+
+    def network_of_slices(self, network: Network) -> HemorrhageNetwork:
+        """The part of a network that looks at single slices, for which there are weights to start from."""
+        raise NotImplementedError
+
 
 class OfSlices(OfImages[ImageConfig, SliceDataset, HemorrhageNetwork]):
     """One that looks at single slices."""
@@ -120,29 +156,22 @@ class OfSlices(OfImages[ImageConfig, SliceDataset, HemorrhageNetwork]):
     def network(self, dataset: SliceDataset) -> HemorrhageNetwork:
         return build_network(self.config)
 
-    def load_start(self, network: HemorrhageNetwork) -> None:
-        load_initial_weights(network, self.config)
+    def network_of_slices(self, network: HemorrhageNetwork) -> HemorrhageNetwork:
+        return network
 
 
 class Finetuned(OfSlices[FinetuneConfig]):
     """One that goes on from a run's weights of the same fold, with pseudolabelled test slices among the others."""
 
-    def builds_on(self) -> list[Source]:
-        return [find_start(self.config, self.folder)]
-
     def sources(self, work: Work, fold: int) -> dict[str, str]:
-        """Needed until it is trained, no longer."""
         file = work.pseudolabels(self.config.pseudolabels, fold)
-        return {source.name: source.record.weights_sha256 for source in self.builds_on()} | {file.name: hash_file(file)}
+        return super().sources(work, fold) | {file.name: hash_file(file)}
+
+    def seen(self, slices: pd.DataFrame, work: Work, fold: int) -> Seen:
+        return join_seen([super().seen(slices, work, fold), seen_by_labellers(work, self.config, fold)])
 
     def training_slices(self, slices: pd.DataFrame, work: Work, fold: int) -> pd.DataFrame:
         return add_pseudolabels(slices, work, self.config, fold)
-
-    def load_start(self, network: HemorrhageNetwork) -> None:
-        (start,) = self.builds_on()
-        load_trained(start.folder, start.record, network)
-        loss = start.record.results["weighted_log_loss"]
-        print(f"{self.folder}: starting from {start.folder}, weighted log loss {loss:.4f}")
 
 
 class OfStudies(OfImages[StudyConfig, StudyDataset, StudyNetwork]):
@@ -157,8 +186,8 @@ class OfStudies(OfImages[StudyConfig, StudyDataset, StudyNetwork]):
     def first(self, slices: pd.DataFrame, count: int) -> pd.DataFrame:
         return first_studies(slices, count)
 
-    def load_start(self, network: StudyNetwork) -> None:
-        load_initial_weights(network.slices, self.config)
+    def network_of_slices(self, network: StudyNetwork) -> HemorrhageNetwork:
+        return network.slices
 
 
 class OfEmbeddings(Kind[SequenceConfig, SequenceDataset, RecurrentLayers]):

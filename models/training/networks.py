@@ -15,7 +15,7 @@ from models.common.config import TrainConfig
 from models.common.errors import InputError
 from models.common.labels import LABELS
 from models.training.pretrained import adapt_first_convolution, imagenet_file, read_public_weights
-from models.training.weights import read_weights
+from models.training.weights import read_weights, with_new_names
 
 # Grey levels of a window in all channels alike: the mean over colours of ImageNet's statistics.
 MEAN, STD = 0.449, 0.226
@@ -73,21 +73,19 @@ def build_network(config: TrainConfig) -> HemorrhageNetwork:
     return HemorrhageNetwork(backbone, _cut_last_linear(backbone))
 
 
-def load_initial_weights(network: HemorrhageNetwork, config: TrainConfig) -> None:
-    """Give a new network the weights that its configuration starts from: a file, ImageNet's, or none.
+def load_initial_weights(network: HemorrhageNetwork, config: TrainConfig, file: Path | None = None) -> None:
+    """Give a new network the weights of a file; without one ImageNet's, or none, as its configuration says.
 
     Raises InputError if they cannot be had or do not fit.
     """
     published = _architecture(config).imagenet
-    if config.weights is not None and not config.weights.is_file():
-        raise InputError(f"no weights at {config.weights}; name a file with --weights, or start with --no-pretrained")
-    if config.weights is not None and config.weights.suffix == ".safetensors":
-        _load(network, read_weights(config.weights), config.weights, head=True)
-    elif config.weights is not None or config.pretrained:
+    if file is not None and file.suffix == ".safetensors":
+        _load(network, with_new_names(read_weights(file), network), file, head=True)
+    elif file is not None or config.pretrained:
         if published is None:
             raise InputError(f"{config.network} has no ImageNet weights; start it with --no-pretrained")
         url = published()
-        path = config.weights or imagenet_file(config.network, url)
+        path = file or imagenet_file(config.network, url)
         _load(network, _rename(network, read_public_weights(path, url)), path, head=False)
 
 
@@ -111,7 +109,7 @@ def _load(network: HemorrhageNetwork, state: dict[str, torch.Tensor], path: Path
         network.load_state_dict(state)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} does not fit this network ({reason}); name another file with --weights") from error
+        raise InputError(f"{path} does not fit this network ({reason}); name another file with --start") from error
 
 
 def _rename(network: HemorrhageNetwork, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -24,7 +24,7 @@ def imagenet_file(network: str, url: str) -> Path:
             reason = getattr(error, "reason", error)
             raise InputError(
                 f"cannot download the ImageNet weights of {network} from {url} to {path.parent} ({reason}); "
-                "name a local copy with --weights FILE, or start from random weights with --no-pretrained"
+                "name a local copy with --start FILE, or start from random weights with --no-pretrained"
             ) from error
     return path
 

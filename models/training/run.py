@@ -17,7 +17,8 @@ def main(config: RunConfig) -> None:
 
 
 def train(options: TrainOptions) -> None:
-    """Train a fold and write config.json, model.safetensors, history.csv, history.png and valid.parquet.
+    """Train a fold and write config.json, model.safetensors, history.csv, history.png, patients.parquet and
+    valid.parquet.
 
     A finished run is left alone, one that was cut short goes on at its last checkpoint. Ctrl-C and SIGTERM save and
     end the process. Raises InputError for what the command line or the cache has wrong, before any work, and if

@@ -8,12 +8,17 @@ from models.common.errors import InputError
 from models.common.files import remove_temporaries, require_writable
 from models.common.locks import only_process
 from models.common.options import TrainOptions
+from models.preprocessing.tables import hash_tables, split_fold
 from models.training.checkpoint_files import delete_checkpoints
-from models.training.run_record import differences, read_run, stage_difference
+from models.training.run_record import RunRecord, differences, read_run, stage_difference
+from models.training.seen import describe_seen, require_unseen
 
 
 def is_finished(options: TrainOptions) -> bool:
-    """Whether this fold has been trained. Raises InputError if another configuration or stage lies in its folder."""
+    """Whether this fold has been trained.
+
+    Raises InputError if another configuration or stage lies in its folder, or the tables of the cache are others now.
+    """
     folder, previous = options.folder, read_run(options.folder)
     if previous is None:
         return False
@@ -22,9 +27,26 @@ def is_finished(options: TrainOptions) -> bool:
         raise InputError(
             f"{folder} was trained with {', '.join(different)}; delete it, or write this run elsewhere with --name"
         )
+    require_same_tables(options, previous)
     print(f"{folder} is finished; delete it to train it again")
     delete_checkpoints(folder)  # a kill may have come between the last file and this
     return True
+
+
+def require_same_tables(options: TrainOptions, record: RunRecord) -> None:
+    """Raise InputError if a fold was trained with other folds, slices or labels than the cache holds, if it is there.
+
+    An older version has not noted with which: what it validates on must be what it was validated on.
+    """
+    folder, work, fold = options.folder, options.machine.working_folder, options.fold
+    tables = hash_tables(work)
+    if tables and not tables.keys() & record.sources.keys():
+        require_unseen(folder, split_fold(work, fold, skip_low_information=False)[1], work, fold)
+    elif different := [name for name, sha256 in tables.items() if record.sources[name] != sha256]:
+        raise InputError(
+            f"{folder} was trained with another {' and '.join(different)} than {work.tables} holds now"
+            f"{describe_seen(folder, work, fold)}; delete it to train it again, or write this run elsewhere with --name"
+        )
 
 
 @contextmanager

@@ -2,27 +2,39 @@
 
 import json
 from collections.abc import Iterable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from models.common.config import CONFIGS, RunConfig, TrainConfig
+from models.common.config import CONFIGS, NewerError, RunConfig, TrainConfig
 from models.common.errors import InputError
 from models.common.files import hash_file, write_text
 
+PATIENTS = "patients.parquet"  # of a run's files: whose slices it has trained on
+_PROJECT = "rsna-intracranial-hemorrhage"
 _PACKAGES = ("torch", "fastai", "albumentations", "efficientnet-pytorch", "pretrainedmodels", "numpy", "blosc2")
 
 
+# What changes no more than the rounding, and the slices that batch norm sees together: a run may go on with another.
+_OF_THE_MACHINE = ("accumulate", "precision")
+
+
 def save_config(
-    folder: Path, config: RunConfig, fold: int, results: dict, stage: int | None = None, ran: dict | None = None
+    folder: Path,
+    config: RunConfig,
+    fold: int,
+    results: dict,
+    stage: int | None = None,
+    ran: dict | None = None,
+    warnings: Iterable[str] = (),
 ) -> None:
     """Write config.json, from which inference builds the network: last of a run's files, so that it marks the whole.
 
-    `ran` tells what it was carried out on.
+    `ran` tells what it was carried out on, `warnings` what of the training was not as it should be.
     """
     from torch import get_num_threads  # takes seconds, which whoever reads a record does not have
 
-    description = {
+    description: dict[str, Any] = {
         "kind": type(config).__name__,
         "config": config.to_json(),
         "fold": fold,
@@ -30,10 +42,28 @@ def save_config(
         "weights_sha256": hash_file(folder / "model.safetensors"),
         "results": results,
         "ran": ran or {},
-        "versions": {package: version(package) for package in _PACKAGES},
+        "versions": package_versions(),
         "torch_threads": get_num_threads(),  # the last bits of a CPU run depend on it
+        "project": project_version(),
     }
+    if (folder / PATIENTS).is_file():
+        description["patients_sha256"] = hash_file(folder / PATIENTS)
+    if noted := list(warnings):
+        description["warnings"] = noted
     write_text(folder / "config.json", json.dumps(description, indent=2))
+
+
+def package_versions() -> dict[str, str]:
+    """Of the packages on which the bits of a run may depend."""
+    return {package: version(package) for package in _PACKAGES}
+
+
+def project_version() -> str:
+    """Of this project; nothing where its code lies there without having been installed."""
+    try:
+        return version(_PROJECT)
+    except PackageNotFoundError:
+        return ""
 
 
 class RunRecord(NamedTuple):
@@ -41,9 +71,15 @@ class RunRecord(NamedTuple):
 
     config: RunConfig
     weights_sha256: str
-    results: dict  # weighted_log_loss, best_epoch, prevalence (of the labels in training)
+    results: dict  # weighted_log_loss, best_epoch, prevalence (of the labels in training), sources
     versions: dict[str, str]  # of the packages that it was trained with
     stage: int | None  # of the challenge, whose slices it was trained on; None: those of cache/ itself
+    patients_sha256: str | None  # of patients.parquet; it was not always written
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The sha256 of all that it was trained with, by name; those of the tables were not always noted."""
+        return self.results.get("sources", {})
 
 
 class SmoothedRecord(NamedTuple):
@@ -57,23 +93,52 @@ class SmoothedRecord(NamedTuple):
 
 def save_smoothed(folder: Path, record: SmoothedRecord) -> None:
     """Write config.json of smoothed predictions: last of their files, too."""
-    write_text(folder / "config.json", json.dumps(record._asdict(), indent=2))
+    write_text(folder / "config.json", json.dumps(record._asdict() | {"project": project_version()}, indent=2))
 
 
 def read_record(folder: Path) -> RunRecord | SmoothedRecord | None:
-    """The record of the predictions in `folder`, or None if none are finished. Raises InputError if it is damaged."""
+    """The record of the predictions in `folder`, or None if none are finished.
+
+    Raises InputError if it is damaged, or a newer version of this project has written it.
+    """
     file = folder / "config.json"
     if not file.is_file():
         return None
+    values = {}
     try:
         values = json.loads(file.read_text())
-        if "width_mm" in values:
-            return SmoothedRecord(**values)
-        kind = CONFIGS[values.get("kind", TrainConfig.__name__)]  # once there was no other
-        config, stage = kind.from_json(values["config"]), values.get("stage")  # it was not always noted
-        return RunRecord(config, values["weights_sha256"], values["results"], values["versions"], stage)
+        return _smoothed_record(values) if "width_mm" in values else _run_record(values)
+    except NewerError as error:
+        wrote = f"version {values['project']}" if values.get("project") else "a newer version"
+        raise InputError(
+            f"{file} has {error}, which this version of the project ({project_version() or 'not installed'}) does not "
+            f"know; {wrote} wrote it: use that one"
+        ) from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{file} cannot be read ({error}); delete {folder} and make that fold anew") from error
+
+
+def _run_record(values: dict) -> RunRecord:
+    config = read_config(values["config"], values.get("kind", TrainConfig.__name__))  # once there was no other
+    noted = values.get("stage"), values.get("patients_sha256")  # they were not always noted
+    return RunRecord(config, values["weights_sha256"], values["results"], values["versions"], *noted)
+
+
+def _smoothed_record(values: dict) -> SmoothedRecord:
+    fields = {name: value for name, value in values.items() if name != "project"}
+    if unknown := set(fields) - set(SmoothedRecord._fields):
+        raise NewerError(f"the field {sorted(unknown)[0]!r}")
+    return SmoothedRecord(**fields)
+
+
+def read_config(values: dict, kind: str) -> RunConfig:
+    """The configuration of a kind of run. Raises NewerError for a kind, or a field, that is unknown here.
+
+    Raises InputError as `RunConfig.from_json`.
+    """
+    if kind not in CONFIGS:
+        raise NewerError(f"the kind {kind!r}")
+    return CONFIGS[kind].from_json(values)
 
 
 def read_run(folder: Path) -> RunRecord | None:
@@ -99,10 +164,10 @@ def require_run(folder: Path, name: str, fold: int) -> RunRecord:
 
 
 def differences(config: RunConfig, other: RunConfig) -> list[str]:
-    """Names and values of the fields in which two configurations differ."""
+    """Names and values of the fields in which two configurations differ, but for those that no result depends on."""
     if type(config) is not type(other):
         return [f"a {type(other).__name__} (now a {type(config).__name__})"]
-    return field_differences(config, other, config.to_json())
+    return field_differences(config, other, [name for name in config.to_json() if name not in _OF_THE_MACHINE])
 
 
 def field_differences(config: RunConfig, other: RunConfig, names: Iterable[str]) -> list[str]:
@@ -114,3 +179,12 @@ def field_differences(config: RunConfig, other: RunConfig, names: Iterable[str])
 def stage_difference(stage: int | None, other: int | None) -> list[str]:
     """The same of the stages of the challenge on whose slices two runs are trained."""
     return [] if stage == other else [f"stage {other} (now {stage})"]
+
+
+def changed_sources(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """The names of what a run was begun with and is another now, by its sha256.
+
+    Older versions did not note tables, nor files of weights: then what they have noted counts alone.
+    """
+    whole = any(name.startswith("metadata_") for name in before)
+    return [name for name in before | now if before.get(name) != now.get(name) and (whole or name in before)]

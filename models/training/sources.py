@@ -1,15 +1,17 @@
-"""The trained runs that another run builds on, each by its weights of the same fold."""
+"""The trained runs, and files of weights, that another run builds on."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
-
 from models.common.config import StudyConfig, TrainConfig
 from models.common.errors import InputError
-from models.common.files import read_parquet
+from models.common.files import hash_file
 from models.common.folders import Work
-from models.training.run_record import RunRecord, read_run
+from models.training.run_record import RunRecord, field_differences, read_record, read_run
+
+_FILES = (".safetensors", ".pth")  # of weights; those of a .pth are ImageNet's, and nothing else is read
+_SAME = ("network", "channels")  # of a start; the size of its images may be another, as in progressive resizing
 
 
 class Source(NamedTuple):
@@ -30,7 +32,54 @@ def find_source(name: str, folder: Path, flag: str) -> Source:
 
     Raises InputError, naming the `flag` that chooses it, if it is not trained, or is no network of single slices.
     """
-    folder = folder.parent.parent / name / folder.name
+    return _source_in(folder.parent.parent / name / folder.name, flag)
+
+
+def find_start(config: TrainConfig, folder: Path) -> Source | Path | None:
+    """What the run in `folder` starts from: a trained fold, or a file of which nobody has noted how it was trained.
+
+    A file that is the weights of a fold is that fold, wherever it lies. None where the configuration names nothing.
+    Raises InputError if there is nothing, or the network is another one or sees something else.
+    """
+    if config.start is None:
+        return None
+    path = trained = Path(config.start)
+    if config.start.endswith(_FILES):
+        if not path.is_file():
+            raise InputError(f"no weights at {path}; name a file with --start, or start with --no-pretrained")
+        trained = _fold_of(path.resolve(), folder.parent.parent)
+        if trained is None:
+            return path
+    elif re.fullmatch(r"\w[\w.-]*", config.start):
+        trained = folder.parent.parent / config.start / folder.name
+    start = _source_in(trained, "--start")
+    if different := field_differences(config, start.config, _SAME):
+        raise InputError(f"{start.folder} has {', '.join(different)}; make it equal, or name another with --start")
+    return start
+
+
+def _fold_of(file: Path, runs: Path) -> Path | None:
+    """The folder of the fold whose weights a file is: where it lies, or one of all `runs`.
+
+    Raises InputError for another file in the folder of a fold.
+    """
+    if file.suffix == ".pth":
+        return None
+    sha256, home = hash_file(file), file.parent
+    for folder in (home, *sorted(runs.glob("*/fold*"))):
+        try:
+            record = read_record(folder)
+        except InputError:  # it is damaged, and not asked for
+            continue
+        if isinstance(record, RunRecord) and record.weights_sha256 == sha256:
+            return folder
+    if (home / "config.json").is_file():
+        raise InputError(f"{file} lies in the folder of a run, and is not the weights that it has; move it elsewhere")
+    return None
+
+
+def _source_in(folder: Path, flag: str) -> Source:
+    name = folder.absolute().parent.name
     record = read_run(folder)
     if record is None:
         train = f"python models/train_{name}.py --fold {folder.name.removeprefix('fold')}"
@@ -39,19 +88,3 @@ def find_source(name: str, folder: Path, flag: str) -> Source:
     if not isinstance(config, TrainConfig) or isinstance(config, StudyConfig):
         raise InputError(f"{folder} holds no network of single slices; name another run with {flag}")
     return Source(name, folder, record, config)
-
-
-def require_unseen(folder: Path, image_ids: pd.Series, folds: Path) -> None:
-    """Raise InputError if the fold of a run in `folder` may have trained on some of these slices.
-
-    It has not where it was validated on them. It may have where `folds` are not those that it was trained with: they
-    were made anew, or are those of another stage.
-    """
-    validated = read_parquet(folder / "valid.parquet", f"python models/train_{folder.parent.name}.py")["image_id"]
-    seen = image_ids[~image_ids.isin(validated)]
-    if len(seen):
-        raise InputError(
-            f"{folder} was not validated on {len(seen):,} of {len(image_ids):,} slices that {folds} has in its "
-            f"{folder.name}, first {seen.iloc[0]}; it may have trained on them: name a run that was trained with these "
-            "folds"
-        )

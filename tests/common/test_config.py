@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.common.channels import Channel, Window
 from models.common.cli import command
-from models.common.config import TrainConfig
+from models.common.config import FinetuneConfig, NewerError, TrainConfig
 from models.common.errors import InputError
 from models.common.labels import ANY, LABELS, METRIC_WEIGHTS
 
@@ -51,7 +50,7 @@ def test_any_is_the_last_label_and_counts_twice():
     [
         {},
         {"crop_size": 32, "skip_low_information": True},
-        {"weights": Path("runs/b5/fold0/model.safetensors"), "pretrained": False},
+        {"start": "runs/b5/fold0/model.safetensors", "pretrained": False},
         {"channels": (Channel(3, Window(-600, 1500.5)),), "max_lr": 1.25e-5},
         {"channels": (Channel(-2.5, Window(40, 80), "mm"), Channel(0, Window(40, 80)))},
         {"seed": 2**31, "precision": "bf16", "augment": "none"},
@@ -63,17 +62,39 @@ def test_a_configuration_comes_back_from_json_as_it_was(values):
     assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(TrainConfig)])
-def test_a_field_that_lacks_in_json_is_named(field):
+FIELDS = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+
+
+@pytest.mark.parametrize("field", [name for name, default in FIELDS.items() if default is not dataclasses.MISSING])
+def test_a_field_that_an_older_version_did_not_have_is_the_default(field):
+    values = CONFIG.to_json()
+    del values[field]
+    assert TrainConfig.from_json(values) == changed(**{field: FIELDS[field]})
+
+
+@pytest.mark.parametrize("field", [name for name, default in FIELDS.items() if default is dataclasses.MISSING])
+def test_a_field_without_a_default_that_lacks_in_json_is_named(field):
     values = CONFIG.to_json()
     del values[field]
     with pytest.raises(InputError, match=repr(field)):
         TrainConfig.from_json(values)
 
 
-def test_a_field_that_json_has_too_much_is_named():
-    with pytest.raises(InputError, match="'epoch'"):
+def test_a_field_that_json_has_too_much_is_of_a_newer_version_and_named():
+    with pytest.raises(NewerError, match="'epoch'"):
         TrainConfig.from_json({**CONFIG.to_json(), "epoch": 3})
+
+
+def older(config: TrainConfig, **values) -> dict:
+    """As commit 032d62a wrote it."""
+    return {name: value for name, value in config.to_json().items() if name != "start"} | values
+
+
+def test_weights_of_older_versions_are_what_it_starts_from():
+    assert TrainConfig.from_json(older(CONFIG, weights=None)) == CONFIG
+    assert TrainConfig.from_json(older(CONFIG, weights="some/b5.safetensors")) == changed(start="some/b5.safetensors")
+    finetuned = FinetuneConfig(**vars(CONFIG) | {"start": "b5", "pseudolabels": "pseudo"})
+    assert FinetuneConfig.from_json(older(finetuned, weights=None, start="b5")) == finetuned
 
 
 @pytest.mark.parametrize(
@@ -155,12 +176,18 @@ def test_any_text_is_a_channel_or_an_input_error(text):
         ("channels", (Channel(5, Window(40, 80), "cm"),)),
         ("crop_size", 0),
         ("crop_size", 65),
+        *[("start", value) for value in ("", "example")],
         *[("name", value) for value in ("", "a/b", "a b", ".", "..", "/root")],
     ],
 )
 def test_a_value_that_cannot_be_meant_names_its_flag(field, value):
     with pytest.raises(InputError, match=f"--{field.replace('_', '-')}"):
         changed(**{field: value})
+
+
+def test_what_is_finetuned_has_to_start_from_something():
+    with pytest.raises(InputError, match="--start"):
+        FinetuneConfig(**vars(CONFIG) | {"pseudolabels": "pseudo"})
 
 
 def test_a_window_jitter_that_nothing_would_use_is_refused():
@@ -185,7 +212,7 @@ def test_without_flags_the_command_gets_what_the_script_declares(monkeypatch):
         (["--channels", "40/80", "40/80@-1"], {"channels": (Channel(0, Window(40, 80)), Channel(-1, Window(40, 80)))}),
         (["--channels", "40/80@-5mm"], {"channels": (Channel(-5, Window(40, 80), "mm"),)}),
         (["--crop-size", "48", "--image-size", "96"], {"crop_size": 48, "image_size": 96}),
-        (["--weights", "b5.safetensors"], {"weights": Path("b5.safetensors")}),
+        (["--start", "b5.safetensors"], {"start": "b5.safetensors"}),
     ],
 )
 def test_a_flag_changes_its_field_and_no_other(monkeypatch, arguments, values):

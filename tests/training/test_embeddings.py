@@ -205,7 +205,7 @@ def test_layers_do_not_go_on_over_a_network_that_was_trained_anew(work, tmp_path
     assert list(own.run(CONFIG.name, 0).glob("checkpoint_*.safetensors"))
     shutil.rmtree(own.run("base", 0))
     train(TrainOptions(replace(BASE, seed=1), machine=machine(own)))
-    with pytest.raises(InputError, match=r"over_base.fold0 was begun on other weights .*; delete it to begin anew"):
+    with pytest.raises(InputError, match=r"over_base.fold0 was begun with another base than there is now; bring"):
         train(options)
 
 

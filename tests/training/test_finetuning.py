@@ -25,7 +25,7 @@ from models.inference.runs import load_runs
 from models.phantom.dicom import write_phantom
 from models.preprocessing.folds import label_shares
 from models.preprocessing.preparation import PrepareOptions, prepare
-from models.preprocessing.tables import patients_of_fold, read_slices, split_fold
+from models.preprocessing.tables import hash_tables, patients_of_fold, read_slices, split_fold
 from models.training import fold as running
 from models.training.dataset import SliceDataset
 from models.training.finetuning import add_pseudolabels
@@ -120,7 +120,7 @@ def test_a_finetuned_fold_is_a_run_like_any_other_and_needs_nothing_else_for_inf
     assert f"slices to train on and {count:,} with pseudolabels" in printed
     assert "starting from" in printed
     record = json.loads((own.run(CONFIG.name, 0) / "config.json").read_text())
-    assert record["results"]["sources"] == {"small": start, pseudolabels(own).name: labels}
+    assert record["results"]["sources"] == {**hash_tables(own), "small": start, pseudolabels(own).name: labels}
     labelled, _ = split_fold(own, 0, skip_low_information=False)
     assert record["results"]["prevalence"] == label_shares(labelled).to_dict()
     shutil.rmtree(own.run("small", 0))
@@ -208,7 +208,8 @@ def test_a_start_that_is_another_network_is_named_by_what_differs(own):
         finetune(own, **changes)
 
 
-def test_a_start_that_was_trained_with_other_folds_is_refused(own):
+def test_a_start_of_which_nobody_knows_whom_it_has_seen_must_have_been_validated_on_all_of_the_folds_slices(own):
+    (own.run("small", 0) / "patients.parquet").unlink()
     valid = pd.read_parquet(own.prediction("small", 0, "valid"))
     write_parquet(own.prediction("small", 0, "valid"), valid.iloc[1:])
     with pytest.raises(InputError, match=rf"small.fold0 was not validated on 1 of .* first {valid['image_id'][0]}; it"):
@@ -228,16 +229,14 @@ def test_a_run_that_was_cut_short_does_not_go_on_with_other_pseudolabels_or_anot
         config = own.run("small", 0) / "config.json"
         config.write_text(config.read_text().replace(hash_file(config.with_name("model.safetensors")), "0" * 64))
         monkeypatch.setattr(Finetuned, "load_start", mock.Mock())  # which would refuse it, too
-    with pytest.raises(InputError, match=r"was begun on other weights or pseudolabels than it builds on now"):
+    name = pseudolabels(own).name if changed == "pseudolabels" else "small"
+    with pytest.raises(
+        InputError, match=rf"was begun with another {name} than there is now; bring that back, or delete"
+    ):
         finetune(own)
 
 
-@pytest.mark.parametrize("changes", [{"start": "small_pseudo"}, {"start": "a/b"}, {"pseudolabels": ""}])
+@pytest.mark.parametrize("changes", [{"start": "small_pseudo"}, {"start": ""}, {"start": None}, {"pseudolabels": ""}])
 def test_a_configuration_that_cannot_be_meant_names_its_flag(changes):
     with pytest.raises(InputError, match=f"--{next(iter(changes))}"):
         replace(CONFIG, **changes)
-
-
-def test_a_file_of_weights_beside_the_start_is_refused():
-    with pytest.raises(InputError, match=r"weights must be left out, the weights are those of --start"):
-        replace(CONFIG, weights=Path("b5.safetensors"))
