@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from models.common.channels import Channel
 from models.common.config import Augment, StudyConfig, TrainConfig
 from models.common.errors import InputError
-from models.common.folders import Work
+from models.common.folders import STORED, Work
 from models.common.labels import LABEL_WEIGHTS, LABELS
 from models.preprocessing.neighbours import neighbour_chunks
 from models.preprocessing.store import Series
@@ -72,11 +72,11 @@ class SliceDataset(Dataset):
 
         Beyond an end of the series its last slice stands in. Raises InputError if the series is missing or damaged.
         """
-        series = open_series(self.folder / f"{self.series_ids[row]}.b2nd")
+        series = open_series(self.folder / f"{self.series_ids[row]}{STORED}")
         last = len(series) - 1
         places = [min(max(place, 0), last) for place in self.places[row].tolist()]
         distinct = list(dict.fromkeys(places))
-        return [series.read(place) for place in distinct], [distinct.index(place) for place in places]
+        return series.read_some(distinct), [distinct.index(place) for place in places]
 
 
 def channel_places(slices: pd.DataFrame, work: Work, channels: tuple[Channel, ...]) -> np.ndarray:
@@ -110,7 +110,7 @@ class StudyDataset(Dataset):
         return grey, self.places[row], target
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=2**15)  # more than the challenge's 21,744, of which each takes 1.2 KB in a loader process
 def open_series(path: Path) -> Series:
-    """A series of the store; the last 256 stay open."""
+    """A series of the store; where its slices lie in its file is kept, the file is not kept open."""
     return Series(path)

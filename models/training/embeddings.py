@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from models.common.config import SequenceConfig
 from models.common.files import require_writable
-from models.common.folders import Work
+from models.common.folders import STORED, Work
 from models.common.labels import LABELS
 from models.common.options import Machine
 from models.preprocessing.store import Series, compress_slice, write_series
@@ -51,7 +51,7 @@ def extract(
     for source in sources:
         store = source.store(work, views)
         processes.on_main(lambda store=store: require_writable(store))
-        stored = processes.on_main(lambda store=store: {path.stem for path in store.glob("*.b2nd")})
+        stored = processes.on_main(lambda store=store: {path.stem for path in store.glob(f"*{STORED}")})
         missing = readable[~readable["series_id"].isin(stored)].reset_index(drop=True)
         if len(missing):
             _extract(missing, source, store, views, machine, processes)
@@ -74,7 +74,7 @@ def _extract(
     notes = {"weights_sha256": source.record.weights_sha256, "views": views}
     for rows, seen in zip(studies.batches, embeddings, strict=True):
         chunks = [compress_slice(row[None].view(np.int16)) for row in seen]
-        write_series(store / f"{slices['series_id'][rows[0]]}.b2nd", chunks, (1, seen.shape[1]), notes)
+        write_series(store / f"{slices['series_id'][rows[0]]}{STORED}", chunks, (1, seen.shape[1]), notes)
 
 
 def mean_embedding(network: HemorrhageNetwork, images: torch.Tensor, group: tuple[Symmetry, ...]) -> torch.Tensor:
@@ -114,7 +114,7 @@ class SequenceDataset(Dataset):
 
         Raises InputError as `read_study`.
         """
-        return read_study(*(store / f"{self.series_ids[row]}.b2nd" for store in self.stores))
+        return read_study(*(store / f"{self.series_ids[row]}{STORED}" for store in self.stores))
 
     @property
     def width(self) -> int:
@@ -131,7 +131,7 @@ def read_study(*files: Path) -> torch.Tensor:
     seen = []
     for file in files:
         series = Series(file, "the same command")
-        seen.append(np.concatenate([series.read(index) for index in range(len(series))]).view(np.float16))
+        seen.append(np.concatenate(series.read_some(range(len(series)))).view(np.float16))
     cut = -len(LABELS)
     columns = [values[:, :cut] for values in seen] + [values[:, cut:] for values in seen]
     return torch.from_numpy(np.concatenate(columns, axis=1).astype(np.float32))
