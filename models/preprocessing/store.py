@@ -44,8 +44,10 @@ _COMPRESSION = {
     "codec": blosc2.Codec.LZ4,  # much faster than zstd, to encode and to decode, for some more bytes
     "clevel": 1,
     "filters": [blosc2.Filter.SHUFFLE],
+    "splitmode": blosc2.SplitMode.NEVER_SPLIT,
     "nthreads": 1,
 }
+_BLOCK = 1 << 17  # bytes that are shuffled and compressed at a time: they stay in the processor's cache
 
 
 def fit_to_square(hounsfield: np.ndarray, size: int) -> np.ndarray:
@@ -70,8 +72,9 @@ def fit_to_square(hounsfield: np.ndarray, size: int) -> np.ndarray:
 
 def compress_slice(values: np.ndarray) -> bytes:
     """A slice (size, size) int16 as one chunk of the store."""
+    values, block = np.ascontiguousarray(values), min(values.nbytes, _BLOCK)
     # pyrefly: ignore[bad-argument-type, bad-return]  # blosc2 types each keyword as a dict; it gives bytes
-    return blosc2.compress2(np.ascontiguousarray(values), typesize=2, blocksize=values.nbytes, **_COMPRESSION)
+    return blosc2.compress2(values, typesize=2, blocksize=block, **_COMPRESSION)
 
 
 def write_series(path: Path, chunks: list[bytes], shape: tuple[int, int], notes: dict) -> None:
