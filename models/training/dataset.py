@@ -53,19 +53,32 @@ class SliceDataset(Dataset):
         return len(self.chunks)
 
     def __getitem__(self, index: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        grey = np.empty(self.shape, np.uint8)
+        self.draw(index, grey)
+        return torch.from_numpy(grey), torch.from_numpy(self.targets[index[1]])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image: channels, rows, columns."""
+        return self.places.shape[1], self.input_size, self.input_size
+
+    def beside(self, rows: list[int]) -> tuple[torch.Tensor]:
+        """What stands beside the images of some rows: their labels, (rows, 6) or (rows, 2, 6)."""
+        return (torch.from_numpy(self.targets[rows]),)
+
+    def draw(self, index: tuple[int, int], grey: np.ndarray) -> None:
+        """Write the image of a sample to `grey`, uint8 (channels, size, size). Raises InputError as `read`."""
         epoch, row = index
         draw = self.augmentation.draw((self.seed, epoch, int(self.draws[row])))
         planes, sources = self.read(row)
         slices = warp(planes, draw.geometry, self.image_size, self.input_size)
         # For several windows of a slice: OpenCV maps float32 to grey values faster than int16.
         slices = [hounsfield.astype(np.float32) for hounsfield in slices]
-        grey = np.empty((len(sources), self.input_size, self.input_size), np.uint8)
         for plane, source, window in zip(grey, sources, draw.windows, strict=True):
             apply_window(slices[source], window, out=plane)
         if draw.gamma is not None:
             flat = grey.reshape(-1, self.input_size)
             cv2.LUT(flat, gamma_table(draw.gamma), dst=flat)
-        return torch.from_numpy(grey), torch.from_numpy(self.targets[row])
 
     def read(self, row: int) -> tuple[list[np.ndarray], list[int]]:
         """The slices that a sample shows, Hounsfield units (size, size), each once, and which of them each channel is.
@@ -108,6 +121,19 @@ class StudyDataset(Dataset):
         _, row = index
         grey, target = self.slices[index]
         return grey, self.places[row], target
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image: channels, rows, columns."""
+        return self.slices.shape
+
+    def beside(self, rows: list[int]) -> tuple[torch.Tensor, ...]:
+        """What stands beside the images of some rows: places (rows, 3) and labels."""
+        return self.places[rows], *self.slices.beside(rows)
+
+    def draw(self, index: tuple[int, int], grey: np.ndarray) -> None:
+        """Write the image of a sample to `grey`, uint8 (channels, size, size). Raises InputError as SliceDataset."""
+        self.slices.draw(index, grey)
 
 
 @lru_cache(maxsize=2**15)  # more than the challenge's 21,744, of which each takes 1.2 KB in a loader process

@@ -6,13 +6,17 @@ import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
+import joblib
 import torch
 from torch import distributed, nn
 
 from models.common.errors import InputError
 from models.training.stopping import is_one_of_several
+
+_GPUS = Path("/proc/driver/nvidia/gpus")  # all of the machine: CUDA_VISIBLE_DEVICES hides some of them from torch
 
 Result = TypeVar("Result")
 
@@ -138,8 +142,16 @@ def choose_device(name: str) -> torch.device:
 
 
 def count_workers(workers: int, device: torch.device) -> int:
-    """Loader processes for a `Machine.workers` of -1: none on a CPU, else one a core, at most 8 a device."""
+    """Loader processes for a `Machine.workers` of -1: none on a CPU, else one a core, at most 8 a device.
+
+    The cores are those that this process may use (by affinity, and by what a container is allowed), shared with the
+    others that torchrun has started; and not more than the machine has for each of its GPUs, so that folds that are
+    trained side by side, a command a GPU, leave one another theirs.
+    """
     if workers >= 0:
         return workers
-    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return 0 if device.type == "cpu" else max(1, min(cores, 8))
+    if device.type == "cpu":
+        return 0
+    usable = joblib.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    share = (os.cpu_count() or 1) // max(1, torch.cuda.device_count(), len(list(_GPUS.glob("*"))))
+    return max(1, min(usable, share, 8))
