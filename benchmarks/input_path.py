@@ -7,6 +7,10 @@ Normalize. PNG: the same three windows cached as one 512 x 512 PNG, then the sam
 `SliceDataset` on a prepared store, uint8, to be normalised on the device. Floor: ours without augmentation. All see the
 same slices with the same random draws, and take turns. Where the network wants 224 pixels, the peers resize first,
 which is the cheaper order for them. Without --data, or RSNA_DATA, a phantom is drawn at 512 pixels first.
+
+Then through a DataLoader with one process, as in training: the original's way, ours hot, and ours cold: each slice is
+that of another of 2,000 series, none of which the process has seen before, as nearly all are in the challenge. Their
+files are copies with one slice each, 0.5 GB, in the page cache as the others are: cold is what was not opened.
 """
 
 import os
@@ -26,6 +30,7 @@ import pandas as pd
 import pydicom
 import torch
 from comparison import BenchmarkOptions, Row, quiet, row, scratch, seconds, take_turns
+from torch.utils.data import DataLoader, Dataset
 
 from models.common.channels import Channel, Window
 from models.common.cli import command
@@ -33,14 +38,19 @@ from models.common.config import Augment, TrainConfig
 from models.common.folders import Work
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.raw import find_raw
+from models.preprocessing.store import Series, compress_slice, write_series
 from models.preprocessing.tables import UNREADABLE, read_slices
-from models.training.dataset import SliceDataset
+from models.training.dataset import SliceDataset, open_series
+from models.training.loading import make_loader
 
 SIZES = (512, 224)
-ROUNDS = 7
+ROUNDS, LOADER_ROUNDS = 7, 5
 WINDOWS = (Window(40, 80), Window(80, 200), Window(40, 380))  # train_b2's
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 ORIGINAL, PNG, OURS, FLOOR = "original, DICOM on the fly", "PNG cache", "ours", "floor, ours without augmentation"
+LOADED_ORIGINAL, HOT, COLD = "original, through a loader", "ours, through a loader", "the same, series not seen before"
+SERIES = 2000  # that are not seen before
+BATCH = 16
 
 Times = dict[int, dict[str, float]]  # size -> input path -> milliseconds a slice
 Read = Callable[[tuple[int, int]], Any]  # key (epoch, row) -> network input
@@ -52,15 +62,24 @@ def main(options: BenchmarkOptions) -> None:
     for size, milliseconds in times.items():
         print(f"\n{f'{size} x {size}, hard augmentations':40}{'ms a slice':>10}{'times ours':>12}")
         for name, value in milliseconds.items():
-            print(f"{name:40}{value:10.2f}{value / milliseconds[OURS]:12.2f}")
+            ours = milliseconds[HOT if name in (LOADED_ORIGINAL, HOT, COLD) else OURS]
+            print(f"{name:40}{value:10.2f}{value / ours:12.2f}")
 
 
 def rows(data: Path | None) -> list[Row]:
-    """The rows of this benchmark, each beside one of the original's ways."""
+    """The rows of this benchmark: beside the original's ways, without and with a loader, and cold beside hot."""
     times = measure(data)
-    pairs = [("input_512_vs_original", 512, ORIGINAL), ("input_224_vs_original", 224, ORIGINAL)]
-    pairs += [("input_512_vs_png", 512, PNG), ("input_224_vs_png", 224, PNG)]
-    return [row(name, times[size][OURS], times[size][peer], "ms a slice") for name, size, peer in pairs]
+    pairs = {
+        "input_{}_vs_original": (OURS, ORIGINAL),
+        "input_{}_vs_png": (OURS, PNG),
+        "input_{}_loader_vs_original": (HOT, LOADED_ORIGINAL),
+        "input_{}_cold_vs_hot": (COLD, HOT),
+    }
+    return [
+        row(name.format(size), times[size][here], times[size][peer], "ms a slice")
+        for name, (here, peer) in pairs.items()
+        for size in SIZES
+    ]
 
 
 def measure(data: Path | None) -> Times:
@@ -86,8 +105,55 @@ def measure(data: Path | None) -> Times:
                 FLOOR: ours(slices, work, size, "none"),
             }
             turns = {name: partial(milliseconds, read, count(), len(slices)) for name, read in paths.items()}
-            times[size] = take_turns(turns, ROUNDS)
+            times[size] = take_turns(turns, ROUNDS) | measure_loaders(slices, work, size, paths[ORIGINAL])
     return times
+
+
+def measure_loaders(slices: pd.DataFrame, work: Work, size: int, original: Read) -> dict[str, float]:
+    """The same through loader processes, of which each has read all its slices once before."""
+    chosen = np.random.default_rng(0).permutation(np.arange(SERIES) % len(slices))
+    seen = slices.iloc[chosen].reset_index(drop=True)
+    peer = DataLoader(Rows(original, len(slices)), BATCH, num_workers=1, persistent_workers=True)
+    hot = make_loader(SliceDataset(seen, work, config(size), "hard"), BATCH, workers=1)
+    cold = make_loader(ColdDataset(separate(seen, work, size), work, config(size), "hard"), BATCH, workers=1)
+    loaders = {LOADED_ORIGINAL: (peer, len(slices)), HOT: (hot, SERIES), COLD: (cold, SERIES)}
+    return take_turns({name: partial(load, *loader) for name, loader in loaders.items()}, LOADER_ROUNDS, warm_up=1)
+
+
+def load(loader: DataLoader, length: int) -> float:
+    """Milliseconds a slice over all batches."""
+    return 1000 / length * seconds(lambda: [len(batch) for batch in loader])
+
+
+class Rows(Dataset):
+    """What an input path gives for each row."""
+
+    def __init__(self, read: Read, length: int) -> None:
+        self.read, self.length = read, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.read((0, index))
+
+
+class ColdDataset(SliceDataset):
+    """Slices of series that this process has forgotten."""
+
+    def draw(self, index: tuple[int, int], grey: np.ndarray) -> None:
+        """Write an image (channels, size, size)."""
+        open_series.cache_clear()
+        super().draw(index, grey)
+
+
+def separate(slices: pd.DataFrame, work: Work, size: int) -> pd.DataFrame:
+    """Store each slice as a series of its own; returns their rows."""
+    rows = slices.assign(series_id=[f"copy_{number}" for number in range(len(slices))], chunk=0)
+    for name, series, place in zip(rows["series_id"], slices["series_id"], slices["chunk"], strict=True):
+        chunk = compress_slice(Series(work.series(size, series)).read(place))
+        write_series(work.series(size, name), [chunk], (size, size), {})
+    return rows
 
 
 def milliseconds(read: Read, epochs: Iterator[int], length: int) -> float:
@@ -98,8 +164,13 @@ def milliseconds(read: Read, epochs: Iterator[int], length: int) -> float:
 
 def ours(slices: pd.DataFrame, work: Work, size: int, augment: Augment) -> Read:
     """What this project reads at `size` pixels."""
+    return SliceDataset(slices, work, config(size), augment).__getitem__
+
+
+def config(size: int) -> TrainConfig:
+    """Three windows of a slice at `size` pixels."""
     channels = tuple(Channel(0, window) for window in WINDOWS)
-    config = TrainConfig(
+    return TrainConfig(
         name="benchmark",
         network="efficientnet-b2",
         image_size=size,
@@ -109,7 +180,6 @@ def ours(slices: pd.DataFrame, work: Work, size: int, augment: Augment) -> Read:
         epochs=1,
         batch_size=56,
     )
-    return SliceDataset(slices, work, config, augment).__getitem__
 
 
 class Peer:

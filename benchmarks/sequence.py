@@ -24,11 +24,11 @@ from models.common.errors import InputError
 from models.common.folders import Work, default_work
 from models.common.labels import LABELS
 from models.train_sequence import CONFIG
-from models.training.device import choose_device, use_device
+from models.training.device import choose_device, count_workers, use_device
 from models.training.embeddings import SequenceDataset
 from models.training.learner import make_learner
 from models.training.loading import load_batches, shuffled_batches
-from models.training.processes import Processes, count_workers
+from models.training.processes import Processes
 from models.training.recurrent import build_sequence_network
 
 STUDIES, SLICES = 21_744, 752_803  # of the challenge's first stage

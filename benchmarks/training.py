@@ -30,11 +30,11 @@ from models.common.folders import Work
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.tables import UNREADABLE, read_slices
 from models.training.dataset import SliceDataset
-from models.training.device import choose_device, use_device
+from models.training.device import choose_device, count_workers, use_device
 from models.training.learner import make_learner
 from models.training.loading import make_loader
 from models.training.networks import build_network
-from models.training.processes import Processes, count_workers
+from models.training.processes import Processes
 from models.training.steps import StepLearner
 from models.training.transfer import to_device
 

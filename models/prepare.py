@@ -5,8 +5,8 @@
 
 Needs the challenge's data in Kaggle's layout, a phantom (python models/make_phantom.py data), or any tree of CT files,
 of which axial head CT in Hounsfield units becomes test slices. Writes cache/metadata_{train,test}.parquet,
-cache/slices_<size>/<series>.b2nd, cache/folds.csv, cache/problems.csv, cache/series.csv and cache/contact_sheet.png. It
-can be stopped at any moment: the same command goes on where it was.
+cache/slices_<size>/<series>.slices, cache/folds.csv, cache/problems.csv, cache/series.csv and
+cache/contact_sheet.png. It can be stopped at any moment: the same command goes on where it was.
 """
 
 from models.common.cli import command

@@ -400,7 +400,7 @@ def test_metadata_is_refused(bomb):
 
 
 def test_a_series_of_the_store_is_refused(bomb):
-    file = bomb.write("cache/slices_64/series.b2nd")
+    file = bomb.write("cache/slices_64/series.slices")
     assert_refused(file, Series, file)
 
 

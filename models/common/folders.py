@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+STORED = ".slices"  # what the name of a stored series ends in (models/preprocessing/store.py)
+
 
 @dataclass(frozen=True)
 class Work:
@@ -96,7 +98,7 @@ class Work:
 
     def series(self, image_size: int, series_id: str) -> Path:
         """The file of a series in the slice store."""
-        return self.slices(image_size) / f"{series_id}.b2nd"
+        return self.slices(image_size) / f"{series_id}{STORED}"
 
     def run(self, name: str, fold: int) -> Path:
         """The folder of a fold of a run."""

@@ -11,7 +11,7 @@ def start_process() -> None:
     Called where a process begins: by the command line, by the workers of joblib, Dask and a DataLoader, by a notebook's
     first cell and by the tests. Calling it again changes nothing.
     """
-    # blosc2 would start four threads for the index of a file, anew for every chunk that is written.
+    # A number that is set outside goes before that of a call: blosc2 would start threads anew for every chunk.
     os.environ["BLOSC_NTHREADS"] = "1"
     # What is wrong with a file is said by its Reason (preprocessing/elements.py), not by pydicom's log,
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)

@@ -13,10 +13,11 @@ from models.common.options import InferOptions
 from models.inference.parts import Parts, find_run, is_finished, only_inference, parts_of
 from models.inference.predictions import fill_unreadable
 from models.preprocessing.tables import UNREADABLE, read_slices
+from models.training.device import count_workers
 from models.training.evaluation import predict_batches
 from models.training.kinds import Kind, kind_of
 from models.training.loading import load_batches, ordered_batches
-from models.training.processes import Processes, count_workers, started_processes
+from models.training.processes import Processes, started_processes
 from models.training.run_record import RunRecord
 from models.training.stopping import Interrupted, Stop, same_command, stop_signals
 from models.training.weights import load_trained

@@ -13,7 +13,7 @@ import pandas as pd
 
 from models.common.errors import InputError
 from models.common.files import damaged, hash_file, read_json, read_parquet, write_json
-from models.common.folders import Work
+from models.common.folders import STORED, Work
 from models.preprocessing.elements import stamp
 from models.preprocessing.grouping import Look
 from models.preprocessing.manifest import Known
@@ -38,8 +38,8 @@ def source_of(raw: RawFolder, labels: Path | None, looks: Mapping[str, Iterable[
 
 
 def refuse_older(work: Work) -> None:
-    """Raise InputError for a cache from before there was a manifest, whole or not."""
-    if not work.manifest.is_dir() and any(work.cache.glob("slices_*/*.b2nd")):
+    """Raise InputError for a cache, whole or not, from when the store was made of frames of blosc2."""
+    if any(work.cache.glob("slices_*/*.b2nd")):
         raise _made_with(work, _OLDER)
 
 
@@ -84,7 +84,7 @@ def is_whole(work: Work, cached: dict) -> bool:
     stored = {name for table in tables for name in table.loc[table["chunk"] != UNREADABLE, "series_id"].unique()}
     records = {path.stem for path in work.manifest.glob("*.json")}
     return bool(records) and all(
-        stored <= {path.stem for path in work.slices(size).glob("*.b2nd")} for size in cached["image_size"]
+        stored <= {path.stem for path in work.slices(size).glob(f"*{STORED}")} for size in cached["image_size"]
     )
 
 

@@ -17,7 +17,7 @@ from models.common.patience import patiently
 from models.preprocessing.notes import SeriesNotes
 from models.preprocessing.pseudonyms import Names
 
-FORMAT = 5  # raise it when the same files give another cache
+FORMAT = 6  # raise it when the same files give another cache
 _DECODERS = ("imagecodecs", "pyjpegls", "pylibjpeg-openjpeg")
 
 

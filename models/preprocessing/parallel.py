@@ -1,6 +1,5 @@
 """One function over many items, on all cores or on a cluster, with a bar that shows the time left."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TypeVar
@@ -51,7 +50,7 @@ def progress_batches(
     Raises InputError if a worker dies.
     """
     items = list(items)
-    workers = len(os.sched_getaffinity(0)) if jobs < 0 or dask else jobs
+    workers = joblib.cpu_count() if jobs < 0 or dask else jobs
     size = most if workers == 1 else max(1, min(most, len(items) // (_SHARES * workers)))
     batches = [items[first : first + size] for first in range(0, len(items), size)]
     results = _on_cluster(function, batches, dask) if dask else _on_cores(function, batches, jobs)

@@ -49,8 +49,9 @@ def _strip(image: np.ndarray, caption: str, windows: Mapping[str, Window], tile:
     scale = _fitting_scale(caption, tile - 4)
     cv2.putText(header, caption, (2, _HEADER - 8), _FONT, scale, _INK, 1, cv2.LINE_AA)
     parts = [header]
+    small = _letterbox(image.astype(np.float32), tile)  # once: it takes longer than all windows
     for name, window in windows.items():
-        grey = _letterbox(apply_window(image, window), tile)
+        grey = apply_window(small, window)
         if named:
             text = f"{name} {window.center}/{window.width}"
             cv2.putText(grey, text, (5, tile - 7), _FONT, 0.4, _FAINT, 1, cv2.LINE_AA)
@@ -58,13 +59,13 @@ def _strip(image: np.ndarray, caption: str, windows: Mapping[str, Window], tile:
     return np.vstack(parts)
 
 
-def _letterbox(grey: np.ndarray, tile: int) -> np.ndarray:
-    """Scale an image to fit into a square tile on black."""
-    height, width = grey.shape
+def _letterbox(image: np.ndarray, tile: int) -> np.ndarray:
+    """Scale a float32 image (height, width) to fit into a square tile, on what is black through every window."""
+    height, width = image.shape
     ratio = tile / max(height, width)
     size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
-    scaled = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC)
-    square = np.zeros((tile, tile), np.uint8)
+    scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC)
+    square = np.full((tile, tile), np.float32(-1e4))
     top, left = (tile - size[1]) // 2, (tile - size[0]) // 2
     square[top : top + size[1], left : left + size[0]] = scaled
     return square

@@ -10,7 +10,7 @@ import pandas as pd
 
 from models.common.errors import InputError
 from models.common.files import replacing
-from models.common.folders import Work
+from models.common.folders import STORED, Work
 from models.preprocessing.folds import label_shares
 from models.preprocessing.grouping import SeriesTask
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
@@ -92,7 +92,7 @@ def print_summary(work: Work, tables: dict[str, pd.DataFrame], problems: pd.Data
         print(f"{row.items:>9,}  {row.problem} -> {row.treatment}")
     print(f"{len(problems):,} lines in {work.problems}" if len(problems) else "nothing odd was found")
     for folder in sorted(work.cache.glob("slices_*")):
-        files = list(folder.glob("*.b2nd"))
+        files = list(folder.glob(f"*{STORED}"))
         print(f"{folder}: {len(files):,} series, {gigabytes(sum(file.stat().st_size for file in files))}")
 
 

@@ -33,8 +33,9 @@ class Prepared(NamedTuple):
 def prepare_slice(item: Slice, file: Look, image_sizes: Collection[int], pseudonyms: Pseudonyms) -> Prepared:
     """A slice's row with its pixel statistics, its chunk at each size, and what its values show of its series."""
     item, turned = to_one_frame(item)
-    hounsfield = to_hounsfield(item.stored, item.rescale)
-    statistics = pixel_statistics(item.stored, hounsfield)
+    stored = _signed(item.stored)
+    hounsfield = to_hounsfield(stored, item.rescale)
+    statistics = pixel_statistics(stored, hounsfield)
     constant = statistics["img_min"] == statistics["img_max"]
     row = pseudonymous(item.row, pseudonyms) | {"readable": True, "constant": constant} | statistics
     clipped = clip(hounsfield)
@@ -63,6 +64,14 @@ def pixel_statistics(stored: np.ndarray, hounsfield: np.ndarray) -> dict[str, fl
     variance = cv2.norm(stored, cv2.NORM_L2SQR) / stored.size - mean**2  # exact: sums of integers below 2^53
     values = (stored.min(), stored.max(), mean, max(variance, 0) ** 0.5, fraction_in_window(hounsfield))
     return dict(zip(STATISTICS, map(float, values), strict=True))
+
+
+def _signed(stored: np.ndarray) -> np.ndarray:
+    """The same values as int16 where that holds them, for which OpenCV is three times as fast as for uint16."""
+    if stored.dtype != np.uint16:
+        return stored
+    signed = stored.view(np.int16)
+    return signed if signed.min() >= 0 else stored
 
 
 def _odd_values(rescale: Rescale, lowest: float, highest: float) -> list[Problem]:

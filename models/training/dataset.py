@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from models.common.channels import Channel
 from models.common.config import Augment, StudyConfig, TrainConfig
 from models.common.errors import InputError
-from models.common.folders import Work
+from models.common.folders import STORED, Work
 from models.common.labels import LABEL_WEIGHTS, LABELS
 from models.preprocessing.neighbours import neighbour_chunks
 from models.preprocessing.store import Series
@@ -53,30 +53,43 @@ class SliceDataset(Dataset):
         return len(self.chunks)
 
     def __getitem__(self, index: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        grey = np.empty(self.shape, np.uint8)
+        self.draw(index, grey)
+        return torch.from_numpy(grey), torch.from_numpy(self.targets[index[1]])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image: channels, rows, columns."""
+        return self.places.shape[1], self.input_size, self.input_size
+
+    def beside(self, rows: list[int]) -> tuple[torch.Tensor]:
+        """What stands beside the images of some rows: their labels, (rows, 6) or (rows, 2, 6)."""
+        return (torch.from_numpy(self.targets[rows]),)
+
+    def draw(self, index: tuple[int, int], grey: np.ndarray) -> None:
+        """Write the image of a sample to `grey`, uint8 (channels, size, size). Raises InputError as `read`."""
         epoch, row = index
         draw = self.augmentation.draw((self.seed, epoch, int(self.draws[row])))
         planes, sources = self.read(row)
         slices = warp(planes, draw.geometry, self.image_size, self.input_size)
         # For several windows of a slice: OpenCV maps float32 to grey values faster than int16.
         slices = [hounsfield.astype(np.float32) for hounsfield in slices]
-        grey = np.empty((len(sources), self.input_size, self.input_size), np.uint8)
         for plane, source, window in zip(grey, sources, draw.windows, strict=True):
             apply_window(slices[source], window, out=plane)
         if draw.gamma is not None:
             flat = grey.reshape(-1, self.input_size)
             cv2.LUT(flat, gamma_table(draw.gamma), dst=flat)
-        return torch.from_numpy(grey), torch.from_numpy(self.targets[row])
 
     def read(self, row: int) -> tuple[list[np.ndarray], list[int]]:
         """The slices that a sample shows, Hounsfield units (size, size), each once, and which of them each channel is.
 
         Beyond an end of the series its last slice stands in. Raises InputError if the series is missing or damaged.
         """
-        series = open_series(self.folder / f"{self.series_ids[row]}.b2nd")
+        series = open_series(self.folder / f"{self.series_ids[row]}{STORED}")
         last = len(series) - 1
         places = [min(max(place, 0), last) for place in self.places[row].tolist()]
         distinct = list(dict.fromkeys(places))
-        return [series.read(place) for place in distinct], [distinct.index(place) for place in places]
+        return series.read_some(distinct), [distinct.index(place) for place in places]
 
 
 def channel_places(slices: pd.DataFrame, work: Work, channels: tuple[Channel, ...]) -> np.ndarray:
@@ -109,8 +122,21 @@ class StudyDataset(Dataset):
         grey, target = self.slices[index]
         return grey, self.places[row], target
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image: channels, rows, columns."""
+        return self.slices.shape
 
-@lru_cache(maxsize=256)
+    def beside(self, rows: list[int]) -> tuple[torch.Tensor, ...]:
+        """What stands beside the images of some rows: places (rows, 3) and labels."""
+        return self.places[rows], *self.slices.beside(rows)
+
+    def draw(self, index: tuple[int, int], grey: np.ndarray) -> None:
+        """Write the image of a sample to `grey`, uint8 (channels, size, size). Raises InputError as SliceDataset."""
+        self.slices.draw(index, grey)
+
+
+@lru_cache(maxsize=2**15)  # more than the challenge's 21,744, of which each takes 1.2 KB in a loader process
 def open_series(path: Path) -> Series:
-    """A series of the store; the last 256 stay open."""
+    """A series of the store; where its slices lie in its file is kept, the file is not kept open."""
     return Series(path)

@@ -1,9 +1,14 @@
-"""The device that a run computes on: the one that was asked for, and nobody else's default."""
+"""The device that a run computes on, the one that was asked for and nobody else's default, and the cores beside it."""
 
+import os
+from pathlib import Path
+
+import joblib
 import torch
 
 from models.common.errors import InputError
 
+_GPUS = Path("/proc/driver/nvidia/gpus")  # all of the machine: CUDA_VISIBLE_DEVICES hides some of them from torch
 _KNOWN = "take auto, cpu, cuda, cuda:1 or mps"
 
 
@@ -36,3 +41,19 @@ def use_device(device: torch.device) -> torch.device:
     torch.backends.cudnn.benchmark = True  # the fastest kernels for a shape are looked for once
     torch.set_float32_matmul_precision("high")  # TF32 where a product is of fp32
     return device
+
+
+def count_workers(workers: int, device: torch.device) -> int:
+    """Loader processes for a `Machine.workers` of -1: none on a CPU, else one a core, at most 8 a device.
+
+    The cores are those that this process may use (by affinity, and by what a container is allowed), shared with the
+    others that torchrun has started; and not more than the machine has for each of its GPUs, so that folds that are
+    trained side by side, a command a GPU, leave one another theirs.
+    """
+    if workers >= 0:
+        return workers
+    if device.type == "cpu":
+        return 0
+    usable = joblib.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    share = (os.cpu_count() or 1) // max(1, torch.cuda.device_count(), len(list(_GPUS.glob("*"))))
+    return max(1, min(usable, share, 8))

@@ -11,17 +11,18 @@ from torch.utils.data import Dataset
 
 from models.common.config import SequenceConfig
 from models.common.files import require_writable
-from models.common.folders import Work
+from models.common.folders import STORED, Work
 from models.common.labels import LABELS
 from models.common.options import Machine
 from models.preprocessing.store import Series, compress_slice, write_series
 from models.preprocessing.tables import UNREADABLE
 from models.training.d4 import GROUPS, Symmetry
 from models.training.dataset import SliceDataset
+from models.training.device import count_workers
 from models.training.evaluation import predict_batches
 from models.training.loading import load_batches
 from models.training.networks import HemorrhageNetwork, build_network
-from models.training.processes import Processes, count_workers
+from models.training.processes import Processes
 from models.training.sources import Source, find_source
 from models.training.studies import OrderedStudies, places, study_lengths
 from models.training.weights import load_trained
@@ -51,7 +52,7 @@ def extract(
     for source in sources:
         store = source.store(work, views)
         processes.on_main(lambda store=store: require_writable(store))
-        stored = processes.on_main(lambda store=store: {path.stem for path in store.glob("*.b2nd")})
+        stored = processes.on_main(lambda store=store: {path.stem for path in store.glob(f"*{STORED}")})
         missing = readable[~readable["series_id"].isin(stored)].reset_index(drop=True)
         if len(missing):
             with processes.as_one():
@@ -74,7 +75,7 @@ def _extract(
     notes = {"weights_sha256": source.record.weights_sha256, "views": views}
     for rows, seen in zip(studies.batches, embeddings, strict=True):
         chunks = [compress_slice(row[None].view(np.int16)) for row in seen]
-        write_series(store / f"{slices['series_id'][rows[0]]}.b2nd", chunks, (1, seen.shape[1]), notes)
+        write_series(store / f"{slices['series_id'][rows[0]]}{STORED}", chunks, (1, seen.shape[1]), notes)
 
 
 def mean_embedding(network: HemorrhageNetwork, images: torch.Tensor, group: tuple[Symmetry, ...]) -> torch.Tensor:
@@ -114,7 +115,7 @@ class SequenceDataset(Dataset):
 
         Raises InputError as `read_study`.
         """
-        return read_study(*(store / f"{self.series_ids[row]}.b2nd" for store in self.stores))
+        return read_study(*(store / f"{self.series_ids[row]}{STORED}" for store in self.stores))
 
     @property
     def width(self) -> int:
@@ -131,7 +132,7 @@ def read_study(*files: Path) -> torch.Tensor:
     seen = []
     for file in files:
         series = Series(file, "the same command")
-        seen.append(np.concatenate([series.read(index) for index in range(len(series))]).view(np.float16))
+        seen.append(np.concatenate(series.read_some(range(len(series)))).view(np.float16))
     cut = -len(LABELS)
     columns = [values[:, :cut] for values in seen] + [values[:, cut:] for values in seen]
     return torch.from_numpy(np.concatenate(columns, axis=1).astype(np.float32))

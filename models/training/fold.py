@@ -20,12 +20,13 @@ from models.preprocessing.folds import label_shares
 from models.preprocessing.tables import read_slices, split_fold
 from models.training.callbacks import History
 from models.training.checkpoint_files import changes_of_version, delete_checkpoints
+from models.training.device import count_workers
 from models.training.evaluation import predict
 from models.training.history import write_history_picture
 from models.training.kinds import Kind, kind_of
 from models.training.learner import find_learning_rate, fit
 from models.training.loading import Samples, make_loader, require_shared_memory
-from models.training.processes import Processes, count_workers, started_processes
+from models.training.processes import Processes, started_processes
 from models.training.profiling import profile_steps
 from models.training.run_folder import is_finished, only_training
 from models.training.run_record import save_config

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import psutil
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from models.common.config import Recurrence
 from models.common.errors import InputError
@@ -103,6 +103,23 @@ class StudySamples(Samples, Protocol):
     """of them, slices; none: a whole study"""
 
 
+@runtime_checkable
+class DrawnSamples(Samples, Protocol):
+    """A dataset whose samples begin with an image, which can be drawn where it is wanted."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image, uint8: channels, rows, columns."""
+        ...
+
+    def draw(self, index: tuple[int, int], grey: np.ndarray, /) -> None:
+        """Write an image (channels, rows, columns) to `grey`."""
+
+    def beside(self, rows: list[int], /) -> tuple[torch.Tensor, ...]:
+        """The other tensors of some samples, stacked: (rows, ...)."""
+        ...
+
+
 class WatchedDataset(Dataset):
     """A dataset that notes which row each loader process reads, so that the death of one can be explained.
 
@@ -118,10 +135,20 @@ class WatchedDataset(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: tuple[int, int]) -> tuple[torch.Tensor, ...]:
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[torch.Tensor]:
+        """A batch. Images are drawn where they are handed over from: to copy them there took as long as a slice."""
+        if not isinstance(self.dataset, DrawnSamples):
+            return default_collate([self.dataset[key] for key in map(self._noted, keys)])
+        images = _new_images(len(keys), *self.dataset.shape)
+        for key, image in zip(map(self._noted, keys), images.numpy(), strict=True):
+            self.dataset.draw(key, image)
+        return [images, *self.dataset.beside([row for _, row in keys])]
+
+    def _noted(self, key: tuple[int, int]) -> tuple[int, int]:
+        """A key; what was noted down is that this process reads it."""
         if worker := get_worker_info():
-            self.reading[worker.id] = torch.tensor([torch.multiprocessing.current_process().pid, index[1]])
-        return self.dataset[index]
+            self.reading.numpy()[worker.id] = os.getpid(), key[1]
+        return key
 
     def read_by(self, process: int) -> str | None:
         """The `image_id` that a loader process has begun to read last."""
@@ -139,6 +166,18 @@ class Loader(DataLoader):
     def __iter__(self) -> Iterator:
         with held_signals():  # it starts the processes
             return super().__iter__()
+
+
+def _new_images(*shape: int) -> torch.Tensor:
+    """An uint8 tensor of any content; in a loader process in shared memory, made as torch's own collation makes it."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
+
+
+def _as_it_is(batch: list[torch.Tensor]) -> list[torch.Tensor]:
+    return batch
 
 
 def make_loader(
@@ -172,6 +211,7 @@ def load_batches(
         num_workers=workers,
         pin_memory=pinned,
         persistent_workers=workers > 0,
+        collate_fn=_as_it_is,
         worker_init_fn=_start_worker,
         # A loader draws a seed for its processes. From torch's own generator it would change the network's dropout.
         generator=torch.Generator(),

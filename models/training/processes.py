@@ -204,11 +204,3 @@ def explained_loss_of_others(is_main: bool) -> Generator[None]:
         if not is_main:
             raise EndedElsewhere(1) from error
         raise InputError("another process has died, torchrun says which; start the same command again") from error
-
-
-def count_workers(workers: int, device: torch.device) -> int:
-    """Loader processes for a `Machine.workers` of -1: none on a CPU, else one a core, at most 8 a device."""
-    if workers >= 0:
-        return workers
-    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return 0 if device.type == "cpu" else max(1, min(cores, 8))

@@ -12,7 +12,6 @@ from models.common import files, locks, patience
 from models.common.errors import InputError
 from models.common.files import read_parquet, remove_temporaries, replacing, write_parquet, write_text
 from models.common.locks import only_process
-from models.preprocessing.store import Series, compress_slice, write_series
 
 REPAIR = "python models/train_example.py --fold 0"
 
@@ -158,28 +157,19 @@ def test_an_error_of_a_lock_that_is_none_of_a_file_system_without_locks_stays_on
 # ---- what cannot be read is not damaged ----
 
 
-@pytest.mark.parametrize("kind", ["table", "series"])
-def test_a_file_of_the_cache_that_cannot_be_read_is_not_called_damaged(kind, tmp_path, monkeypatch):
-    import numpy as np
+def test_a_table_of_the_cache_that_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch):
     import pandas as pd
 
     monkeypatch.setattr(patience, "WAITS", (0,))
     path = tmp_path / "file"
-    if kind == "table":
-        write_parquet(path, pd.DataFrame({"a": [1]}))
-        read = lambda: read_parquet(path, REPAIR)  # noqa: E731
-        place = "pandas.read_parquet"
-    else:
-        write_series(path, [compress_slice(np.zeros((8, 8), np.int16))], (8, 8), {})
-        read = lambda: Series(path)  # noqa: E731
-        place = "blosc2.open"
+    write_parquet(path, pd.DataFrame({"a": [1]}))
 
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("cannot be opened")
 
-    monkeypatch.setattr(place, refuse)
+    monkeypatch.setattr("pandas.read_parquet", refuse)
     with pytest.raises(InputError, match="damaged"):
-        read()
+        read_parquet(path, REPAIR)
     real = Path.open
 
     def no_more_files(self: Path, *arguments: object, **named: object) -> object:
@@ -189,7 +179,7 @@ def test_a_file_of_the_cache_that_cannot_be_read_is_not_called_damaged(kind, tmp
 
     monkeypatch.setattr(Path, "open", no_more_files)
     with pytest.raises(InputError, match=f"cannot read {path}: Too many open files"):
-        read()
+        read_parquet(path, REPAIR)
 
 
 def test_a_write_in_this_process_is_not_removed_by_it(tmp_path):

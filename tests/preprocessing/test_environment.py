@@ -454,7 +454,7 @@ def test_a_series_that_waits_in_part_is_made_anew(lossless, tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         lack(patch, {"imagecodecs"})
         assert prepare(options(copy, tmp_path / "work")) == 3
-        assert not list((tmp_path / "work").glob(f"cache/slices_*/{name}.b2nd"))
+        assert not list((tmp_path / "work").glob(f"cache/slices_*/{name}.slices"))
     decoding.missing_decoder.cache_clear()
     assert prepare(options(copy, tmp_path / "work")) == 0
     assert prepare(options(copy, tmp_path / "other")) == 0
@@ -505,7 +505,7 @@ def test_ctrl_c_is_one_line(jobs, tmp_path_factory, data, tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    while process.poll() is None and not list(tmp_path.glob("work/cache/slices_*/*.b2nd")):
+    while process.poll() is None and not list(tmp_path.glob("work/cache/slices_*/*.slices")):
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)

@@ -188,7 +188,7 @@ SCRIPT = """
 mount -t tmpfs -o size=40m tmpfs "$1"
 place="$1" copies="$2"; shift 2
 "$@" > /dev/null 2> "$copies/errors" & process=$!
-until ls "$place"/work/cache/slices_*/*.b2nd > /dev/null 2>&1; do sleep 0.02; done
+until ls "$place"/work/cache/slices_*/*.slices > /dev/null 2>&1; do sleep 0.02; done
 dd if=/dev/zero of="$place/filler" bs=1k > /dev/null 2>&1 || true
 wait $process && code=0 || code=$?
 echo $code > "$copies/code"

@@ -78,7 +78,7 @@ def run_with_stops(data: Path, work: Path, series: int) -> int:
     stops = 0
     try:
         while process.poll() is None:
-            stored = len(list(work.glob("cache/slices_*/*.b2nd")))
+            stored = len(list(work.glob("cache/slices_*/*.slices")))
             if stops < STOPS and stored >= 2 * series * stops // STOPS and (work / "cache").is_dir():
                 os.killpg(process.pid, signal.SIGSTOP)
                 time.sleep(STOPPED)

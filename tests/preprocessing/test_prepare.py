@@ -94,7 +94,7 @@ def test_a_whole_folder_has_no_problem_but_the_padding_and_spacing_of_its_scanne
 
 def test_the_cache_holds_these_files_and_no_others(options):
     series = {name for split in ("train", "test") for name in metadata(options, split)["series_id"]}
-    stores = [f"slices_48/{name}.b2nd" for name in series]
+    stores = [f"slices_48/{name}.slices" for name in series]
     tables = [
         f"affine_{SIZE}.csv",
         "folds.csv",
@@ -281,6 +281,17 @@ def test_an_interrupted_cache_of_another_raw_folder_is_refused(copied):
         prepare(replace(copied, data=copied.work / "other"))
     prepare(copied)  # the same folder goes on
     assert (Work(copied.work).cache / "prepare.json").is_file()
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_cache_whose_store_was_made_of_frames_of_blosc2_is_refused(copied, is_whole):
+    work = Work(copied.work)
+    for store in work.cache.glob("slices_*/*.slices"):
+        store.rename(store.with_suffix(".b2nd"))
+    if not is_whole:
+        work.prepared.unlink()
+    with pytest.raises(InputError, match="an older version of this project, whose caches cannot be added to; delete"):
+        prepare(copied)
 
 
 def test_check_reports_the_same_and_stores_nothing(damaged, tmp_path, capsys):

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import blosc2
 import numpy as np
 import pandas as pd
 import pydicom
@@ -126,9 +125,6 @@ def readable(path: Path) -> Iterator[bytes]:
     if path.suffix == ".parquet":
         yield repr(parquet.read_metadata(path).metadata).encode()
         yield pd.read_parquet(path).to_csv().encode()
-    if path.suffix == ".b2nd":
-        array = blosc2.open(str(path), mode="r")
-        yield repr(array.schunk.vlmeta.getall()).encode()
 
 
 def outlet(work: Path, done: Iterable[subprocess.CompletedProcess]) -> dict[str, bytes]:

@@ -78,7 +78,7 @@ def test_a_store_is_written_at_every_size_and_read_instead_of_the_files_then(wri
         write_dicom(tmp_path / "raw" / f"ID_00000{number}.dcm", IMAGE + number, ImagePositionPatient=position)
     (first,) = prepare_tree(tmp_path / "raw", tmp_path, (4, 8))
     assert list(first.table["image_id"]) == ["ID_000001", "ID_000000", "ID_000002"]
-    stores = sorted(tmp_path.glob("cache/slices_*/*.b2nd"))
+    stores = sorted(tmp_path.glob("cache/slices_*/*.slices"))
     assert [path.parent.name for path in stores] == ["slices_4", "slices_8"]
     assert np.array_equal(Series(stores[1]).read(0), IMAGE + 1 - 1024)
     for path in (tmp_path / "raw").iterdir():  # of the same size and beginning, but not to be read again
@@ -123,7 +123,7 @@ def test_of_two_files_with_one_image_the_first_is_kept(write_dicom, tmp_path):
     (series,) = prepare_tree(tmp_path / "raw", tmp_path, (8,))
     assert list(series.table["chunk"]) == [0]
     assert [problem[1:] for problem in series.problems] == [Problem.REPEATED_IMAGE.value]
-    (store,) = tmp_path.glob("cache/slices_8/*.b2nd")
+    (store,) = tmp_path.glob("cache/slices_8/*.slices")
     assert len(Series(store)) == 1
     assert np.array_equal(Series(store).read(0), IMAGE - 1024)
 

@@ -84,7 +84,9 @@ def images_of(work: Work, slices: pd.DataFrame) -> torch.Tensor:
 
 
 def stored(slices: pd.DataFrame, work: Work, source: module.Source, views: str) -> torch.Tensor:
-    return torch.cat([read_study(source.store(work, views) / f"{name}.b2nd") for name in slices["series_id"].unique()])
+    return torch.cat(
+        [read_study(source.store(work, views) / f"{name}.slices") for name in slices["series_id"].unique()]
+    )
 
 
 close = partial(torch.testing.assert_close, rtol=3e-3, atol=3e-3)  # float16
@@ -117,7 +119,7 @@ def test_the_layers_read_of_each_slice_what_is_stored_of_it(work):
     dataset = SequenceDataset(slices, work, CONFIG, [source_of(work)])
     assert dataset.width == trained_network(source_of(work)).width
     for row in (0, 1, 40, len(slices) - 1):
-        series = read_study(source_of(work).store(work, "none") / f"{slices['series_id'][row]}.b2nd")
+        series = read_study(source_of(work).store(work, "none") / f"{slices['series_id'][row]}.slices")
         seen, place, target = dataset[0, row]
         torch.testing.assert_close(seen, series[slices["chunk"][row]])
         assert float(place[1]) == pytest.approx(slices["z"][row], abs=1e-3)
@@ -126,7 +128,7 @@ def test_the_layers_read_of_each_slice_what_is_stored_of_it(work):
 
 def test_of_two_networks_the_embeddings_come_first_then_the_logits(work):
     slices, source = some_studies(work, 1), source_of(work)
-    file = source.store(work, "none") / f"{slices['series_id'].iloc[0]}.b2nd"
+    file = source.store(work, "none") / f"{slices['series_id'].iloc[0]}.slices"
     one, both = read_study(file), read_study(file, file)
     embedding, logits = one[:, : -len(LABELS)], one[:, -len(LABELS) :]
     assert torch.equal(both, torch.cat([embedding, embedding, logits, logits], dim=1))
@@ -142,7 +144,7 @@ def times(folder: Path) -> dict[str, int]:
 def test_a_second_extraction_leaves_the_files_alone(work):
     source = source_of(work)
     before = times(source.store(work, "none"))
-    assert set(before) == {f"{name}.b2nd" for name in read_slices(work, "train")["series_id"]}
+    assert set(before) == {f"{name}.slices" for name in read_slices(work, "train")["series_id"]}
     extract(read_slices(work, "train"), [source], "none", machine(work), ALONE)
     assert times(source.store(work, "none")) == before
 
@@ -152,7 +154,7 @@ def test_an_interrupted_extraction_goes_on_to_the_same_bytes(work, tmp_path, mon
     slices, store, write = some_studies(own, 6), source_of(work).store(own, "none"), module.write_series
 
     def fail_after_three(path, *arguments):
-        if len(list(path.parent.glob("*.b2nd"))) == 3:
+        if len(list(path.parent.glob("*.slices"))) == 3:
             raise KeyboardInterrupt
         write(path, *arguments)
 
@@ -165,20 +167,20 @@ def test_an_interrupted_extraction_goes_on_to_the_same_bytes(work, tmp_path, mon
     extract(slices, [source], "none", machine(own), ALONE)
     assert before.items() <= times(store).items()
     assert {path.stem for path in store.iterdir()} == set(slices["series_id"])
-    for path in store.glob("*.b2nd"):
+    for path in store.glob("*.slices"):
         assert path.read_bytes() == (source.store(work, "none") / path.name).read_bytes()
 
 
 def test_a_damaged_or_missing_file_is_named_with_the_repair(work, tmp_path):
     source = source_of(work)
-    file = Path(shutil.copy(next(source.store(work, "none").glob("*.b2nd")), tmp_path))
+    file = Path(shutil.copy(next(source.store(work, "none").glob("*.slices")), tmp_path))
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with pytest.raises(InputError, match=rf"{file.name} is damaged: .*; delete it and make it anew with: the same com"):
         read_study(file)
-    with pytest.raises(InputError, match=r"no .*absent.b2nd; make it with: the same command"):
-        read_study(tmp_path / "absent.b2nd")
+    with pytest.raises(InputError, match=r"no .*absent.slices; make it with: the same command"):
+        read_study(tmp_path / "absent.slices")
 
 
 def test_other_weights_have_another_folder_and_layers_over_them_are_refused(work, tmp_path):
