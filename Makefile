@@ -12,7 +12,7 @@ SEQUENCE := --runs small --views flip --epochs 20 --batch-size 4 --max-lr 2e-3
 # Threads that wait spin a little, then sleep: sleeping at once slows small batches, long spinning starves busy cores.
 export GOMP_SPINCOUNT := 10000
 
-.PHONY: help demo real test torture check bench picture lock
+.PHONY: help demo real test torture check bench gpu picture lock
 
 help:           ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -76,6 +76,9 @@ picture: demo   ## draws docs/phantom.png and, with Chromium, docs/report.png, t
 
 bench: .venv/installed ## the measured claims of the README, each beside its peer; writes benchmarks/results.json
 	$(PYTHON) benchmarks/run.py
+
+gpu: .venv/installed ## on a machine with a GPU: its tests and slices/s of the presets; writes gpu/gpu.json in nine minutes
+	$(PYTHON) benchmarks/gpu.py --output gpu
 
 # Versions stay while they satisfy pyproject.toml; newer ones: make lock UPGRADE=--upgrade
 lock: .venv/installed ## writes constraints.txt: every version with its hashes, none younger than seven days

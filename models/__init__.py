@@ -9,6 +9,7 @@ make_pseudolabels.py test predictions -> labels to train on         -> cache/pse
 smooth.py            predictions -> the same, smoothed along z      -> runs/<name>_smoothed/fold<k>/
 score.py             predictions -> a table of scores
 find_files.py        predictions -> the same, with the file that each slice of your own came from
+plan.py              disk, hours and GPU memory of each step, for a card or as measured here
 export_nifti.py      stored series, predictions -> volumes and pictures for a viewer
 blending.ipynb       runs -> submission.csv, blend/                 (in the folder above)
 report.py            predictions -> a page to read                  -> report_<name>.html

@@ -16,7 +16,7 @@ from models.common.errors import InputError
 REPOSITORY = Path(__file__).parent.parent
 FOLDER = REPOSITORY / "benchmarks"
 SCRIPTS = {path.stem for path in FOLDER.glob("*.py")}
-SHARED = {"run", "comparison", "experiment"}
+SHARED = {"run", "comparison", "experiment", "gpu_rows", "gpu_tests"}
 FAKE = """
 import os
 
@@ -136,13 +136,6 @@ def test_no_script_hides_a_library():
     assert not SCRIPTS & {*sys.stdlib_module_names, *packages_distributions()}
 
 
-def test_without_a_gpu_training_is_left_out_with_a_line(benchmark, monkeypatch, capsys):
-    training = benchmark("training")
-    monkeypatch.setattr(training.torch.cuda, "is_available", lambda: False)
-    assert training.rows(None) == []
-    assert capsys.readouterr().out == "training: left out, this machine has no CUDA device\n"
-
-
 @pytest.fixture
 def call(monkeypatch, tmp_path, capsys):
     """Call a benchmark with the words of a command line, in an empty folder that stays so; returns what it prints."""
@@ -155,16 +148,6 @@ def call(monkeypatch, tmp_path, capsys):
         return capsys.readouterr().out.splitlines()
 
     return call_with
-
-
-def test_training_is_measured_beside_a_batch_in_memory(benchmark, call, phantom):
-    training = benchmark("training")
-    flags = ["--data", phantom, "--presets", "small", "--steps", "3", "--rounds", "1", "--device", "cpu"]
-    line = call(training, training.TrainingOptions, *flags)[-1]
-    name, size, batch, precision, real, synthetic, ratio = line.split()
-    assert (name, size, batch, precision) == ("small", "64", "16", "fp16")
-    assert float(real) > 0
-    assert float(ratio) == pytest.approx(float(real) / float(synthetic), abs=0.02)
 
 
 def test_an_epoch_of_the_sequence_network_is_measured_on_a_tenth_of_the_studies_and_on_all(

@@ -72,9 +72,10 @@ def execute(command: list[str]) -> None:
 
 
 def follow(line: Line, capfd: pytest.CaptureFixture[str]) -> None:
-    """Do what a line says; all that it is to write must be new. Only a table of scores is printed and not written."""
+    """Do what a line says; all that it is to write must be new. Only scores and plans are printed and not written."""
     folder = Path()
-    assert line.writes or "score.py" in line.text, f"{line.text}: does not say what it writes"
+    printed = any(script in line.text for script in ("score.py", "plan.py"))
+    assert line.writes or printed, f"{line.text}: does not say what it writes"
     already = [pattern for pattern in line.writes if any(folder.glob(pattern))]
     assert already == [], f"{line.text}: is there before"
     capfd.readouterr()
@@ -159,6 +160,7 @@ def parse(monkeypatch):
     monkeypatch.setattr(tyro, "cli", only_read)
     monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
     monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))  # some benchmarks set it
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # and one this
     yield parse_command
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", None)).startswith(str(REPOSITORY / "benchmarks")):

@@ -27,11 +27,16 @@ PORTRAITS = 6  # series on the contact sheet
 _BYTES_A_PIXEL = {64: 1.04, 224: 0.83, 512: 0.75}
 
 
+def bytes_a_slice(image_size: int) -> float:
+    """How much of the disk a slice of the challenge takes in the store."""
+    sizes, bytes_a_pixel = zip(*_BYTES_A_PIXEL.items(), strict=True)
+    return image_size**2 * float(np.interp(image_size, sizes, bytes_a_pixel))
+
+
 def require_disk(work: Work, tasks: list[SeriesTask]) -> str:
     """One line on the disk that the missing stores will take. Raises InputError if it is not there."""
-    sizes, bytes_a_pixel = zip(*_BYTES_A_PIXEL.items(), strict=True)
     needed = sum(
-        len(task.files) * size**2 * float(np.interp(size, sizes, bytes_a_pixel))
+        len(task.files) * bytes_a_slice(size)
         for task in tasks
         for size in task.image_sizes
         if not work.series(size, task.series).is_file()

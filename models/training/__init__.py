@@ -9,5 +9,6 @@ networks          slices -> logits                          (recurrent: over a s
 embeddings        what networks see in a slice, stored      (sources, finetuning: what runs build on; seen: whom)
 loss, metric      the challenge's, in torch and in numpy    (scoring: beside the prior's; evaluation, d4: predicting)
 checkpoint_files  a run that is not finished                (checkpoint_callback: writes them; stopping: signals)
+planning          what all of it takes               (anchors: speeds that are published; timing: measured here)
 processes         the device, and those of torchrun         (watching, events: TensorBoard and W&B)
 """

@@ -8,7 +8,7 @@ import joblib
 import pytest
 import torch
 
-from models.training import processes
+from models.training import device
 from models.training.device import count_workers
 
 CUDA = torch.device("cuda", 0)

@@ -1,0 +1,179 @@
+"""What the steps of the pipeline would take, disk, hours and memory of the GPU, from speeds that are known.
+
+A speed was measured, by benchmarks/gpu.py or here (timing.py), or published (anchors.py).
+"""
+
+from typing import NamedTuple
+
+from models.common.config import FinetuneConfig, StudyConfig, TrainConfig
+from models.common.labels import LABELS
+from models.preprocessing.report import bytes_a_slice
+from models.training.anchors import anchors_of
+
+GB = 1e9
+VIEWS = 8  # of D4
+FORWARD = 1 / 3  # of a training step: the backward pass costs two forward passes
+# How many numbers the networks' embeddings have; a test asks the networks.
+WIDTHS = {
+    "small": 256,
+    "efficientnet-b0": 1280,
+    "efficientnet-b2": 1408,
+    "efficientnet-b5": 2048,
+    "resnext101_32x4d": 2048,
+    "resnet50": 2048,
+    "se_resnext50_32x4d": 2048,
+    "densenet121": 1024,
+}
+# Of docs/results.md, on two CPU cores at the challenge's size: an epoch of recurrent layers, and the last step.
+SEQUENCE_EPOCH, BLEND = 90.0, 73.0  # seconds
+
+
+class Slices(NamedTuple):
+    """How many slices there are."""
+
+    train: int
+    """with labels, of all folds"""
+    test: int
+    studies: int
+    """with labels"""
+    low_information: float
+    """share of those with labels that show almost no brain"""
+    folds: int = 5
+
+
+CHALLENGE = Slices(752_803, 121_232, 21_744, 0.117)
+
+
+class Speed(NamedTuple):
+    """Slices a second of one device, with its loader."""
+
+    train: float
+    predict: float
+    """as they are"""
+    d4: float
+    """under each of eight symmetries"""
+    memory: float | None
+    """GiB of the device that training takes"""
+    d4_memory: float | None
+    source: str
+
+
+class Line(NamedTuple):
+    """A step of the pipeline: what it takes, and by what that is known."""
+
+    step: str
+    disk: float | None
+    """GB that it writes"""
+    seconds: float | None
+    memory: float | None
+    """GiB of a GPU"""
+    source: str
+
+
+def plan(
+    config: TrainConfig, slices: Slices, speed: Speed, prepare: Line, gpus: int, sequence_epochs: int
+) -> list[Line]:
+    """A line for each step, from the raw files to the submission, on so many GPUs of a speed.
+
+    `prepare` is that of models/prepare.py. Several GPUs share the folds, or each of them.
+    """
+    every, by = slices.train + slices.test, speed.source + (f", shared by {gpus} GPUs" if gpus > 1 else "")
+    epoch, valid = epoch_seconds(config, slices, speed) / gpus, slices.train / slices.folds / speed.predict / gpus
+    fold = config.epochs * epoch + valid  # the out-of-fold predictions
+    lines = [
+        prepare,
+        Line("train, an epoch of a fold", None, epoch, speed.memory, by),
+        *_of_folds(f"train, {config.epochs} epochs", None, fold, speed.memory, by, slices.folds),
+        *_of_folds("infer, D4", None, slices.test / speed.d4 / gpus, speed.d4_memory, by, slices.folds),
+    ]
+    if not isinstance(config, StudyConfig):  # which has recurrent layers of its own
+        numbers = every * (WIDTHS[config.network] + len(LABELS))
+        seconds = every / speed.d4 / gpus
+        lines += _of_folds("embeddings, D4", 2 * numbers / GB, seconds, speed.d4_memory, by, slices.folds)
+        share = slices.train / CHALLENGE.train * (slices.folds - 1) / slices.folds
+        by = "measured, docs/results.md: two CPU cores"
+        seconds = sequence_epochs * SEQUENCE_EPOCH * share
+        lines += _of_folds(f"train_sequence.py, {sequence_epochs} epochs", None, seconds, None, by, slices.folds)
+    seconds = BLEND * slices.train / CHALLENGE.train
+    return [*lines, Line("blend of 12 runs", None, seconds, None, "measured, docs/results.md: two CPU cores")]
+
+
+def _of_folds(
+    step: str, disk: float | None, seconds: float, memory: float | None, source: str, folds: int
+) -> list[Line]:
+    total = None if disk is None else folds * disk
+    return [
+        Line(f"{step}, a fold", disk, seconds, memory, source),
+        Line(f"{step}, {folds} folds", total, folds * seconds, memory, source),
+    ]
+
+
+def epoch_seconds(config: TrainConfig, slices: Slices, speed: Speed) -> float:
+    """How long one device trains and validates for an epoch of a fold."""
+    return slices_of_epoch(config, slices) / speed.train + slices.train / slices.folds / speed.predict
+
+
+def slices_of_epoch(config: TrainConfig, slices: Slices) -> float:
+    """How many slices a fold trains on in an epoch."""
+    trained = (slices.folds - 1) / slices.folds
+    if isinstance(config, StudyConfig):
+        return slices.studies * trained * min(slices.train / slices.studies, config.study_slices)
+    added = slices.test if isinstance(config, FinetuneConfig) else 0  # with pseudolabels
+    kept = 1 - slices.low_information if config.skip_low_information else 1
+    return (slices.train * trained + added) * kept
+
+
+def plan_of_prepare(image_size: int, slices: Slices, milliseconds: float, cores: int, source: str) -> Line:
+    """The line of models/prepare.py, which takes so many milliseconds a slice on one core."""
+    every = slices.train + slices.test
+    disk = every * bytes_a_slice(image_size) / GB
+    by = f"{source}: {milliseconds:.2f} ms a slice on one core, {cores} cores; disk by 302 slices of the challenge"
+    return Line(f"prepare.py --image-size {image_size}", disk, every * milliseconds / 1000 / cores, None, by)
+
+
+def measured_speed(results: dict, config: TrainConfig, card: str) -> Speed | None:
+    """What benchmarks/gpu.py has measured of a network on a card; None if it has not.
+
+    At another size or batch: as many pixels a second, and as much memory a pixel.
+    """
+    if not is_card(card, results["card"] or ""):
+        return None
+    rows = [row for row in results["rows"] if row["network"] == config.network and row["both"] and row["d4"]]
+    if not rows:
+        return None
+    row = min(rows, key=lambda row: (abs(row["size"] - config.input_size), row["compile"], -row["both"]))
+    pixels = (row["size"] / config.input_size) ** 2
+    more = config.batch_size / row["batch"] / pixels
+    as_measured = row["size"] == config.input_size
+    scaled = "" if as_measured else f", scaled by pixels from {row['size']}"
+    return Speed(
+        row["both"] * pixels,
+        row["d4"] * pixels * VIEWS,
+        row["d4"] * pixels,
+        None if row["peak_gib"] is None else row["peak_gib"] * more,
+        None if row["d4_peak_gib"] is None else row["d4_peak_gib"] / pixels,
+        f"measured, benchmarks/gpu.json: {results['card']}, {results['date'][:10]}, "
+        f"commit {results['commit'][:7]}{scaled}",
+    )
+
+
+def published_speed(config: TrainConfig, card: str, load: float) -> Speed | None:
+    """By what is published of a network, scaled by pixels, of that card or of another one; None if nothing is.
+
+    `load` are the slices a second of the loader.
+    """
+    anchors = anchors_of(config.network)
+    own = [anchor for anchor in anchors if is_card(card, anchor.card)]
+    for anchor in own or anchors:
+        rate = anchor.scaled(config.input_size)
+        another = "" if own else f" (no figure of {card})"
+        by = f"published: {anchor.card}{another}, {anchor.rate:,.0f}/s at {anchor.image_size} px, scaled by pixels"
+        by += "" if rate < load else f"; but the loader gives {load:,.0f}/s"
+        return Speed(min(rate, load), min(rate / FORWARD, load), rate / FORWARD / VIEWS, None, None, by)
+    return None
+
+
+def is_card(asked: str, name: str) -> bool:
+    """Whether a card's full name is meant: "h100" of "NVIDIA H100 80GB HBM3", "rtx3090" of "RTX 3090"."""
+    plain_name, plain = ("".join(filter(str.isalnum, text.lower())) for text in (name, asked))
+    return bool(plain) and plain in plain_name

@@ -1,0 +1,269 @@
+"""Laws of benchmarks/gpu.py: whatever fails is a row with its reason, time is kept, and a kill loses nothing."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from conftest import linked
+
+from models.common.errors import InputError
+from models.common.folders import Work
+from models.preprocessing.tables import read_slices
+
+REPOSITORY = Path(__file__).parent.parent
+FOLDER = REPOSITORY / "benchmarks"
+FIELDS = {"preset", "network", "size", "batch", "precision", "channels_last", "compile", "published", "seconds", "why"}
+
+
+@pytest.fixture
+def modules(monkeypatch):
+    """Imports a module of the folder, as it is imported when it stands first on the path."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # as the script does, but not for the other tests
+    yield import_module
+    for name in set(sys.modules) - before & {path.stem for path in FOLDER.glob("*.py")}:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def rows(modules):
+    return modules("gpu_rows")
+
+
+@pytest.fixture
+def setting(rows):
+    return rows.Setting("b0", "bf16", True, False, ("alone", "both", "loader"))
+
+
+@pytest.fixture
+def measure(rows, setting, monkeypatch, tmp_path):
+    """Measure the setting, by a stand-in whose numbers are the given functions or values."""
+
+    def measured(limit: float = 60, **numbers):
+        class Stub:
+            def __init__(self, *_):
+                for name, number in numbers.items():
+                    setattr(self, name, number if callable(number) else lambda said={name: number}: said)
+
+        monkeypatch.setattr(rows, "Measurement", Stub)
+        monkeypatch.setattr(rows, "START", 1.0)
+        options = rows.RowOptions(Work(tmp_path), "cpu", seconds=0.0)
+        return rows.measured_row(setting, options, limit, None)
+
+    return measured
+
+
+def failing(*_):
+    raise RuntimeError("CUDA error:\n an illegal memory access")
+
+
+def sleeping(*_):
+    subprocess.Popen(["sleep", "60"]).wait()
+
+
+def dying(*_):
+    os._exit(7)
+
+
+def require_whole(row, rows):
+    """Every number is there, or its reason."""
+    assert set(row) == FIELDS | set(rows.NUMBERS)
+    assert {name for name in rows.NUMBERS if row[name] is None} == set(row["why"])
+    assert all(row["why"].values())
+
+
+def test_efficiency_is_that_of_both_beside_the_slower(measure, rows):
+    row = measure(alone=200.0, both=90.0, loader=100.0)
+    require_whole(row, rows)
+    assert row["efficiency"] == 0.9
+    assert row["why"]["d4"] == "not asked of this setting"
+    assert row["published"] == {"A100": round(2489 * (224 / 512) ** 2), "RTX 3090": round(1752 * (224 / 512) ** 2)}
+
+
+def test_a_number_that_fails_is_a_reason_and_the_others_are_measured(measure, rows):
+    row = measure(alone=failing, both=90.0, loader=100.0)
+    require_whole(row, rows)
+    assert (row["alone"], row["both"], row["efficiency"]) == (None, 90, None)
+    assert row["why"]["alone"] == "error: RuntimeError: CUDA error: an illegal memory access"
+
+
+def test_a_process_that_dies_is_a_reason_and_what_it_had_told_stays(measure, rows):
+    row = measure(alone=200.0, both=dying, loader=100.0)
+    require_whole(row, rows)
+    assert (row["alone"], row["both"], row["loader"]) == (200, None, None)
+    assert row["why"]["both"] == row["why"]["loader"] == "error: its process has ended with 7"
+
+
+def test_a_process_is_ended_at_its_limit_with_what_it_has_started(measure, rows):
+    began = time.monotonic()
+    row = measure(limit=1.5, alone=200.0, both=sleeping)
+    require_whole(row, rows)
+    assert time.monotonic() - began < 30
+    assert (row["alone"], row["both"]) == (200, None)
+    assert row["why"]["both"] == "left out: time, not done after 2 s"
+
+
+def test_what_has_no_time_left_is_not_begun(measure, rows):
+    row = measure(limit=0.5, alone=200.0)
+    require_whole(row, rows)
+    assert row["alone"] is None
+    assert row["why"]["alone"].startswith("left out: time")
+
+
+def test_what_matters_most_comes_first_and_all_is_asked_for(rows):
+    presets = ("b0_224", "b0", "b2", "b5", "resnext101")
+    settings = rows.settings(presets)
+    assert [one.preset for one in settings[:5]] == list(presets)
+    assert all(set(one.asked) == {"loader", "alone", "both", "d4"} for one in settings[:5])
+    for preset in presets:
+        ways = {one[1:4] for one in settings if one.preset == preset}
+        assert ways == {("bf16", True, False), ("fp16", True, False), ("bf16", False, False), ("bf16", True, True)}
+    assert sum(one.needs(5.0) for one in settings if not one.compile) < 360  # seconds, of eight minutes
+    assert settings[-1].compile
+
+
+# ---- the tests in it ----
+
+SOME = """
+import os, time, pytest
+pytestmark = pytest.mark.gpu
+def test_passes(): assert os.environ["GPU_TESTS_DEVICE"] == "cuda:3"
+@pytest.mark.parametrize("word", ["a word"])
+def test_fails(word): assert word == "another"
+@pytest.mark.skip(reason="no tool")
+def test_skipped(): pass
+"""
+
+
+def test_the_tests_are_told_by_their_outcome(modules, tmp_path):
+    (tmp_path / "test_some.py").write_text(SOME)
+    told = modules("gpu_tests").tested(tmp_path / "test_some.py", "cuda:3", tmp_path / "log", limit=120)
+    assert told["outcomes"] == {"test_passes": "passed", "test_fails[a word]": "failed", "test_skipped": "skipped"}
+    assert told["counts"] == {"failed": 1, "passed": 1, "skipped": 1}
+    assert (told["well"], told["why"]) == (False, None)
+    assert any("another" in line for line in told["said"])
+
+
+def test_tests_that_hang_are_ended_and_those_before_are_told(modules, tmp_path):
+    (tmp_path / "test_some.py").write_text(f"{SOME}\ndef test_hangs(): time.sleep(600)")
+    for limit in (5, 20, 80, 320):  # the first in which a busy machine comes to the one that hangs
+        began = time.monotonic()
+        told = modules("gpu_tests").tested(tmp_path / "test_some.py", "cuda:3", tmp_path / "log", limit)
+        assert time.monotonic() - began < 2 * limit + 30
+        assert (told["well"], told["why"]) == (False, f"left out: time, not done after {limit} s")
+        if told["counts"]:
+            break
+    assert told["counts"] == {"failed": 1, "passed": 1, "skipped": 1}
+
+
+def test_a_file_that_cannot_be_imported_is_told(modules, tmp_path):
+    (tmp_path / "test_some.py").write_text("import no_such_package")
+    told = modules("gpu_tests").tested(tmp_path / "test_some.py", "cpu", tmp_path / "log", limit=120)
+    assert (told["well"], told["why"]) == (False, "pytest has ended with 2")
+    assert any("no_such_package" in line for line in told["said"])
+
+
+# ---- all of it ----
+
+
+def test_the_series_of_the_store_stand_there_under_many_names(modules, few, tmp_path):
+    work = linked(few, tmp_path)
+    slices, table = read_slices(few, "train"), work.metadata("train")
+    work.slices(64).unlink()
+    work.slices(64).mkdir()
+    for file in few.slices(64).resolve().iterdir():
+        os.link(file, work.slices(64) / file.name)
+    table.unlink()
+    table.symlink_to(few.metadata("train").resolve())
+    count = slices["series_id"].nunique()
+    modules("gpu").multiply(work, [64], 3 * count)
+    many = read_slices(work, "train")
+    assert many["series_id"].nunique() == 3 * count
+    assert len(many) == 3 * len(slices)
+    assert all(work.series(64, name).is_file() for name in many["series_id"].unique())
+    assert len(read_slices(few, "train")) == len(slices)
+
+
+def test_without_a_gpu_it_is_one_line(modules, tmp_path, monkeypatch):
+    gpu = modules("gpu")
+    monkeypatch.setattr(gpu, "separately", lambda _: {"gpu": None})
+    with pytest.raises(InputError, match="no CUDA device here; --device cpu --quick rehearses without one"):
+        gpu.main(gpu.GpuOptions(tmp_path))
+
+
+def test_the_whole_script_on_the_cpu(modules, prepared, tmp_path, monkeypatch, capsys):
+    """Of the small network on a store that is there; the torture runs the rest too."""
+    gpu = modules("gpu")
+    machine = {"gpu": None, "cpu": "some", "python": "3", "torch": "2"}
+    monkeypatch.setattr(gpu, "separately", lambda _: machine)
+    monkeypatch.setattr(gpu, "make_store", lambda work, _: linked(prepared, work.root))
+    monkeypatch.setattr(gpu.gpu_rows.Setting, "config", small)
+    tests = tmp_path / "test_some.py"
+    tests.write_text("import pytest\n@pytest.mark.gpu\ndef test_passes(): pass")
+    options = gpu.GpuOptions(
+        tmp_path / "out", ("small",), seconds=0.0, device="cpu", tests=tests, quick=True, compile=False, commit="abc"
+    )
+    assert gpu.main(options) == 0
+    written = json.loads((tmp_path / "out" / "gpu.json").read_text())
+    assert (written["commit"], written["card"], written["quick"]) == ("abc", None, True)
+    assert {"driver", "torch", "cuda", "date", "cores", "anchors"} < set(written)
+    assert written["tests"]["counts"] == {"passed": 1}
+    assert len(written["rows"]) == 3
+    for row in written["rows"]:
+        require_whole(row, gpu.gpu_rows)
+        assert row["alone"] > 0
+        assert not any("error" in reason for reason in row["why"].values()), row["why"]
+    first = written["rows"][0]
+    assert min(first["loader"], first["both"], first["efficiency"], first["d4"]) > 0
+    assert {row["loader"] for row in written["rows"]} == {first["loader"]}
+    printed = capsys.readouterr().out
+    assert printed.count("bf16, channels first") == 2  # as it is measured, and in the table
+
+
+def small(setting, _):
+    config = import_module(f"models.train_{setting.preset}").CONFIG
+    return replace(config, batch_size=4, precision=setting.precision)
+
+
+def test_a_number_that_could_not_be_measured_makes_it_fail(modules):
+    gpu = modules("gpu")
+    row = {"why": {"both": "left out: time, not done after 2 s"}}
+    assert gpu.went_well({"tests": None, "rows": [row]})
+    assert not gpu.went_well({"tests": {"well": False}, "rows": [row]})
+    assert not gpu.went_well({"tests": None, "rows": [row, {"why": {"both": "error: RuntimeError"}}]})
+
+
+@pytest.mark.torture
+def test_importing_all_of_it_never_asks_for_a_gpu():
+    """A process that has touched the card cannot be forked into one that uses it."""
+    code = """
+import torch, sys
+def asked(*_, **__): raise AssertionError("a GPU is asked for while modules are imported")
+torch._C._cuda_getDeviceCount = torch.cuda._lazy_init = torch.cuda.is_available = torch.cuda.device_count = asked
+sys.path.insert(0, "benchmarks")
+import gpu, pretrainedmodels, torch._dynamo
+"""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, "-c", code], env=environment, cwd=REPOSITORY, check=True)
+
+
+@pytest.mark.torture
+def test_the_whole_command_with_every_preset_on_the_cpu(tmp_path):
+    """But for compilation, whose compiler takes minutes for each network."""
+    flags = ["--output", tmp_path, "--device", "cpu", "--quick", "--seconds", "0", "--no-compile"]
+    flags += ["--minutes", "60", "--test-minutes", "30"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(FOLDER / "gpu.py"), *map(str, flags)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = json.loads((tmp_path / "gpu.json").read_text())
+    assert written["tests"]["counts"]["passed"] >= 9
+    assert [row["preset"] for row in written["rows"]] == ["b0_224", "b0", "b2", "b5", "resnext101"] * 3
+    assert all(row["alone"] > 0 for row in written["rows"])

@@ -1,0 +1,269 @@
+"""Laws of the planner: measured before published, every line says which, and an epoch takes what it says."""
+
+import contextlib
+import io
+import json
+import time
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from fastai.callback.core import Callback
+from fastai.torch_core import defaults
+
+from models import plan as script
+from models import train_b0_224, train_b0_recurrent, train_b2, train_b5, train_b5_pseudo, train_small
+from models.common.errors import InputError
+from models.common.options import Machine, TrainOptions
+from models.preprocessing.tables import split_fold
+from models.training import timing
+from models.training.anchors import ANCHORS, anchors_of
+from models.training.networks import ARCHITECTURES, HemorrhageNetwork, build_network
+from models.training.planning import (
+    CHALLENGE,
+    WIDTHS,
+    Line,
+    Slices,
+    Speed,
+    epoch_seconds,
+    is_card,
+    measured_speed,
+    plan,
+    published_speed,
+    slices_of_epoch,
+)
+from models.training.run import train
+from models.training.timing import Pace, measured_here
+
+B2 = train_b2.CONFIG
+ROW = {
+    "network": "efficientnet-b2",
+    "size": 512,
+    "batch": 56,
+    "compile": False,
+    "both": 600.0,
+    "d4": 200.0,
+    "peak_gib": 14.0,
+    "d4_peak_gib": 3.0,
+}
+RESULTS = {"card": "NVIDIA H100 80GB HBM3", "date": "2026-01-02T03:04:05", "commit": "0123456789", "rows": [ROW]}
+SPEED = Speed(train=100.0, predict=1000.0, d4=50.0, memory=7.0, d4_memory=2.0, source="told")
+PREPARE = Line("prepare.py", 1.0, 2.0, None, "told")
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "meant"),
+    [
+        ("h100", "NVIDIA H100 80GB HBM3", True),
+        ("rtx3090", "RTX 3090", True),
+        ("a100", "NVIDIA H100 80GB HBM3", False),
+        ("", "RTX 3090", False),
+        ("h100", "", False),
+    ],
+)
+def test_a_card_is_known_by_a_part_of_its_name(asked, name, meant):
+    assert is_card(asked, name) is meant
+
+
+def test_what_was_measured_is_taken_as_it_is():
+    speed = measured_speed(RESULTS, B2, "h100")
+    assert speed[:5] == (600, 1600, 200, 14, 3)
+    assert speed.source == "measured, benchmarks/gpu.json: NVIDIA H100 80GB HBM3, 2026-01-02, commit 0123456"
+
+
+def test_at_another_size_it_is_scaled_by_pixels_and_memory_by_the_batch_too():
+    speed = measured_speed(RESULTS, replace(B2, image_size=256, batch_size=28), "h100")
+    assert speed[:5] == (2400, 6400, 800, 14 / 8, 3 / 4)
+    assert speed.source.endswith(", scaled by pixels from 512")
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        RESULTS | {"card": None},
+        RESULTS | {"card": "NVIDIA A100"},
+        RESULTS | {"rows": [ROW | {"network": "efficientnet-b0"}]},
+        RESULTS | {"rows": [ROW | {"both": None}]},
+        RESULTS | {"rows": [ROW | {"d4": None}]},
+    ],
+)
+def test_what_was_not_measured_is_not_known(results):
+    assert measured_speed(results, B2, "h100") is None
+
+
+def test_the_nearest_size_and_the_row_that_is_not_compiled_are_taken():
+    rows = [ROW | {"compile": True, "both": 900.0}, ROW, ROW | {"size": 256, "both": 5000.0}]
+    assert measured_speed(RESULTS | {"rows": rows}, B2, "h100").train == 600
+
+
+def test_what_is_published_of_the_card_comes_before_that_of_another_one():
+    own = published_speed(train_b0_224.CONFIG, "rtx3090", load=1e9)
+    assert own.train == 1752
+    assert own.source == "published: RTX 3090, 1,752/s at 224 px, scaled by pixels"
+    other = published_speed(train_b0_224.CONFIG, "h100", load=1e9)
+    assert other.train == 2489
+    assert other.source == "published: A100 (no figure of h100), 2,489/s at 224 px, scaled by pixels"
+    assert published_speed(train_b5.CONFIG, "a100", load=1e9).train == pytest.approx(114 * (456 / 512) ** 2)
+    assert published_speed(train_small.CONFIG, "h100", load=1e9) is None
+
+
+def test_no_network_is_faster_than_its_loader():
+    speed = published_speed(train_b0_224.CONFIG, "a100", load=500.0)
+    assert speed[:2] == (500, 500)
+    assert "the loader gives 500/s" in speed.source
+
+
+def test_every_anchor_has_a_network_and_a_source():
+    assert {anchor.network for anchor in ANCHORS} <= set(ARCHITECTURES)
+    assert all(anchor.source for anchor in ANCHORS)
+    assert [anchor.card for anchor in anchors_of("efficientnet-b0")] == ["A100", "RTX 3090"]
+    assert ANCHORS[0].scaled(448) == 2489 / 4
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_widths_are_those_of_the_networks(name):
+    with torch.device("meta"):
+        network = build_network(replace(B2, network=name))
+    assert isinstance(network, HemorrhageNetwork)
+    assert WIDTHS[name] == network.width
+
+
+def test_slices_of_an_epoch_are_those_that_a_fold_trains_on():
+    slices = Slices(train=1000, test=100, studies=40, low_information=0.1)
+    assert slices_of_epoch(B2, slices) == 800
+    assert slices_of_epoch(train_b5.CONFIG, slices) == pytest.approx(720)
+    assert slices_of_epoch(train_b5_pseudo.CONFIG, slices) == pytest.approx(810)
+    assert slices_of_epoch(train_b0_recurrent.CONFIG, slices) == 32 * 24  # the longest stretch, of studies of 25
+    assert epoch_seconds(B2, slices, SPEED) == 8 + 0.2
+
+
+def test_the_challenge_is_that_of_the_pages():
+    assert CHALLENGE.train + CHALLENGE.test == 874_035
+
+
+def test_a_plan_adds_up_and_every_line_says_by_what():
+    slices = Slices(train=1000, test=100, studies=40, low_information=0.1)
+    lines = {line.step: line for line in plan(B2, slices, SPEED, PREPARE, 1, 8)}
+    assert next(iter(lines)) == "prepare.py"
+    assert lines["train, an epoch of a fold"].seconds == 8.2
+    assert lines["train, 7 epochs, a fold"].seconds == pytest.approx(7 * 8.2 + 0.2)
+    assert lines["train, 7 epochs, 5 folds"].seconds == pytest.approx(5 * (7 * 8.2 + 0.2))
+    assert lines["infer, D4, a fold"][1:] == (None, 2, 2, "told")
+    assert lines["embeddings, D4, 5 folds"].disk == pytest.approx(5 * 1100 * (1408 + 6) * 2 / 1e9)
+    assert lines["embeddings, D4, a fold"].seconds == 22
+    assert lines["train, 7 epochs, a fold"].memory == 7
+    assert all(line.source for line in lines.values())
+
+
+def test_several_gpus_share_the_time_and_it_is_said():
+    one, four = (plan(B2, CHALLENGE, SPEED, PREPARE, gpus, 8) for gpus in (1, 4))
+    for alone, shared in zip(one, four, strict=True):
+        if alone.source == "told" and alone is not one[0]:
+            assert shared.seconds == pytest.approx(alone.seconds / 4)
+            assert shared.source == "told, shared by 4 GPUs"
+        else:
+            assert shared == alone
+
+
+# ---- the script ----
+
+
+@pytest.fixture
+def benchmarks(tmp_path, monkeypatch):
+    """The folder of the results, with those that are committed but for gpu.json."""
+    (tmp_path / "results.json").write_bytes((script.BENCHMARKS / "results.json").read_bytes())
+    monkeypatch.setattr(script, "BENCHMARKS", tmp_path)
+    return tmp_path
+
+
+def test_measured_speeds_are_planned_by_where_they_are_and_published_ones_where_not(benchmarks, capsys):
+    script.main(script.PlanOptions("b2", "h100"))
+    assert "published: RTX 3090 (no figure of h100)" in capsys.readouterr().out
+    (benchmarks / "gpu.json").write_text(json.dumps(RESULTS))
+    script.main(script.PlanOptions("b2", "h100"))
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading.startswith("b2: efficientnet-b2 at 512 px, batch 56, 7 epochs; 752,803 slices")
+    assert "171.8 GB" in lines[2]
+    assert all("measured" in line for line in lines[2:])
+    assert sum("NVIDIA H100" in line and "GiB" in line for line in lines) == 7
+
+
+def test_sizes_are_the_presets_or_those_that_are_asked_for():
+    options = script.PlanOptions("resnext101", "a100", image_size=256, batch_size=8)
+    config = script.preset(options)
+    assert (config.image_size, config.crop_size, config.batch_size) == (256, 205, 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (script.PlanOptions("sequence", "h100"), r"no preset 'sequence'; name one of b0, b0_224, .* with --preset"),
+        (script.PlanOptions("b2"), r"name a card with --gpu, like h100, or measure this machine with --measure"),
+        (script.PlanOptions("small", "h100"), r"nothing is published of small; measure it .* with --measure"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(options, message):
+    with pytest.raises(InputError, match=message):
+        script.main(options)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "-"), (99.4, "99 s"), (100, "2 min"), (5999, "100 min"), (7200, "2 h")]
+)
+def test_a_time_is_told_in_the_unit_of_its_size(seconds, text):
+    assert script.duration(seconds) == text
+
+
+# ---- measured here ----
+
+
+def test_without_a_store_noise_is_measured_and_it_is_said(tmp_path, benchmarks, capsys, monkeypatch):
+    monkeypatch.setattr(timing, "measured_here", partial(measured_here, pace=Pace(batches=2, seconds=0)))
+    options = script.PlanOptions("small", measure=True, image_size=32, batch_size=4, work=tmp_path, device="cpu")
+    script.main(options)
+    assert capsys.readouterr().out.count("measured here: this machine's cpu, noise, without a loader") == 7
+    assert list(tmp_path.iterdir()) == [benchmarks / "results.json"]
+
+
+def test_studies_cannot_be_made_of_noise(tmp_path):
+    machine = Machine(work=tmp_path, device="cpu")
+    with pytest.raises(InputError, match=r"no slices at 256 px to measure on; store some"):
+        measured_here(TrainOptions(train_b0_recurrent.CONFIG, machine=machine))
+
+
+class Epochs(Callback):
+    """The CPU seconds of each epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.took: list[float] = []
+
+    def before_epoch(self) -> None:
+        self.began = time.process_time()
+
+    def after_epoch(self) -> None:
+        self.took.append(time.process_time() - self.began)
+
+
+def test_an_epoch_of_the_demos_network_takes_what_is_planned(prepared, monkeypatch):
+    """Within 20 %, of the CPU's time, which other work on the machine changes little; the best of three tries."""
+    machine, slices = Machine(work=prepared.root, device="cpu"), script.own_slices(prepared)
+    train_slices, valid_slices = split_fold(prepared, 0, skip_low_information=False)
+    errors = []
+    for attempt in range(3):
+        options = TrainOptions(replace(train_small.CONFIG, name=f"planned{attempt}", epochs=1), machine=machine)
+        speed = measured_here(options, Pace(seconds=0.3, clock=time.process_time))
+        epochs = Epochs()
+        monkeypatch.setattr(defaults, "callbacks", [*defaults.callbacks, epochs])
+        with contextlib.redirect_stdout(io.StringIO()):
+            train(options)
+        monkeypatch.undo()
+        assert speed.source == "measured here: this machine's cpu, slices of the cache"
+        # The folds of so few patients differ in size: those of fold 0, of two parts of all slices.
+        share = len(train_slices) / speed.train + len(valid_slices) / speed.predict
+        assert epoch_seconds(options.config, slices, speed) == pytest.approx(share, rel=0.2)
+        errors.append(abs(share / epochs.took[0] - 1))
+        if errors[-1] < 0.2:
+            return
+    pytest.fail(f"the estimates were wrong by {errors}")
