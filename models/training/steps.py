@@ -13,8 +13,10 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from fastai.callback.core import Callback, TrainEvalCallback
-from fastai.learner import Learner, Recorder
+from fastai.callback.core import Callback
+from fastai.callback.progress import ProgressCallback
+from fastai.learner import Learner
+from fastai.torch_core import defaults
 from torch import nn
 
 from models.common.config import RunConfig
@@ -42,7 +44,7 @@ class StepLearner(Learner):
     def __init__(self, *arguments, config: RunConfig, processes: Processes, **keywords) -> None:
         self.listeners: dict[str, list[Callback]] = {}
         super().__init__(*arguments, default_cbs=False, **keywords)
-        self.add_cbs([TrainEvalCallback(), Recorder(add_time=False)])
+        self.add_cbs([kind for kind in defaults.callbacks if kind is not ProgressCallback])
         self.recorder.smooth_loss = RunningLoss(beta=0.98)
         self.logger = lambda _: None  # the history tells of epochs
         self.config, self.processes, self.device = config, processes, processes.device
