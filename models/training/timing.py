@@ -30,7 +30,7 @@ from models.training.device import choose_device, count_workers, use_device
 from models.training.evaluation import View, predict_batches, single_view
 from models.training.kinds import Kind, OfSlices, OfStudies
 from models.training.learner import fit
-from models.training.loading import Samples, make_loader
+from models.training.loading import Loader, Samples, make_loader
 from models.training.planning import VIEWS, Speed
 from models.training.processes import Processes
 from models.training.stopping import Stop
@@ -52,7 +52,7 @@ class Pace:
         return replace(self, warm_up=self.warm_up + 2 * workers)
 
 
-class OneBatch(DataLoader):
+class OneBatch(Loader):
     """In place of a loader: its first batch again and again, images and targets on the device already.
 
     Grey values (slices, channels, size, size) or what else a network sees, and labels (slices, 6).
