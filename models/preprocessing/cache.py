@@ -15,6 +15,7 @@ from models.common.errors import InputError
 from models.common.files import damaged, hash_file, read_json, read_parquet, write_json
 from models.common.folders import STORED, Work
 from models.preprocessing.elements import stamp
+from models.preprocessing.frames import FRAME
 from models.preprocessing.grouping import Look
 from models.preprocessing.manifest import Known
 from models.preprocessing.problems import wait_for_decoder
@@ -38,8 +39,9 @@ def source_of(raw: RawFolder, labels: Path | None, looks: Mapping[str, Iterable[
 
 
 def refuse_older(work: Work) -> None:
-    """Raise InputError for a cache, whole or not, from when the store was made of frames of blosc2."""
-    if any(work.cache.glob("slices_*/*.b2nd")):
+    """Raise InputError for a cache, whole or not, whose store is made of frames of blosc2, or has no manifest."""
+    kinds = [f"*{FRAME}"] if work.manifest.is_dir() else [f"*{FRAME}", f"*{STORED}"]
+    if any(path for kind in kinds for path in work.cache.glob(f"slices_*/{kind}")):
         raise _made_with(work, _OLDER)
 
 

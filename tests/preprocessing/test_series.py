@@ -12,6 +12,7 @@ from reading import prepare_tree, tasks_of
 from models.common.folders import Work
 from models.preprocessing import dicom
 from models.preprocessing.elements import Reason, UnreadableSliceError
+from models.preprocessing.hounsfield import AIR, HOUNSFIELD_RANGE
 from models.preprocessing.manifest import FORMAT, Known, Mark, Record, known_files, read_record, write_record
 from models.preprocessing.notes import SeriesNotes
 from models.preprocessing.problems import COPY_IS_READ, Problem
@@ -85,6 +86,22 @@ def test_a_store_is_written_at_every_size_and_read_instead_of_the_files_then(wri
         path.write_bytes(path.read_bytes())
     (again,) = prepare_tree(tmp_path / "raw", tmp_path, (8,))
     pd.testing.assert_frame_equal(again.table, first.table)
+
+
+@pytest.mark.parametrize("padding", [None, 3, 63536])
+@pytest.mark.parametrize("highest", [4000, 32767, 32768, 65535])
+def test_values_of_16_bits_without_sign_are_taken_as_they_are(write_dicom, tmp_path, highest, padding):
+    stored = np.append(np.arange(63), highest).astype(np.uint16).reshape(8, 8)
+    path = tmp_path / "raw" / "ID_000001.dcm"
+    write_dicom(path, stored, 16, "-1010", PixelPaddingValue=padding)
+    (part,) = prepare_tree(tmp_path / "raw", tmp_path, (8,))
+    expected = np.clip(stored.astype(int) - 1010, *HOUNSFIELD_RANGE)
+    expected[stored == padding] = AIR
+    (store,) = tmp_path.glob("cache/slices_8/*.slices")
+    np.testing.assert_array_equal(Series(store).read(0), expected)
+    row = part.table.iloc[0]
+    assert (row["img_min"], row["img_max"]) == (0, highest)
+    np.testing.assert_allclose((row["img_mean"], row["img_std"]), (stored.mean(), stored.std()), rtol=1e-9)
 
 
 def test_a_record_is_kept_as_it_was_written(tmp_path):

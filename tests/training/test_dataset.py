@@ -164,7 +164,7 @@ def test_each_slice_of_a_sample_is_decoded_once_from_one_file(stored, monkeypatc
             super().__init__(path)
 
         def read_some(self, indexes):
-            read.extend(indexes)
+            read.append(list(indexes))
             return super().read_some(indexes)
 
     monkeypatch.setattr(module, "Series", Counted)
@@ -181,7 +181,7 @@ def test_each_slice_of_a_sample_is_decoded_once_from_one_file(stored, monkeypatc
         opened.clear()
         read.clear()
         dataset[0, row]
-        assert (len(opened), read) == (1, distinct)
+        assert (len(opened), read) == (1, [distinct])
 
 
 def test_augmentation_is_geometry_on_hounsfield_units_then_windows_then_gamma(prepared):
