@@ -4,11 +4,12 @@ run               the command line, without torch           (run_folder, run_rec
 fold              one fold, from its slices to its files    (kinds: what differs between the kinds of runs)
 learner           fastai's learner                          (steps: one step; callbacks, history: around it)
 dataset           slices -> inputs                          (augmentation, warping: what chance does; studies)
-loading           datasets -> batches, in processes
+loading           datasets -> batches, in processes         (batches: their order; transfer: to the device)
 networks          slices -> logits                          (recurrent: over a study; pretrained, weights: files)
 embeddings        what networks see in a slice, stored      (sources, finetuning: what runs build on; seen: whom)
 loss, metric      the challenge's, in torch and in numpy    (scoring: beside the prior's; evaluation, d4: predicting)
 checkpoint_files  a run that is not finished                (checkpoint_callback: writes them; stopping: signals)
-planning          what all of it takes               (anchors: speeds that are published; timing: measured here)
-processes         the device, and those of torchrun         (watching, events: TensorBoard and W&B)
+device            what computes, and the cores beside it    (precision, compiling, memory: how; processes: torchrun's)
+watching          TensorBoard and W&B                       (ran, profiling: on what it ran, and where the time goes)
+planning          what all of it takes                      (anchors: speeds that are published; timing: measured here)
 """

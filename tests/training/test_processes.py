@@ -22,8 +22,8 @@ from models.common.errors import InputError
 from models.common.folders import Work
 from models.common.prediction_files import read_predictions
 from models.training import kinds
+from models.training.batches import OrderedBatches, ShuffledBatches
 from models.training.callbacks import MEASURED
-from models.training.loading import OrderedBatches, ShuffledBatches
 from models.training.networks import ARCHITECTURES
 from models.training.processes import EndedElsewhere, started_processes
 from models.training.stopping import same_command

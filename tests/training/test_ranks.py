@@ -12,7 +12,7 @@ from forked import Forked, parent
 from once import HANG
 from ranks import OF_SLICES, SLICES, Training, train
 
-from models.training.loading import ShuffledBatches
+from models.training.batches import ShuffledBatches
 from models.training.weights import read_weights
 
 
