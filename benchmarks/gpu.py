@@ -179,7 +179,8 @@ def measure_rows(results: dict[str, Any], work: Work, options: GpuOptions, end: 
         if setting.compile and not options.compile:
             continue
         loaders = {row["preset"]: row["loader"] for row in rows if row["loader"]}
-        limit = min(3 * setting.needs(options.seconds), end - time.monotonic())
+        left = end - time.monotonic()
+        limit = left if options.quick else min(3 * setting.needs(options.seconds), left)
         rows.append(gpu_rows.measured_row(setting, how, limit, loaders.get(setting.preset)))
         write(results, options)
         print(line(rows[-1]), flush=True)

@@ -8,9 +8,10 @@ import io
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -157,29 +158,31 @@ def _measure(connection: Connection, setting: Setting, options: RowOptions) -> N
     with redirect_stdout(heard), redirect_stderr(heard):
         if not setting.channels_last:  # for this process alone: all that asks for it gets the other one
             torch.channels_last = torch.contiguous_format
-        for name, number in _numbers(setting, options):
-            began = time.monotonic()
-            try:
-                said: Row = number()
-            except Exception as error:  # whatever a driver, a compiler or a card may raise: it is one number less
-                text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-                said = {"why": {name: f"error: {text}"}}
+        for name in setting.asked:
+            said = _tried(name, setting, options)
             halved = [line for line in heard.getvalue().splitlines() if line.startswith("out of memory")]
             connection.send(said | ({"halved": halved[-1]} if halved else {}))
             gc.collect()
-            print(f"{name}: {time.monotonic() - began:.1f} s")
     connection.close()
     os._exit(0)  # without waiting for loaders
 
 
-def _numbers(setting: Setting, options: RowOptions) -> Iterator[tuple[str, Callable[[], Row]]]:
-    """What is asked for, and how it is measured."""
-    asked = Measurement(setting, options)
-    return ((name, getattr(asked, name)) for name in setting.asked)
+def _tried(name: str, setting: Setting, options: RowOptions) -> Row:
+    """What a measurement says of a number, or why it cannot."""
+    try:
+        return getattr(_measurement(setting, options), name)()
+    except Exception as error:  # whatever a driver, a compiler or a card may raise: it is one number less
+        return {"why": {name: f"error: {type(error).__name__}: {' '.join(str(error).split())[:300]}"}}
+
+
+@lru_cache(maxsize=1)
+def _measurement(setting: Setting, options: RowOptions) -> "Measurement":
+    """Made when the first number is asked for, and again if that has failed."""
+    return Measurement(setting, options)
 
 
 class Measurement:
-    """The numbers of a setting; what they need is made when the first one is asked for."""
+    """The numbers of a setting."""
 
     def __init__(self, setting: Setting, options: RowOptions) -> None:
         config = setting.config(options.quick)
@@ -188,8 +191,7 @@ class Measurement:
         self.device = use_device(choose_device(options.device))
         self.processes = Processes(self.device)
         self.workers = count_workers(options.workers, self.device)
-        batches = 2 if options.quick else 20
-        self.pace = Pace(batches, options.seconds)
+        self.pace = Pace(2, options.seconds, warm_up=1) if options.quick else Pace(20, options.seconds)
         self.kind = kind_of(config, self.options.folder)
         slices = read_slices(options.work, "train")
         slices = slices[slices["chunk"] != UNREADABLE].reset_index(drop=True)

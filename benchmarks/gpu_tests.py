@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent
 TESTS = REPOSITORY / "tests" / "training" / "test_gpu.py"
 _OUTCOME = re.compile(r"^\S+::(.+?) (PASSED|FAILED|SKIPPED|ERROR|XFAIL|XPASS)", flags=re.MULTILINE)
+_SUMMARY = re.compile(r"^=+ .*\b(?:passed|failed|skipped|errors?|deselected)\b.* in [\d.]+s.* =+$", flags=re.MULTILINE)
 
 
 def tested(file: Path, device: str, log: Path, limit: float) -> dict[str, Any]:
@@ -29,18 +31,19 @@ def tested(file: Path, device: str, log: Path, limit: float) -> dict[str, Any]:
         process = subprocess.Popen(
             command, cwd=REPOSITORY, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
-        try:
-            code = process.wait(timeout=limit)
-            if code not in (0, 1):
-                ending = f"pytest has ended with {code}"
-        except subprocess.TimeoutExpired:
+    # Once the summary is there it is done; the end of so large a process takes seconds.
+    while process.poll() is None and not _SUMMARY.search(log.read_text(errors="replace")):
+        if time.monotonic() - began > limit:
             ending = f"left out: time, not done after {limit:.0f} s"
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            break
+        time.sleep(0.2)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     said = log.read_text(errors="replace")
     outcomes = {name: outcome.lower() for name, outcome in _OUTCOME.findall(said)}
+    if not outcomes and ending is None:
+        ending = "error: no test was begun"
     counts = {outcome: list(outcomes.values()).count(outcome) for outcome in sorted(set(outcomes.values()))}
     well = ending is None and set(counts) <= {"passed", "skipped", "xfail"}
     return {

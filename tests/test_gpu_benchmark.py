@@ -94,6 +94,16 @@ def test_a_number_that_fails_is_a_reason_and_the_others_are_measured(measure, ro
     assert row["why"]["alone"] == "error: RuntimeError: CUDA error: an illegal memory access"
 
 
+def test_what_cannot_even_be_made_is_a_reason(measure, rows, monkeypatch):
+    measure(alone=200.0)
+    monkeypatch.setattr(rows, "Measurement", failing)
+    row = rows.measured_row(
+        rows.Setting("b0", "bf16", True, False, ("alone",)), rows.RowOptions(Work(Path())), 60, None
+    )
+    require_whole(row, rows)
+    assert row["why"]["alone"].startswith("error: RuntimeError: CUDA error")
+
+
 def test_a_process_that_dies_is_a_reason_and_what_it_had_told_stays(measure, rows):
     row = measure(alone=200.0, both=dying, loader=100.0)
     require_whole(row, rows)
@@ -166,7 +176,7 @@ def test_tests_that_hang_are_ended_and_those_before_are_told(modules, tmp_path):
 def test_a_file_that_cannot_be_imported_is_told(modules, tmp_path):
     (tmp_path / "test_some.py").write_text("import no_such_package")
     told = modules("gpu_tests").tested(tmp_path / "test_some.py", "cpu", tmp_path / "log", limit=120)
-    assert (told["well"], told["why"]) == (False, "pytest has ended with 2")
+    assert (told["well"], told["why"]) == (False, "error: no test was begun")
     assert any("no_such_package" in line for line in told["said"])
 
 
