@@ -28,8 +28,9 @@ from models.training.anchors import anchors_of
 from models.training.device import choose_device, count_workers, use_device
 from models.training.fold import kind_of
 from models.training.loading import make_loader
+from models.training.memory import peak_gib, reset_peak
 from models.training.processes import Processes
-from models.training.timing import OneBatch, Pace, load_rate, peak_gib, predict_rate, reset_peak, train_rate
+from models.training.timing import OneBatch, Pace, load_rate, predict_rate, train_rate
 
 Row = dict[str, Any]
 NUMBERS = ("loader", "alone", "both", "efficiency", "d4", "peak_gib", "d4_peak_gib")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from hypothesis import settings
-from once import drawn_once, made_once
+from once import drawn_once, linked, made_once
 
 import models.phantom.dicom
 from models.common.files import write_parquet
@@ -113,13 +113,4 @@ def few(prepared, tmp_path_factory) -> Work:
     kept = slices["series_id"].isin(slices["series_id"].unique()[::3])
     work.metadata("train").unlink()
     write_parquet(work.metadata("train"), slices[kept].reset_index(drop=True))
-    return work
-
-
-def linked(other: Work, folder: Path) -> Work:
-    """A working folder of its own with what is in the cache of another one."""
-    work = Work(folder)
-    work.cache.mkdir()
-    for path in other.cache.iterdir():
-        (work.cache / path.name).symlink_to(path)
     return work

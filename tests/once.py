@@ -11,6 +11,7 @@ import pytest
 from filelock import FileLock
 
 from models.common.files import replacing
+from models.common.folders import Work
 from models.phantom.study import PhantomStudy, draw_study
 
 HANG = 3600  # seconds after which something waits for ever, on however busy a machine
@@ -52,3 +53,12 @@ def _of_all_workers(factory: pytest.TempPathFactory) -> Path:
     """The temporary folder of this run; a worker's own lies below it."""
     own = factory.getbasetemp()
     return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "once"
+
+
+def linked(other: Work, folder: Path) -> Work:
+    """A working folder of its own with what is in the cache of another one."""
+    work = Work(folder)
+    work.cache.mkdir()
+    for path in other.cache.iterdir():
+        (work.cache / path.name).symlink_to(path)
+    return work

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from conftest import linked
+from once import linked
 
 from models.common.errors import InputError
 from models.common.folders import Work

@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 
 import pytest
 import torch
@@ -123,6 +124,7 @@ def test_every_anchor_has_a_network_and_a_source():
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_widths_are_those_of_the_networks(name):
+    import_module("pretrainedmodels")  # makes parts of its networks when it is imported
     with torch.device("meta"):
         network = build_network(replace(B2, network=name))
     assert isinstance(network, HemorrhageNetwork)

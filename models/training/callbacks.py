@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from models.common.labels import ANY, LABELS, METRIC_WEIGHTS
 from models.common.progress import progress_bar, say
-from models.training.memory import peak_memory
+from models.training.memory import peak_gib, reset_peak
 from models.training.processes import Processes
 from models.training.scoring import WEIGHTED, auc
 from models.training.transfer import on_device
@@ -76,14 +76,16 @@ class History(Callback):
 
     def before_train(self) -> None:
         """Start the clock."""
-        peak_memory(self.learn.device)
+        reset_peak(self.learn.device)
         self.began, self.first = time.monotonic(), self.train_iter
 
     def after_train(self) -> None:
         """Stop it: what the steps of this epoch have cost, from where it was begun or gone on."""
         seconds = time.monotonic() - self.began
         slices = (self.train_iter - self.first) * self.dl.batch_sampler.batch_size
-        self.cost = dict(zip(MEASURED, (seconds, slices / seconds, peak_memory(self.learn.device)), strict=True))
+        self.cost = dict(
+            zip(MEASURED, (seconds, slices / seconds, peak_gib(self.learn.device) or float("nan")), strict=True)
+        )
 
     def after_epoch(self) -> None:
         """Add the row of the epoch, and keep its weights if they are the best."""

@@ -13,10 +13,12 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
 
 
-def peak_memory(device: torch.device) -> float:
-    """The most that torch has had of a CUDA device since the last call, GiB; NaN on other devices."""
-    if device.type != "cuda":
-        return float("nan")
-    peak = torch.cuda.max_memory_allocated(device) / 2**30
-    torch.cuda.reset_peak_memory_stats(device)
-    return peak
+def peak_gib(device: torch.device) -> float | None:
+    """The most memory of a CUDA device that was in use, GiB; None on others."""
+    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
+
+
+def reset_peak(device: torch.device) -> None:
+    """Begin anew with `peak_gib`."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)

@@ -3,20 +3,18 @@
 All go the way of a real run: `fit` and `predict_batches`, with the batches of `make_loader` or one that is kept.
 """
 
-import gc
 import io
 import math
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from fastai.callback.core import Callback, CancelFitException
-from fastai.callback.progress import ProgressCallback
 from fastai.torch_core import defaults
 from torch import nn
 from torch.utils.data import DataLoader
@@ -31,6 +29,7 @@ from models.training.evaluation import View, predict_batches, single_view
 from models.training.kinds import Kind, OfSlices, OfStudies
 from models.training.learner import fit
 from models.training.loading import Loader, Samples, make_loader
+from models.training.memory import peak_gib, reset_peak
 from models.training.planning import VIEWS, Speed
 from models.training.processes import Processes
 from models.training.stopping import Stop
@@ -135,19 +134,6 @@ class Noise(Samples):
         return grey, torch.randint(0, 2, (len(LABELS),), generator=random).float()
 
 
-def peak_gib(device: torch.device) -> float | None:
-    """The most memory of a CUDA device that was in use, GiB; None on others."""
-    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
-
-
-def reset_peak(device: torch.device) -> None:
-    """Begin anew with `peak_gib`, once what nobody uses any more is given back."""
-    if device.type == "cuda":
-        gc.collect()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-
-
 def load_rate(loader: DataLoader, pace: Pace) -> float:
     """Slices a second of a loader whose batches nobody uses; it begins anew when it is through."""
     stopwatch = Stopwatch(pace, torch.device("cpu"))
@@ -165,7 +151,7 @@ def train_rate(
     Raises InputError as `fit`.
     """
     stopwatch = Stopwatch(pace, processes.device)
-    with tempfile.TemporaryDirectory() as scratch, _instead_of_bars(EndsTraining(stopwatch)):
+    with tempfile.TemporaryDirectory() as scratch, _beside_fastais(EndsTraining(stopwatch)), _silent():
         config = replace(options.config, epochs=ENDLESS)
         options = replace(options, config=config, machine=replace(options.machine, work=Path(scratch)))
         try:
@@ -187,7 +173,7 @@ def predict_rate(
 ) -> float:
     """Slices a second of predicting by a `view`. Raises InputError as `predict_batches`."""
     stopwatch = Stopwatch(pace, processes.device)
-    with redirect_stderr(io.StringIO()):  # a bar
+    with _silent():
         while True:
             for seen in predict_batches(network, batches, processes, options.config.precision, "", view):
                 if stopwatch.lap(len(seen)):
@@ -240,9 +226,6 @@ class EndsTraining(Callback):
         super().__init__()
         self.stopwatch = stopwatch
 
-    def before_fit(self) -> None:
-        self.learn.logger = lambda *_: None  # no line an epoch
-
     def after_batch(self) -> None:
         if self.training and self.stopwatch.lap(len(self.yb[0])):
             raise CancelFitException
@@ -256,11 +239,18 @@ class EndsTraining(Callback):
 
 
 @contextmanager
-def _instead_of_bars(callback: Callback) -> Generator[None]:
-    """Within the block each learner of fastai has the callback, and none draws bars."""
+def _beside_fastais(callback: Callback) -> Generator[None]:
+    """Within the block each learner has the callback beside those that fastai gives to all."""
     before = defaults.callbacks
-    defaults.callbacks = [one for one in before if one is not ProgressCallback] + [callback]
+    defaults.callbacks = [*before, callback]
     try:
         yield
     finally:
         defaults.callbacks = before
+
+
+@contextmanager
+def _silent() -> Generator[None]:
+    """Within the block no bar is drawn and no epoch told."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        yield
