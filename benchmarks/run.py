@@ -25,7 +25,7 @@ from models.common.files import write_text
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.json"
 # Modules of this folder, each with a function `rows`.
-BENCHMARKS = ("input_path", "prepare", "radam_step", "d4")
+BENCHMARKS = ("input_path", "prepare", "radam_step", "learner_step", "d4")
 # Others, which have no peer and are run by themselves.
 EXPERIMENTS = ("blending", "context", "context_picture", "full_size", "gpu", "sequence", "startup")
 
