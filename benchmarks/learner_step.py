@@ -8,7 +8,7 @@ take turns. Needs no data.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import partial
@@ -27,9 +27,11 @@ from torch import nn
 from models.common.labels import LABELS
 from models.train_small import CONFIG
 from models.training.learner import make_learner, one_cycle
+from models.training.loading import make_loader
 from models.training.loss import WeightedLogLoss
 from models.training.networks import HemorrhageNetwork
 from models.training.processes import Processes
+from models.training.timing import OneBatch
 from radam import RAdam
 
 CPU = torch.device("cpu")
@@ -66,14 +68,14 @@ def seconds(fit: Callable[[], None]) -> float:
 def our_learner() -> None:
     """An epoch in the learner that trains this project's runs."""
     config = replace(CONFIG, epochs=1, batch_size=2)
-    learner = make_learner(network(), OneBatch(STEPS), OneBatch(1), config, Processes(CPU), [])
+    learner = make_learner(network(), batches(STEPS), batches(1), config, Processes(CPU), [])
     learner.fit(1, cbs=[ParamScheduler(one_cycle(learner))])
 
 
 def fastais_learner() -> None:
     """An epoch in fastai's learner with its defaults."""
     learner = Learner(
-        DataLoaders(OneBatch(STEPS), OneBatch(1), device=CPU),
+        DataLoaders(batches(STEPS), batches(1), device=CPU),
         network(),
         loss_func=WeightedLogLoss(),
         opt_func=partial(OptimWrapper, opt=RAdam),
@@ -93,26 +95,19 @@ class FirstPixel(nn.Module):
         return images.flatten(1)[:, :1]
 
 
-class OneBatch:
-    """In place of a loader: the same batch so many times, images (2, 1, 2, 2) and labels (2, 6)."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps, self.dataset, self.batch_sampler = steps, None, self
-        self.start, self.epoch, self.batch_size, self.smallest = 0, 0, 2, 2
-        self.batch = torch.zeros((2, 1, 2, 2), dtype=torch.uint8), torch.zeros((2, len(LABELS)))
+class Pixels:
+    """A sample, again and again: an image (1, 2, 2) and labels (6,)."""
 
     def __len__(self) -> int:
-        return self.steps
+        return 2 * STEPS
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return (self.batch for _ in range(self.steps))
+    def __getitem__(self, index: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros((1, 2, 2), dtype=torch.uint8), torch.zeros(len(LABELS))
 
-    def size(self, _: int) -> int:
-        """The number of slices of a batch."""
-        return self.batch_size
 
-    def to(self, _: torch.device) -> None:
-        """fastai asks; it is there."""
+def batches(steps: int) -> OneBatch:
+    """The same batch of two so many times."""
+    return OneBatch(make_loader(Pixels(), 2, workers=0, shuffle_seed=0), CPU, steps)
 
 
 if __name__ == "__main__":
