@@ -57,6 +57,8 @@ class Training:
     """the row whose reader is killed"""
     told: int | None = None
     """the row whose reader is told to stop"""
+    own_norms: bool = False
+    """whether batch norm sees the share of a process alone, as on CPUs"""
     own_folders: bool = False
     """whether each process has a folder of its own for checkpoints"""
 
@@ -123,8 +125,9 @@ def train(training: Training) -> dict[str, torch.Tensor]:
 def main() -> None:
     """Train what the command line says, and end as a training script does."""
     start_process()
-    shared_norms()
     training = Training(**json.loads(sys.argv[1]))
+    if not training.own_norms:
+        shared_norms()
     distributed.init_process_group("gloo", timeout=PATIENCE)  # before others do, who are more patient
     try:
         write_tensors(Path(training.folder, f"{RANK}.safetensors"), train(training))

@@ -45,8 +45,11 @@ MUTANTS = {
         "models/training/learner.py", "network.load_state_dict(history.best_weights)", "pass", "test_trying.py"
     ),
     "a loss is read each step": Mutant("models/training/steps.py", "LOOK = 20", "LOOK = 1", "test_waiting.py"),
-    "fastai moves the batches": Mutant(
-        "models/training/steps.py", "return b  # it is there", "return super()._set_device(b)", "test_device.py"
+    "fastai chooses the device": Mutant(
+        "models/training/loading.py",
+        "def to(self, device: torch.device) -> None:",
+        "def brought_to(self, device: torch.device) -> None:",
+        "test_device.py",
     ),
 }
 

@@ -68,6 +68,11 @@ def require_same(weights: list[dict[str, torch.Tensor]]) -> None:
         assert [name for name, value in first.items() if not torch.equal(other[name], value)] == []
 
 
+def test_processes_whose_batch_norms_are_their_own_end_with_the_statistics_of_the_main_one(tmp_path):
+    training = Training(str(tmp_path), own_norms=True)
+    require_same(trained(training, 2))
+
+
 @pytest.mark.parametrize("studies", [False, True], ids=["slices", "studies"])
 def test_two_three_and_five_processes_with_batch_norm_are_one(tmp_path, studies):
     training = Training("", studies=studies, batch_size=5 if studies else 15, batchnorm_batches=2)
