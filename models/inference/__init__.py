@@ -5,6 +5,6 @@ runs          the predictions of runs              (predictions, aligned: side b
 blending      runs -> one                          (calibration, stacking; evidence: which way is best)
 smoothing     along z, without training            (smoothed_run: a run of it)
 pseudolabels  predictions -> labels to train on    (pseudolabel_files: fold by fold)
-scoring       scores with intervals
+scoring       scores with intervals                (comparing: of drawn patients, and paired differences)
 submission    a blend -> submission.csv
 """
