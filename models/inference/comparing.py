@@ -115,12 +115,18 @@ def patient_totals(columns: list[np.ndarray], patients: np.ndarray, draws: int, 
     """
     codes, names = pd.factorize(patients, sort=True)  # sorted: the order of slices changes nothing
     of_patient = np.stack([np.bincount(codes, weights=column) for column in [*columns, np.ones(len(codes))]], axis=1)
-    generator, totals = np.random.default_rng(seed), [of_patient.sum(axis=0, keepdims=True)]
+    return drawn_totals(of_patient, draws, seed), len(names)
+
+
+def drawn_totals(of_patient: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """Sums of (patients, columns) over all patients, and over those of each draw, (1 + draws, columns)."""
+    count, generator = len(of_patient), np.random.default_rng(seed)
+    totals = [of_patient.sum(axis=0, keepdims=True)]
     for first in range(0, draws, _AT_ONCE):
-        drawn = [generator.integers(len(names), size=len(names)) for _ in range(first, min(first + _AT_ONCE, draws))]
-        times = np.stack([np.bincount(draw, minlength=len(names)) for draw in drawn])  # (draws, patients)
+        drawn = [generator.integers(count, size=count) for _ in range(first, min(first + _AT_ONCE, draws))]
+        times = np.stack([np.bincount(draw, minlength=count) for draw in drawn])  # (draws, patients)
         totals.append(times.astype(float) @ of_patient)
-    return np.concatenate(totals), len(names)
+    return np.concatenate(totals)
 
 
 def _resampled(losses: np.ndarray, aucs: np.ndarray, patients: int, seed: int) -> Resampled:
