@@ -31,7 +31,7 @@ from models.inference.stacking import Stacker, fit_boosted, fit_stacker
 from models.training.metric import slice_losses
 
 PARTS = 5  # of the patients; a blend is fitted on all but one of them and used on that one
-ENOUGH = 150_000  # slices to fit on, those of whole patients; more of them take time and change next to nothing
+ENOUGH = 100_000  # slices to fit on, those of whole patients; more of them take time and change next to nothing
 Fit = Callable[[Aligned, np.ndarray, np.ndarray], Blend | Stacker]
 # From the simplest on: where two do not differ, the simpler one is taken.
 WAYS: dict[str, Fit] = {

@@ -56,7 +56,7 @@ def fit_stacker(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Stacker:
 
 
 def fit_boosted(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Stacker:
-    """The same with gradient boosted trees in the place of the logistic regressions."""
+    """The same with gradient boosted trees in the place of the logistic regressions; `target` is (slices, 6) again."""
     return _fit(_boosting, runs, target, rows)
 
 
