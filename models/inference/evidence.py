@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.model_selection import GroupKFold
 
 from models.common.errors import InputError
-from models.common.labels import LABELS
+from models.common.labels import LABELS, METRIC_WEIGHTS
 from models.inference.aligned import Aligned, Rows
 from models.inference.blending import (
     ALL,
@@ -146,21 +146,38 @@ def nested(fit: Fit, runs: Aligned, target: np.ndarray, patients: pd.Series) -> 
 
 
 def choose_ways(losses: dict[str, np.ndarray], slices: np.ndarray) -> tuple[str, ...]:
-    """The way of each label: the simplest whose loss does not differ from that of the best.
+    """The way of each label: one for all, but for the labels that speak against it.
 
     `losses` are sums over the slices of a patient, (patients, 6), of ways from the simplest on; `slices` counts those
-    of each patient. Ways do not differ where the 95 % interval of their paired difference holds zero, and for a single
-    patient, who has none.
+    of each patient. The way for all is the simplest whose weighted loss does not differ from the best one's. A label on
+    which it is worse than another takes the simplest that does not differ from the best one there. Ways do not differ
+    where the 95 % interval of their paired difference holds zero, and for a single patient, who has none.
+
+    Were each label to take its simplest way at once, six small losses, none of them proven, would add up to one that
+    is: of 40 patients that is worse than the best way for all, in the simulations of benchmarks/choosing.py.
     """
+    ways = list(losses)
     if len(slices) < 2:
-        return (next(iter(losses)),) * len(LABELS)
-    ways, columns = list(losses), np.concatenate([*losses.values(), slices[:, None]], axis=1)
-    totals = drawn_totals(columns, 1000, 0)
+        return (ways[0],) * len(LABELS)
+    totals = drawn_totals(np.concatenate([*losses.values(), slices[:, None]], axis=1), 1000, 0)
     means = (totals[:, :-1] / totals[:, -1:]).reshape(len(totals), len(ways), len(LABELS))
-    best = means[0].argmin(axis=0)
-    more = means - np.take_along_axis(means, best[None, None], axis=1)  # than the best
-    low = np.percentile(more[1:], tails(len(slices))[0], axis=0)  # (ways, 6)
-    return tuple(ways[int(np.argmax(low[:, label] <= 0))] for label in range(len(LABELS)))
+    lowest = tails(len(slices))[0]
+    for_all = equal_to_best(np.average(means, axis=2, weights=METRIC_WEIGHTS), lowest)[0]
+    chosen = []
+    for label in range(len(LABELS)):
+        equal = equal_to_best(means[:, :, label], lowest)
+        chosen.append(ways[for_all if for_all in equal else equal[0]])
+    return tuple(chosen)
+
+
+def equal_to_best(losses: np.ndarray, lowest: float) -> list[int]:
+    """The ways whose loss does not differ from the best one's, from the simplest on, by their place.
+
+    `losses` are (1 + draws, ways), the first row of the slices as they are; `lowest` is the percentile of draws at
+    which an interval begins.
+    """
+    more = losses[1:] - losses[1:, [losses[0].argmin()]]
+    return list(np.flatnonzero(np.percentile(more, lowest, axis=0) <= 0))
 
 
 def compose(ways: tuple[str, ...], probability: dict[str, np.ndarray]) -> np.ndarray:

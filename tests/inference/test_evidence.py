@@ -100,15 +100,33 @@ def test_what_is_said_of_some_slices_is_what_is_said_of_them_among_all(fit):
     np.testing.assert_allclose(blend(RUNS, rows), blend(RUNS)[rows], rtol=1e-6)
 
 
-def test_the_simplest_way_that_does_not_differ_from_the_best_is_taken_for_each_label():
+def test_the_simplest_way_that_does_not_differ_is_for_all_labels_but_those_on_which_it_is_worse():
     random, slices = np.random.default_rng(5), np.full(200, 10)
     simple = 3 + random.normal(0, 1, (200, 6))
-    better = simple - 0.05 + random.normal(0, 0.01, simple.shape)  # by little, but for nearly all
+    better = simple - 0.05 + random.normal(0, 0.01, simple.shape)  # by little, but for nearly all patients
     alike = simple - 0.001 + random.normal(0, 0.5, simple.shape)
-    both = np.where(np.arange(6) < 3, better, alike)
-    assert choose_ways({"equal": simple, "fitted": both}, slices) == ("fitted",) * 3 + ("equal",) * 3
+    worse = simple + 0.05 + random.normal(0, 0.01, simple.shape)
+    first = np.arange(6) < 3
+    assert choose_ways({"equal": simple, "fitted": alike}, slices) == ("equal",) * 6
+    assert choose_ways({"equal": simple, "fitted": better}, slices) == ("fitted",) * 6
     assert choose_ways({"equal": better, "fitted": simple}, slices) == ("equal",) * 6
-    assert choose_ways({"equal": simple[:1], "fitted": both[:1]}, slices[:1]) == ("equal",) * 6  # no interval
+    mixed = np.where(first, better, worse)
+    assert choose_ways({"equal": simple, "fitted": mixed}, slices) == ("fitted",) * 3 + ("equal",) * 3
+    # Of three ways, what is best for a label by chance alone does not count against a simpler one.
+    three = {"equal": simple, "fitted": mixed, "stacker": mixed - 1e-9 + random.normal(0, 0.1, simple.shape)}
+    assert choose_ways(three, slices) == ("fitted",) * 3 + ("equal",) * 3
+    assert choose_ways({"equal": simple[:1], "fitted": better[:1]}, slices[:1]) == ("equal",) * 6  # no interval
+
+
+def test_losses_that_no_label_proves_alone_count_together():
+    random, slices = np.random.default_rng(6), np.full(100, 10)
+    simple = 3 + random.normal(0, 1, (100, 6))
+    better = simple - 0.1 + random.normal(0, 0.7, simple.shape)
+    alone = [
+        choose_ways({"equal": simple[:, [label] * 6], "fitted": better[:, [label] * 6]}, slices) for label in range(6)
+    ]
+    assert sum(ways == ("equal",) * 6 for ways in alone) > 2
+    assert choose_ways({"equal": simple, "fitted": better}, slices) == ("fitted",) * 6
 
 
 def test_a_label_is_composed_of_its_way_and_any_is_raised():
