@@ -67,7 +67,7 @@ def main(options: ChoosingOptions) -> None:
             scores = pd.DataFrame([score_seed(slices, studies, folds, seed) for seed in range(options.seeds)])
             worst = scores.loc[scores["worse by"].idxmax(), list(BESIDE)]
             means = scores.drop(columns=list(BESIDE)).mean()
-            beyond = {"beyond the interval": int((scores["low"] > 0).sum())}
+            beyond = {"beyond the interval": len(scores[scores["low"] > 0])}
             rows[f"{studies} studies, {folds} folds"] = {**pd.concat([means, worst]).round(4).to_dict(), **beyond}
     print(pd.DataFrame(rows).T.to_string(float_format="{:.4f}".format))
     settings = {name: value for name, value in asdict(options).items() if isinstance(value, int)}
@@ -87,9 +87,9 @@ def score_seed(slices: pd.DataFrame, studies: int, folds: str, seed: int) -> dic
     drawn = {way: resample(target, probability, patients) for way, probability in unseen.items()}
     scores = {way: float(one.value[0]) for way, one in drawn.items()}
     best = min(tried, key=lambda way: scores[way])
-    worse = differences(drawn["by_label"], drawn[best])
+    worse = differences(drawn["by_label"], drawn[best]).loc[WEIGHTED, list(BESIDE.values())].to_numpy(float)
     scores["calibration error"] = calibration_error(target, unseen["by_label"])
-    return scores | {name: float(worse.at[WEIGHTED, of]) for name, of in BESIDE.items()}
+    return scores | dict(zip(BESIDE, worse, strict=True))
 
 
 def make_up(slices: pd.DataFrame, folds: str, seed: int) -> dict[str, pd.DataFrame]:
