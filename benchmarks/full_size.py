@@ -5,9 +5,9 @@
     python benchmarks/full_size.py --slices 20000 --test-slices 4000    # smaller
 
 Makes random predictions around the labels (random ones too, with the challenge's prevalences, if no file is named) of
-studies of 35 slices. Prints the seconds and the peak memory of reading the runs, fitting weights and calibration, their
-nested score, and writing submission.csv; of the same with the second level; of models/score.py on the submission; of
-models/make_pseudolabels.py; and of models/report.py, without pictures.
+studies of 35 slices. Prints the seconds and the peak memory of reading the runs, trying all ways to blend them on
+patients that they have not seen, choosing one for each label and writing submission.csv; of models/score.py on the
+submission; of models/make_pseudolabels.py; and of models/report.py, without pictures.
 """
 
 import tempfile
@@ -29,11 +29,9 @@ from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.prediction_files import prediction_table
 from models.inference.aligned import align_runs
-from models.inference.blending import fit_calibrated
-from models.inference.evidence import Fit, nested
+from models.inference.evidence import Nest, possible_ways
 from models.inference.pseudolabel_files import PseudolabelOptions, make_pseudolabels
 from models.inference.runs import load_runs
-from models.inference.stacking import fit_stacker
 from models.inference.submission import write_submission
 from models.preprocessing.challenge_csv import image_ids, read_labels
 from models.preprocessing.tables import read_slices
@@ -66,7 +64,7 @@ def main(options: FullSizeOptions) -> None:
     print(f"{cpu_model()}, torch {torch.__version__}: {options.runs} runs, {options.slices:,} slices\n")
     with tempfile.TemporaryDirectory() as name:
         separately(make_runs, Path(name), options)
-        for step in (fit_and_write, fit_second_level, score_submission, pseudolabel, report_on_run):
+        for step in (blend, score_submission, pseudolabel, report_on_run):
             seconds, peak, result = separately(measure, step, Path(name))
             print(f"{step.__doc__:70}{seconds:8.1f} s{peak / 2**30:8.2f} GiB   {result}", flush=True)
 
@@ -130,26 +128,18 @@ def write_fold(
     save_config(folder, replace(SMALL, name=name), fold, {})
 
 
-def fit_and_write(folder: Path) -> str:
-    """read, fit weights and calibration, nested score, submission.csv"""
-    return blend(folder, fit_calibrated)
-
-
-def fit_second_level(folder: Path) -> str:
-    """the same with the second level"""
-    return blend(folder, fit_stacker)
-
-
-def blend(folder: Path, fit: Fit) -> str:
-    """Read the runs, blend them by `fit`, score that on unseen patients and write submission.csv."""
+def blend(folder: Path) -> str:
+    """read, try all ways nested, choose one for each label, submission.csv"""
     work = Work(folder)
     runs, slices = load_runs(work), read_slices(work, "train")
     aligned = align_runs({run.name: run.out_of_fold for run in runs}, slices)
     known = slices.set_index("image_id").loc[aligned.image_ids]
-    target = known[list(LABELS)].to_numpy()
-    unseen = weighted_log_loss(target, nested(fit, aligned, target, known["patient_id"]))
-    test = align_runs({run.name: run.test for run in runs}, read_slices(work, "test"))
-    blended = fit(aligned, target, np.ones(len(target), bool))(test)
+    target, ways = known[list(LABELS)].to_numpy(), possible_ways(aligned)
+    nest = Nest(aligned, target, known["patient_id"])
+    tried = {way: nest.attempt(fit) for way, fit in ways.items()}
+    unseen = weighted_log_loss(target, nest.choose_nested(tried))
+    test = align_runs({run.name: run.test for run in runs}, read_slices(work, "test"), fill=True)
+    blended = nest.finish(nest.choose(tried), ways)(test)
     ids = pd.Series(np.add.outer(test.image_ids.to_numpy(object) + "_", np.array(LABELS, object)).ravel())
     predictions = pd.DataFrame(blended, index=test.image_ids, columns=list(LABELS))
     rows = len(write_submission(folder / "submission.csv", predictions, ids, image_ids(ids)))

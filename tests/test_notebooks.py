@@ -1,5 +1,6 @@
 """The notebooks run from top to bottom on a phantom, keep to the house rules, and are committed without outputs."""
 
+import ast
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.prediction_files import prediction_table, read_predictions
+from models.inference.calibration import raise_any
 from models.inference.evidence import WAYS
 from models.preprocessing.challenge_csv import read_labels
 from models.preprocessing.elements import Reason
@@ -144,10 +146,11 @@ def test_the_metadata_notebook_shows_the_traps_and_what_becomes_of_them(metadata
     assert "patients in both train and test: 1\n" in text
 
 
-def test_the_blending_notebook_takes_the_way_with_the_best_nested_score(phantom, work):
+def test_the_blending_notebook_takes_for_each_label_what_nested_scores_speak_for(phantom, work):
     write_run(work, SMALL, folds=[0, 1], noise=3.0, phantom=phantom)
     write_run(work, B0_224, folds=[0], noise=4.0, phantom=phantom)
-    notebook = execute(BLENDING, phantom, work, last="print(scores.to_json())\nprint(summary.to_json())")
+    last = "print(scores.to_json())\nprint(summary.to_json())\nprint(chosen_ways)"
+    notebook = execute(BLENDING, phantom, work, last=last)
     assert count_figures(notebook) == 5
 
     sample = pd.read_csv(find_raw(phantom).sample_submission)
@@ -156,25 +159,31 @@ def test_the_blending_notebook_takes_the_way_with_the_best_nested_score(phantom,
     assert list(submission["ID"]) == list(sample["ID"])
     assert submission["Label"].between(0, 1).all()
 
-    scores, summary = (pd.DataFrame(json.loads(line)) for line in notebook.cells[-1].outputs[0].text.splitlines())
-    assert set(scores.index) == set(WAYS)
-    best = scores["nested"].idxmin()
-    assert f"used for submission.csv: {best} (the best nested score): {scores['nested'].min():.4f}" in text_outputs(
-        notebook
-    )
+    *tables, ways = notebook.cells[-1].outputs[0].text.splitlines()
+    scores, summary = (pd.DataFrame(json.loads(table)) for table in tables)
+    assert set(scores.index) == {*WAYS, "by_label"}
+    assert set(summary.index) == {"small", "b0_224", "prior", *(f"blend: {way}" for way in scores.index)}
+    text = text_outputs(notebook)
+    by_label = ", ".join(f"{label} {way}" for label, way in zip(LABELS, ast.literal_eval(ways), strict=True))
+    assert f"used for submission.csv: by_label: {by_label}\n" in text
+    assert f"nested {scores.loc['by_label', 'nested']:.4f}, equal weights" in text
     assert scores.loc["fitted", "on its own slices"] < scores.loc["fitted", "nested"]
-    assert set(summary.index) == {
-        "small",
-        "b0_224",
-        "prior",
-        *(f"blend: {way}" for way in WAYS if way != "best_single"),
-    }
-    assert summary[WEIGHTED].idxmin() == f"blend: {best}"
+    for table in (scores, summary):
+        assert (table["low"] <= table["worse by"]).all()
+        assert (table["worse by"] <= table["high"]).all()
+
+    truth = read_slices(work, "train").set_index("image_id")[list(LABELS)]
+    own = read_predictions(work.run(B0_224.name, 0) / "valid.parquet", "")  # it is scored on these, and on no others
+    assert summary.loc["b0_224", WEIGHTED] == pytest.approx(weighted_log_loss(truth.loc[own.index], own), abs=1e-6)
+    assert "b0_224 has no prediction of" in text
+    assert f"the {len(own):,} slices that all 2 runs have" in text
 
     written = read_predictions(work.blend / "valid.parquet", "")  # the nested ones, which the report is of
-    truth = read_slices(work, "train").set_index("image_id").loc[written.index, list(LABELS)]
-    assert weighted_log_loss(truth, written) == pytest.approx(scores["nested"].min(), abs=1e-6)
+    assert list(written.index) == list(own.index)
+    nested = scores.loc["by_label", "nested"]
+    assert weighted_log_loss(truth.loc[written.index], written) == pytest.approx(nested, abs=1e-6)
     test = read_predictions(work.blend / "test.parquet", "")
+    assert (test["any"] >= test.max(axis=1)).all()
     assert submission.set_index("ID")["Label"].to_dict() == pytest.approx(in_long_form(test, work), abs=1e-6)
 
 
@@ -185,11 +194,12 @@ def test_a_way_that_is_asked_for_is_used_and_where_a_run_lacks_slices_the_others
     lacking = pd.read_parquet(file).iloc[2:]
     write_parquet(file, lacking)
     notebook = execute(BLENDING, phantom, work, way="equal")
-    assert "used for submission.csv: equal (asked for as WAY)" in text_outputs(notebook)
+    assert "used for submission.csv: equal: epidural equal, " in text_outputs(notebook)
     assert f"b0_224 lacks 2 of {len(lacking) + 2} slices, first " in text_outputs(notebook)
     submission = pd.read_csv(work.root / "submission.csv").set_index("ID")["Label"]
     expected = (small + b0_224) / 2  # the runs count alike, whatever their folds
     expected[:2] = small[:2]
+    expected = raise_any(expected)
     assert submission.to_dict() == pytest.approx(in_long_form(expected, work), abs=1e-6)
 
 

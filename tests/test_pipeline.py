@@ -45,7 +45,7 @@ def test_the_real_sample_ends_in_a_valid_submission(real_sample, tmp_path):
     slices = read_slices(work, "train").dropna(subset=list(LABELS))
     aligned = align_runs({run.name: run.out_of_fold for run in runs}, slices)
     known = slices.set_index("image_id").loc[aligned.image_ids]
-    test = align_runs({run.name: run.test for run in runs}, read_slices(work, "test"))
+    test = align_runs({run.name: run.test for run in runs}, read_slices(work, "test"), fill=True)
     for fit in possible_ways(aligned).values():
         target = known[list(LABELS)].to_numpy()
         assert np.isfinite(nested(fit, aligned, target, known["patient_id"])).all()

@@ -74,7 +74,7 @@ def test_each_part_is_printed_with_its_intervals_and_what_is_not_scored_is_count
     parts = score_parts(TARGET[TRAIN:], PROBABILITY[TRAIN:], read_patients(work).loc[NAMES[TRAIN:]])
     assert len(parts) == 3
     for name, table in parts.items():
-        assert f"{name}\n{table.to_string(float_format='{:.4f}'.format)}\n" in text
+        assert f"{name}\n{table.to_string(float_format='{:.4f}'.format, na_rep='')}\n" in text
 
 
 def test_a_slice_without_a_label_is_counted_and_not_scored(work, scored):

@@ -7,6 +7,8 @@ from typing import Literal
 from models.common.config import RunConfig
 from models.common.folders import Stage, Work, WorkFolder, default_work
 
+TestTimeAugmentation = Literal["none", "flip", "d4"]
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -36,6 +38,8 @@ class TrainOptions:
     """a checkpoint every so many minutes, from which the same command goes on"""
     checkpoint_steps: int = 0
     """instead: every so many steps"""
+    tta: TestTimeAugmentation = "d4"
+    """of the out-of-fold predictions, which a blend is fitted on: the same as of the test predictions that it is for"""
     compile: bool = False
     """compile the network with torch.compile: minutes at the start, faster steps after"""
     wandb: bool = False
@@ -74,7 +78,7 @@ class InferOptions:
     """the run"""
     fold: int = 0
     """the fold whose weights to use"""
-    tta: Literal["none", "flip", "d4"] = "d4"
+    tta: TestTimeAugmentation = "d4"
     """test-time augmentation: one, two or eight symmetries; over embeddings: studies as they are, or upside down too"""
     split: Literal["test", "train"] = "test"
     """the slices to predict; "train" is for a network that was trained on other data"""

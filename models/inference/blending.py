@@ -8,31 +8,39 @@ from scipy.special import expit, logit
 
 from models.common.errors import InputError
 from models.common.labels import LABELS
-from models.inference.aligned import SPACES, SUREST, Aligned, Space, to_probability
+from models.inference.aligned import SPACES, SUREST, Aligned, Rows, Space, to_probability
 from models.inference.calibration import Calibration, fit_calibration, raise_any
 from models.training.metric import weighted_log_loss
 
 # blending.ipynb of the original: 0.4 for the mean of five B2 folds, 0.2 for the finetuned B5, and so on.
 ORIGINAL_WEIGHTS = {"b2": 0.4, "b5": 0.2, "b0": 0.2, "b0_224": 0.1, "resnext101": 0.1}
+ALL = slice(None)
+TOLERANCES = (1e-10, 1e-7)  # of the loss; where rounding is in the way of the first, the second will do
 
 
 @dataclass(frozen=True)
 class Blend:
-    """A weighted mean of the runs, for each label in a space of its own, then calibrated if it is asked for."""
+    """A weighted mean of the runs, for each label in a space of its own, then calibrated if it is asked for.
+
+    `any` is at least the largest of the five types, whatever the runs say.
+    """
 
     names: tuple[str, ...]
     weights: np.ndarray  # (6, runs), each row sums to 1
     spaces: tuple[Space, ...] = ("probability",) * len(LABELS)
-    calibrations: tuple[Calibration, ...] | None = None  # then `any` is at least the largest of the five, too
+    calibrations: tuple[Calibration, ...] | None = None
 
-    def __call__(self, runs: Aligned) -> np.ndarray:
-        """Probabilities of all slices, float64 (slices, 6). Raises InputError for other runs than it was made for."""
+    def __call__(self, runs: Aligned, rows: Rows = ALL) -> np.ndarray:
+        """Probabilities of the slices `rows`, float64 (slices, 6).
+
+        Raises InputError for other runs than it was made for.
+        """
         if runs.names != self.names:
             raise InputError(f"a blend of the runs {self.names} cannot be used for {runs.names}")
-        means = [runs.values[space][label] @ self.weights[label] for label, space in enumerate(self.spaces)]
+        means = [runs.values[space][label][rows] @ self.weights[label] for label, space in enumerate(self.spaces)]
         blended = np.stack([to_probability(mean, space) for mean, space in zip(means, self.spaces, strict=True)], 1)
         if self.calibrations is None:
-            return blended
+            return raise_any(blended)
         logits = logit(np.clip(blended, SUREST, 1 - SUREST))
         calibrated = [calibrate(logits[:, label]) for label, calibrate in enumerate(self.calibrations)]
         return raise_any(expit(np.stack(calibrated, axis=1)))
@@ -76,9 +84,9 @@ def fit_weights(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Blend:
 
 
 def fit_calibrated(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Blend:
-    """As `fit_weights`, then a temperature and a bias for each label; `any` at least the largest of the five types."""
+    """As `fit_weights`, then a temperature and a bias for each label."""
     fitted = fit_weights(runs, target, rows)
-    logits = logit(np.clip(fitted(runs)[rows], SUREST, 1 - SUREST))
+    logits = logit(np.clip(fitted(runs, rows), SUREST, 1 - SUREST))
     calibrations = tuple(fit_calibration(logits[:, label], target[rows, label]) for label in range(len(LABELS)))
     return Blend(runs.names, fitted.weights, fitted.spaces, calibrations)
 
@@ -87,24 +95,27 @@ def fit_simplex(values: np.ndarray, target: np.ndarray, space: Space) -> tuple[n
     """The weights, at least 0 and of sum 1, with the lowest log loss of one label, and that loss.
 
     `values` are probabilities or logits (slices, runs), `target` is (slices,). A convex problem in both spaces, solved
-    by sequential quadratic programming (Kraft 1988), with the exact gradient.
+    by sequential quadratic programming (Kraft 1988), with the exact gradient. If that does not converge with either of
+    the TOLERANCES, the best of equal weights and of each run alone.
     """
     values, target = values.astype(float), target.astype(float)
-    count = values.shape[1]
-    loss = logit_loss if space == "logit" else probability_loss
-    constraint = {"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": np.ones_like}
-    solved = minimize(
-        lambda weights: loss(weights, values, target),
-        np.full(count, 1 / count),
-        jac=True,
-        method="SLSQP",
-        bounds=[(0, 1)] * count,
-        constraints=constraint,
-        options={"ftol": 1e-10, "maxiter": 200},
-    )
-    weights = np.clip(solved.x, 0, 1)
-    weights /= weights.sum()
-    return weights, loss(weights, values, target)[0]
+    measure = logit_loss if space == "logit" else probability_loss
+    found = [*np.eye(values.shape[1]), np.full(values.shape[1], 1 / values.shape[1])]  # where nothing else is
+    for tolerance in TOLERANCES:
+        solved = minimize(
+            lambda weights: measure(weights, values, target),
+            found[-1],
+            jac=True,
+            method="SLSQP",
+            bounds=[(0, 1)] * len(found[-1]),
+            constraints={"type": "eq", "fun": lambda weights: weights.sum() - 1, "jac": np.ones_like},
+            options={"ftol": tolerance, "maxiter": 200},
+        )
+        if solved.success:
+            weights = np.clip(solved.x, 0, 1)
+            weights /= weights.sum()
+            return weights, measure(weights, values, target)[0]
+    return min(((weights, measure(weights, values, target)[0]) for weights in found), key=lambda pair: pair[1])
 
 
 def logit_loss(weights: np.ndarray, logits: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray]:

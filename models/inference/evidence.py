@@ -1,14 +1,22 @@
-"""Which way to blend: each is scored on patients that its fit has not seen."""
+"""Which way to blend is best for each label: ways are scored on patients that their fit has not seen, as is the choice.
+
+The patients are dealt into parts. What is said of a part comes from fits to the other parts; what is chosen for a part,
+from losses on the other parts, by fits that have seen neither this part nor the one that is scored.
+"""
 
 from collections.abc import Callable
+from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold
 
 from models.common.errors import InputError
-from models.inference.aligned import Aligned
+from models.common.labels import LABELS, METRIC_WEIGHTS
+from models.inference.aligned import Aligned, Rows
 from models.inference.blending import (
+    ALL,
     ORIGINAL_WEIGHTS,
     Blend,
     fit_best_single,
@@ -17,18 +25,43 @@ from models.inference.blending import (
     fit_original,
     fit_weights,
 )
-from models.inference.stacking import Stacker, fit_stacker
+from models.inference.calibration import raise_any
+from models.inference.comparing import drawn_totals, tails
+from models.inference.stacking import Stacker, fit_boosted, fit_stacker
+from models.training.metric import slice_losses
 
 PARTS = 5  # of the patients; a blend is fitted on all but one of them and used on that one
+ENOUGH = 100_000  # slices to fit on, those of whole patients; more of them take time and change next to nothing
 Fit = Callable[[Aligned, np.ndarray, np.ndarray], Blend | Stacker]
+# From the simplest on: where two do not differ, the simpler one is taken.
 WAYS: dict[str, Fit] = {
-    "best_single": fit_best_single,
     "equal": fit_equal,
     "original": fit_original,
+    "best_single": fit_best_single,
     "fitted": fit_weights,
     "fitted_calibrated": fit_calibrated,
     "stacker": fit_stacker,
+    "boosted": fit_boosted,
 }
+
+
+class Tried(NamedTuple):
+    """What one way to blend says of patients that its fit has not seen."""
+
+    probability: np.ndarray  # (slices, 6), of each part by a fit to the others
+    # Sums of the losses of each patient, (parts, patients, 6): [k] by fits that have not seen part k either.
+    without: np.ndarray
+
+
+class LabelWise(NamedTuple):
+    """A blend that takes each label from a way of its own; `any` is at least the largest of the five types."""
+
+    ways: tuple[str, ...]  # of each label
+    blends: dict[str, Blend | Stacker]
+
+    def __call__(self, runs: Aligned, rows: Rows = ALL) -> np.ndarray:
+        """Probabilities of the slices `rows`, (slices, 6). Raises InputError for other runs than it was made for."""
+        return compose(self.ways, {way: blend(runs, rows) for way, blend in self.blends.items()})
 
 
 def possible_ways(runs: Aligned) -> dict[str, Fit]:
@@ -36,18 +69,128 @@ def possible_ways(runs: Aligned) -> dict[str, Fit]:
     return {name: fit for name, fit in WAYS.items() if name != "original" or set(runs.names) & set(ORIGINAL_WEIGHTS)}
 
 
-def nested(fit: Fit, runs: Aligned, target: np.ndarray, patients: pd.Series) -> np.ndarray:
-    """Probabilities of all slices, (slices, 6), each from a blend that was fitted on slices of other patients.
+class Nest:
+    """The slices that ways to blend are tried on, their patients dealt into parts."""
 
-    `target` is (slices, 6), `patients` names the patient of each slice. Raises InputError for a single patient.
+    def __init__(self, runs: Aligned, target: np.ndarray, patients: pd.Series) -> None:
+        """`target` is (slices, 6), `patients` names the patient of each slice. Raises InputError for a single one."""
+        self.runs, self.target = runs, target
+        self.codes, names = pd.factorize(patients, sort=True)
+        if len(names) < 2:
+            raise InputError("all predictions are of one patient; blends can be compared on two or more")
+        self.count, self.patients = min(PARTS, len(names)), len(names)
+        self.part = np.empty(len(target), int)
+        folds = GroupKFold(self.count, shuffle=True, random_state=0)
+        for number, (_, held_out) in enumerate(folds.split(target, groups=self.codes)):
+            self.part[held_out] = number
+        self.looked_at = some_patients(self.codes, ENOUGH)
+
+    def fit(self, fit: Fit, without: tuple[int, ...] = ()) -> Blend | Stacker:
+        """A blend that is fitted without some parts."""
+        return fit(self.runs, self.target, self.looked_at & ~np.isin(self.part, without))
+
+    def unseen(self, fit: Fit) -> np.ndarray:
+        """Probabilities of all slices, (slices, 6), each from a blend that was fitted on slices of other patients."""
+        probability = np.empty(self.target.shape)
+        for part in range(self.count):
+            rows = self.part == part
+            probability[rows] = self.fit(fit, (part,))(self.runs, rows)
+        return probability
+
+    def attempt(self, fit: Fit) -> Tried:
+        """What a way says of slices that it has not seen, and what its choice may depend on."""
+        without = np.zeros((self.count, self.patients, len(LABELS)))
+        for pair in combinations(range(self.count), 2) if self.count > 2 else ():
+            blend = self.fit(fit, pair)
+            for own, other in (pair, pair[::-1]):
+                without[own] += self.losses(blend(self.runs, self.part == other), self.part == other)
+        return Tried(self.unseen(fit), without)
+
+    def losses(self, probability: np.ndarray, rows: Rows = ALL) -> np.ndarray:
+        """Sums of the losses of each patient over the slices `rows`, whose probabilities these are: (patients, 6)."""
+        losses = slice_losses(self.target[rows], probability)
+        return np.stack([np.bincount(self.codes[rows], own, self.patients) for own in losses.T], axis=1)
+
+    def choose(self, tried: dict[str, Tried]) -> tuple[str, ...]:
+        """The way of each label, by all slices."""
+        return self._choose(
+            {way: self.losses(one.probability) for way, one in tried.items()}, np.full(len(self.part), True)
+        )
+
+    def choose_nested(self, tried: dict[str, Tried]) -> np.ndarray:
+        """Probabilities of all slices, (slices, 6): of each part by the ways that are chosen without it.
+
+        What is gained by choosing after having looked is not in their score.
+        """
+        probability = np.empty(self.target.shape)
+        for part in range(self.count):
+            rows = self.part == part
+            ways = self._choose({way: one.without[part] for way, one in tried.items()}, ~rows)
+            probability[rows] = compose(ways, {way: tried[way].probability[rows] for way in set(ways)})
+        return probability
+
+    def finish(self, ways: tuple[str, ...], possible: dict[str, Fit]) -> LabelWise:
+        """The blend of all parts that takes each label from its way."""
+        return LabelWise(ways, {way: self.fit(possible[way]) for way in dict.fromkeys(ways)})
+
+    def _choose(self, losses: dict[str, np.ndarray], rows: np.ndarray) -> tuple[str, ...]:
+        """By the losses of patients (patients, 6) and their slices."""
+        slices = np.bincount(self.codes[rows], minlength=self.patients)
+        there = slices > 0
+        return choose_ways({way: own[there] for way, own in losses.items()}, slices[there])
+
+
+def nested(fit: Fit, runs: Aligned, target: np.ndarray, patients: pd.Series) -> np.ndarray:
+    """`Nest.unseen` of one way. Raises InputError for a single patient."""
+    return Nest(runs, target, patients).unseen(fit)
+
+
+def choose_ways(losses: dict[str, np.ndarray], slices: np.ndarray) -> tuple[str, ...]:
+    """The way of each label: one for all, but for the labels that speak against it.
+
+    `losses` are sums over the slices of a patient, (patients, 6), of ways from the simplest on; `slices` counts those
+    of each patient. The way for all is the simplest whose weighted loss does not differ from the best one's. A label on
+    which it is worse than another takes the simplest that does not differ from the best one there. Ways do not differ
+    where the 95 % interval of their paired difference holds zero, and for a single patient, who has none.
+
+    Were each label to take its simplest way at once, six small losses, none of them proven, would add up to one that
+    is: of 40 patients that is worse than the best way for all, in the simulations of benchmarks/choosing.py.
     """
-    groups, names = pd.factorize(patients, sort=True)
-    parts = min(PARTS, len(names))
-    if parts < 2:
-        raise InputError("all predictions are of one patient; blends can be compared on two or more")
-    probability = np.empty(target.shape)
-    for _, held_out in GroupKFold(parts, shuffle=True, random_state=0).split(target, groups=groups):
-        rows = np.ones(len(target), bool)
-        rows[held_out] = False
-        probability[held_out] = fit(runs, target, rows)(runs)[held_out]
-    return probability
+    ways = list(losses)
+    if len(slices) < 2:
+        return (ways[0],) * len(LABELS)
+    totals = drawn_totals(np.concatenate([*losses.values(), slices[:, None]], axis=1), 1000, 0)
+    means = (totals[:, :-1] / totals[:, -1:]).reshape(len(totals), len(ways), len(LABELS))
+    lowest = tails(len(slices))[0]
+    for_all = equal_to_best(np.average(means, axis=2, weights=METRIC_WEIGHTS), lowest)[0]
+    chosen = []
+    for label in range(len(LABELS)):
+        equal = equal_to_best(means[:, :, label], lowest)
+        chosen.append(ways[for_all if for_all in equal else equal[0]])
+    return tuple(chosen)
+
+
+def equal_to_best(losses: np.ndarray, lowest: float) -> list[int]:
+    """The ways whose loss does not differ from the best one's, from the simplest on, by their place.
+
+    `losses` are (1 + draws, ways), the first row of the slices as they are; `lowest` is the percentile of draws at
+    which an interval begins.
+    """
+    more = losses[1:] - losses[1:, [losses[0].argmin()]]
+    return list(np.flatnonzero(np.percentile(more, lowest, axis=0) <= 0))
+
+
+def compose(ways: tuple[str, ...], probability: dict[str, np.ndarray]) -> np.ndarray:
+    """Each label from the probabilities (slices, 6) of its way, and `any` at least the largest of the five types."""
+    return raise_any(np.stack([probability[way][:, label] for label, way in enumerate(ways)], axis=1))
+
+
+def some_patients(codes: np.ndarray, enough: int) -> np.ndarray:
+    """Whether to look at each slice, (slices,): all slices of patients drawn at random until there are enough.
+
+    `codes` numbers the patient of each slice from 0 on.
+    """
+    counts = np.bincount(codes)
+    order = np.random.default_rng(0).permutation(len(counts))
+    before = np.cumsum(counts[order]) - counts[order]
+    return np.isin(codes, order[before < enough])

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 
 from models.common.folders import Work
-from models.common.labels import LABELS, METRIC_WEIGHTS
+from models.common.labels import LABELS
+from models.inference.comparing import intervals, resample, resample_prior
 from models.preprocessing.tables import read_slices
-from models.training.metric import prior, slice_losses
 from models.training.scoring import WEIGHTED, score, score_prior
 
 
@@ -69,28 +69,10 @@ def score_intervals(
 ) -> pd.DataFrame:
     """A row for the weighted log loss and for each label: log loss, its 95 % interval (low, high), the prior's.
 
-    Targets and probabilities are (slices, 6), at least one slice; `patients` names the patient of each slice. The
-    interval lies between percentiles of a bootstrap of so many draws: patients are drawn with replacement, never
-    slices, since those of one patient are alike. Equal patients and seed give equal draws, whatever the predictions.
+    Targets and probabilities are (slices, 6), at least one slice; `patients` names the patient of each slice, who are
+    drawn as `resample` does it. A single patient has no interval (NaN).
     """
-    losses = with_weighted(slice_losses(target, probability))  # (slices, 7)
-    low, high = np.percentile(resampled_means(losses, patients, draws, seed), (2.5, 97.5), axis=0)
-    of_prior = with_weighted(slice_losses(target, prior(target))).mean(axis=0)
-    columns = {"log loss": losses.mean(axis=0), "low": low, "high": high, "prior's": of_prior}
-    return pd.DataFrame(columns, index=[WEIGHTED, *LABELS])
-
-
-def with_weighted(losses: np.ndarray) -> np.ndarray:
-    """Losses of the labels (slices, 6), with the weighted loss of each slice before them, (slices, 7)."""
-    return np.column_stack([np.average(losses, axis=1, weights=METRIC_WEIGHTS), losses])
-
-
-def resampled_means(values: np.ndarray, patients: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Means of values (slices, columns) over the slices of patients drawn with replacement, (draws, columns)."""
-    codes, names = pd.factorize(patients, sort=True)  # sorted: the order of slices changes nothing
-    sums = np.stack([np.bincount(codes, weights=column) for column in [*values.T, np.ones(len(values))]], axis=1)
-    generator = np.random.default_rng(seed)
-    totals = np.empty((draws, sums.shape[1]))
-    for draw in totals:
-        draw[:] = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names)) @ sums
-    return totals[:, :-1] / totals[:, -1:]
+    table = intervals(resample(target, probability, patients, draws, seed)).head(1 + len(LABELS))
+    of_prior = resample_prior(target, patients, draws=1).value[: len(table)]
+    names = {"value": "log loss"}
+    return table.rename(columns=names).assign(**{"prior's": of_prior}).set_axis([WEIGHTED, *LABELS])

@@ -1,58 +1,87 @@
-"""The second level: a logistic regression on what the runs say of a slice and of its neighbours."""
+"""The second level: classifiers on what the runs say of a slice, of its neighbours and of its study."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from sklearn.dummy import DummyClassifier
+from scipy.special import expit
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from models.common.errors import InputError
 from models.common.labels import LABELS
-from models.inference.aligned import Aligned
-from models.inference.calibration import raise_any
+from models.inference.aligned import Aligned, Rows
+from models.inference.blending import ALL
+from models.inference.calibration import Calibration, fit_calibration, raise_any
+
+Classifier = LogisticRegression | HistGradientBoostingClassifier
 
 _STRENGTH = 0.03  # inverse of the ridge; the runs are alike, and what sets them apart must not be overrated
+_logistic = partial(LogisticRegression, C=_STRENGTH, solver="newton-cholesky")
+# Shallow trees, few of them: what the runs say is most of what is to be known. Fixed counts: no slices are held back.
+_boosting = partial(
+    HistGradientBoostingClassifier,
+    max_iter=50,
+    learning_rate=0.1,
+    max_leaf_nodes=8,
+    min_samples_leaf=40,
+    l2_regularization=1.0,
+    early_stopping=False,
+    random_state=0,
+)
 
 
 @dataclass(frozen=True)
 class Stacker:
-    """A classifier for each label."""
+    """A classifier for each label; `any` is at least the largest of the five types."""
 
     names: tuple[str, ...]
-    classifiers: tuple[LogisticRegression | DummyClassifier, ...]
+    classifiers: tuple[Classifier | Calibration, ...]
 
-    def __call__(self, runs: Aligned) -> np.ndarray:
-        """Probabilities of all slices, (slices, 6). Raises InputError for other runs than it was made for."""
+    def __call__(self, runs: Aligned, rows: Rows = ALL) -> np.ndarray:
+        """Probabilities of the slices `rows`, (slices, 6). Raises InputError for other runs than it was made for."""
         if runs.names != self.names:
             raise InputError(f"a stacker of the runs {self.names} cannot be used for {runs.names}")
-        seen = features(runs)
-        return raise_any(np.stack([positive(classifier, seen) for classifier in self.classifiers], axis=1))
+        said = [answer(classifier, runs, label, rows) for label, classifier in enumerate(self.classifiers)]
+        return raise_any(np.stack(said, axis=1))
 
 
 def fit_stacker(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Stacker:
-    """Logistic regressions with a ridge, fitted on the slices `rows`; a label that all have or none is a constant.
+    """Logistic regressions with a ridge, fitted on the slices `rows`.
 
-    `target` is (slices, 6) for all slices, `rows` the (slices,) of bool that are looked at.
+    `target` is (slices, 6) for all slices, `rows` the (slices,) of bool that are looked at. A label that all of these
+    have, or none, is no ground to learn from: it gets the runs' mean, calibrated, which is never quite 0 or 1.
     """
-    seen = features(runs)[rows]
-    classifiers = []
+    return _fit(_logistic, runs, target, rows)
+
+
+def fit_boosted(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Stacker:
+    """The same with gradient boosted trees in the place of the logistic regressions; `target` is (slices, 6) again."""
+    return _fit(_boosting, runs, target, rows)
+
+
+def _fit(kind: "partial[Classifier]", runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Stacker:
+    classifiers: list[Classifier | Calibration] = []
     for label in range(len(LABELS)):
         known = target[rows, label]
-        both = 0 < known.mean() < 1
-        kind = LogisticRegression(C=_STRENGTH, solver="newton-cholesky") if both else DummyClassifier(strategy="prior")
-        classifiers.append(kind.fit(seen, known))
+        if 0 < known.mean() < 1:
+            classifiers.append(kind().fit(features(runs, label, rows), known))
+        else:
+            classifiers.append(fit_calibration(runs.context[label, rows, 0], known))
     return Stacker(runs.names, tuple(classifiers))
 
 
-def features(runs: Aligned) -> np.ndarray:
-    """Logits of all labels: each run's of a slice, the runs' mean of those below and above; (slices, 6 x runs + 12)."""
-    logits = np.concatenate(list(runs.values["logit"]), axis=1)  # (slices, 6 x runs)
-    mean = runs.values["logit"].mean(axis=2).T  # (slices, 6)
-    below, above = runs.neighbours.T
-    return np.concatenate([logits, mean[below], mean[above]], axis=1)
+def features(runs: Aligned, label: int, rows: Rows) -> np.ndarray:
+    """Logits that tell of a label on the slices `rows`, (slices, runs + 14).
+
+    What each run says of it, what their mean says of it around the slice, and what that says of the other labels.
+    """
+    others = [runs.context[other, rows, 0] for other in range(len(LABELS)) if other != label]
+    return np.column_stack([runs.values["logit"][label][rows], runs.context[label][rows], *others])
 
 
-def positive(classifier: LogisticRegression | DummyClassifier, seen: np.ndarray) -> np.ndarray:
-    """Probability of the label, (slices,); 0 if the classifier has seen no positive slice."""
-    classes = list(classifier.classes_)
-    return classifier.predict_proba(seen)[:, classes.index(1)] if 1 in classes else np.zeros(len(seen))
+def answer(classifier: Classifier | Calibration, runs: Aligned, label: int, rows: Rows) -> np.ndarray:
+    """Probability of a label, (slices,)."""
+    if isinstance(classifier, Calibration):
+        return expit(classifier(runs.context[label, rows, 0].astype(float)))
+    return classifier.predict_proba(features(runs, label, rows))[:, 1]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from models.common.errors import InputError
-from models.preprocessing.geometry import USUAL_GAP
+from models.preprocessing.geometry import USUAL_GAP, known_z
 from models.preprocessing.tables import PREPARE, UNREADABLE
 
 
@@ -32,14 +32,28 @@ def neighbour_chunks(slices: pd.DataFrame, whole: pd.DataFrame, offsets: Sequenc
     return np.concatenate(found)[wanted]
 
 
-def neighbour_rows(slices: pd.DataFrame) -> np.ndarray:
-    """Rows of the slices below and above each one of a table in anatomical order within each series: (slices, 2).
+def neighbour_rows(slices: pd.DataFrame, offsets: Sequence[float]) -> np.ndarray:
+    """Rows of the slices that are nearest to offsets (mm) from each one, within its series: (slices, offsets).
 
-    The first and the last slice of a series, and one without a series, are their own neighbours on that side.
+    Of any table in anatomical order within each series, all series at once; neighbours and `z` are those of
+    `nearest_places` and `known_z`. A slice without a series is its own neighbour.
     """
-    rows = pd.Series(np.arange(len(slices)))
-    series = rows.groupby(slices["series_id"].fillna(slices["image_id"]).to_numpy(), sort=False)
-    return np.stack([series.shift(step).fillna(rows).to_numpy(int) for step in (1, -1)], axis=1)
+    codes = pd.factorize(slices["series_id"])[0]
+    rows, z = np.flatnonzero(codes >= 0), known_z(slices)
+    found = np.repeat(np.arange(len(slices))[:, None], len(offsets), axis=1)
+    if len(rows) == 0:
+        return found
+    apart = 2 * (np.ptp(z[rows]) + np.abs(offsets).max() + 1)  # so far that no offset leads from one series to another
+    place = codes[rows] * apart + z[rows]
+    order = np.argsort(place, kind="stable")
+    rows, place = rows[order], place[order]
+    for column, offset in enumerate(offsets):
+        wanted = place + offset
+        above = np.searchsorted(place, wanted).clip(min=1).clip(max=len(place) - 1)
+        closer = np.round((wanted - place[above - 1]) - (place[above] - wanted), 3)  # by so much the one above is
+        is_above = closer >= 0 if offset < 0 else closer > 0  # of equally near ones, the one fewer places away
+        found[rows, column] = rows[np.where(is_above, above, above - 1)]
+    return found
 
 
 def nearest_places(z: np.ndarray, offsets: Sequence[float]) -> np.ndarray:

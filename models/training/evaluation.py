@@ -26,14 +26,19 @@ def single_view(network: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
 
 
 def predict(
-    network: nn.Module, loader: DataLoader, processes: Processes, precision: Precision, title: str
+    network: nn.Module,
+    loader: DataLoader,
+    processes: Processes,
+    precision: Precision,
+    title: str,
+    view: View = single_view,
 ) -> np.ndarray:
     """Probabilities of all slices of a loader, float32 (slices, 6); of several processes each predicts a stretch.
 
-    Raises InputError as `predict_batches`.
+    `view` gives those of a batch. Raises InputError as `predict_batches`.
     """
     with processes.as_one():
-        own = list(predict_batches(network, loader, processes, precision, title))
+        own = list(predict_batches(network, loader, processes, precision, title, view))
     shares = processes.gather(np.concatenate(own) if own else np.empty((0, len(LABELS)), np.float32))
     return np.concatenate(shares)
 

@@ -68,7 +68,8 @@ def train_fold(kind: Kind, options: TrainOptions, processes: Processes, stop: St
     counts = f"{len(fold.train_slices):,} slices to train on{pseudolabelled}, {len(fold.valid_slices):,} to validate on"
     print(f"{options.folder}: {counts}, on {where}")
     history, ran = fit(network, fold.train, fold.valid, options, processes, stop, fold.sources)
-    probability = predict(network, fold.valid, processes, options.config.precision, "out-of-fold predictions")
+    title, view = f"out-of-fold predictions, tta {options.tta}", kind.view(options.tta)
+    probability = predict(network, fold.valid, processes, options.config.precision, title, view)
     processes.on_main(lambda: write_results(options, fold, network, history, ran, probability))
 
 
@@ -170,7 +171,9 @@ def write_results(
     save_weights(folder, network)
     write_csv(folder / "history.csv", epochs)
     write_history_picture(folder / "history.png", epochs, history.best_epoch, baseline)
-    write_parquet(folder / "valid.parquet", prediction_table(fold.valid_slices["image_id"], probability))
+    predictions = prediction_table(fold.valid_slices["image_id"], probability)
+    predictions.attrs = {"tta": options.tta}  # kept in the file
+    write_parquet(folder / "valid.parquet", predictions)
     shares = label_shares(fold.train_slices).to_dict()
     results = {"weighted_log_loss": float(own), "best_epoch": history.best_epoch, "prevalence": shares}
     results["sources"] = fold.sources

@@ -78,7 +78,7 @@ def plan(
     `prepare` is that of models/prepare.py. Several GPUs share the folds, or each of them.
     """
     every, by = slices.train + slices.test, speed.source + (f", shared by {gpus} GPUs" if gpus > 1 else "")
-    epoch, valid = epoch_seconds(config, slices, speed) / gpus, slices.train / slices.folds / speed.predict / gpus
+    epoch, valid = epoch_seconds(config, slices, speed) / gpus, slices.train / slices.folds / speed.d4 / gpus
     fold = config.epochs * epoch + valid  # the out-of-fold predictions
     lines = [
         prepare,

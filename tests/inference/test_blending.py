@@ -3,12 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
 from models.common.errors import InputError
 from models.common.labels import ANY, LABELS
+from models.inference import blending
 from models.inference.aligned import SPACES, align_runs
 from models.inference.blending import (
     ORIGINAL_WEIGHTS,
@@ -22,6 +24,7 @@ from models.inference.blending import (
     logit_loss,
     probability_loss,
 )
+from models.inference.calibration import raise_any
 from models.training.metric import log_losses, weighted_log_loss
 
 FITS = (fit_best_single, fit_equal, fit_weights, fit_calibrated)
@@ -31,24 +34,26 @@ SLICES = pd.DataFrame(
     {
         "image_id": [f"ID_{number:03d}" for number in RANDOM.permutation(STUDIES * LENGTH)],
         "series_id": np.repeat([f"S{number}" for number in range(STUDIES)], LENGTH),
+        "study_id": np.repeat([f"T{number}" for number in range(STUDIES)], LENGTH),
+        "z": np.tile(5.0 * np.arange(LENGTH), STUDIES),
     }
 )
 EVIDENCE = RANDOM.normal(-1, 1.5, (len(SLICES), 6))
-TARGET = (RANDOM.random(EVIDENCE.shape) < expit(EVIDENCE)).astype(float)
+TARGET = raise_any((RANDOM.random(EVIDENCE.shape) < expit(EVIDENCE)).astype(float))
 ALL = np.ones(len(SLICES), bool)
 
 
 def predictions(noise: float, seed: int) -> pd.DataFrame:
     """What a run of so much noise says."""
     values = expit(EVIDENCE + np.random.default_rng(seed).normal(0, noise, EVIDENCE.shape)).astype(np.float32)
-    return pd.DataFrame(values, columns=list(LABELS), index=pd.Index(SLICES["image_id"], name="image_id"))
+    return pd.DataFrame(raise_any(values), columns=list(LABELS), index=pd.Index(SLICES["image_id"], name="image_id"))
 
 
 RUNS = {"b0": predictions(1.0, 1), "b2": predictions(0.7, 2), "other": predictions(2.0, 3)}
 
 
-def blended(fit, runs=RUNS, slices=SLICES, target=TARGET) -> pd.DataFrame:
-    aligned = align_runs(runs, slices)
+def blended(fit, runs=RUNS, slices=SLICES, target=TARGET, fill=False) -> pd.DataFrame:
+    aligned = align_runs(runs, slices, fill)
     return pd.DataFrame(fit(aligned, target, ALL)(aligned), index=aligned.image_ids, columns=list(LABELS))
 
 
@@ -124,20 +129,56 @@ def test_the_best_single_run_is_the_one_with_the_lowest_loss():
     np.testing.assert_allclose(blended(fit_best_single), RUNS["b2"], atol=1e-6)
 
 
-def test_a_slice_that_a_run_lacks_gets_the_mean_of_the_others():
+def test_a_final_answer_has_the_mean_of_the_others_where_a_run_lacks_a_slice():
     lacking = RUNS | {"b2": RUNS["b2"].iloc[50:]}
-    mixed = blended(fit_equal, lacking)
+    mixed = blended(fit_equal, lacking, fill=True)
     assert list(mixed.index) == list(SLICES["image_id"])
     expected = (RUNS["b0"] + RUNS["other"]).iloc[:50] / 2
     np.testing.assert_allclose(mixed.iloc[:50], expected, atol=1e-6)
     np.testing.assert_allclose(mixed.iloc[50:], blended(fit_equal).iloc[50:], atol=1e-12)
+    filled = align_runs(lacking, SLICES, fill=True)
+    assert list(filled.image_ids[~filled.complete]) == list(SLICES["image_id"].iloc[:50])
+
+
+def test_runs_are_compared_on_slices_that_all_of_them_have_and_no_filled_value_is_among_them():
+    lacking = {"b0": RUNS["b0"].iloc[:200], "b2": RUNS["b2"].iloc[50:].sample(frac=1, random_state=0)}
+    aligned = align_runs(lacking, SLICES)
+    assert list(aligned.image_ids) == list(SLICES["image_id"].iloc[50:200])
+    assert aligned.complete.all()
+    for number, name in enumerate(lacking):
+        np.testing.assert_array_equal(aligned.values["probability"][:, :, number].T, RUNS[name].iloc[50:200])
+
+
+def test_runs_without_a_common_slice_cannot_be_compared():
+    with pytest.raises(InputError, match=r"no slice that all of the runs b0, b2 have.* train the same folds"):
+        align_runs({"b0": RUNS["b0"].iloc[:100], "b2": RUNS["b2"].iloc[100:]}, SLICES)
 
 
 def test_a_slice_that_no_run_has_is_not_in_the_blend():
     image_ids = SLICES["image_id"].iloc[3:]
-    assert list(align_runs({name: table.loc[image_ids] for name, table in RUNS.items()}, SLICES).image_ids) == list(
-        image_ids
-    )
+    few = {name: table.loc[image_ids] for name, table in RUNS.items()}
+    for fill in (False, True):
+        assert list(align_runs(few, SLICES, fill).image_ids) == list(image_ids)
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_any_is_at_least_the_largest_type_in_every_way(fit):
+    torn = {name: table.assign(any=0.5 * table["any"]) for name, table in RUNS.items()}
+    mixed = blended(fit, torn)
+    assert (mixed["any"] >= mixed.max(axis=1)).all()
+
+
+def test_weights_that_are_not_found_are_those_of_the_best_run_or_equal_ones(monkeypatch):
+    failed = scipy.optimize.OptimizeResult(x=np.array([0.9, 0.05, 0.05]), success=False)
+    values = np.stack([table["any"].to_numpy() for table in RUNS.values()], axis=1)
+    tried = []
+    monkeypatch.setattr(blending, "minimize", lambda *_, **options: tried.append(options["options"]["ftol"]) or failed)
+    weights, loss = fit_simplex(values, TARGET[:, ANY], "probability")
+    choices = [*np.eye(3), np.full(3, 1 / 3)]
+    losses = [probability_loss(choice, values.astype(float), TARGET[:, ANY])[0] for choice in choices]
+    assert loss == min(losses)
+    np.testing.assert_array_equal(weights, choices[np.argmin(losses)])
+    assert tried == list(blending.TOLERANCES)
 
 
 def test_what_is_fitted_depends_on_the_chosen_rows_alone():

@@ -8,9 +8,20 @@ from models.common.errors import InputError
 from models.common.labels import ANY, LABELS
 from models.inference.aligned import align_runs
 from models.inference.blending import fit_calibrated, fit_equal
-from models.inference.evidence import WAYS, nested, possible_ways
-from models.inference.stacking import fit_stacker
-from models.training.metric import weighted_log_loss
+from models.inference.calibration import raise_any
+from models.inference.evidence import (
+    ENOUGH,
+    WAYS,
+    LabelWise,
+    Nest,
+    choose_ways,
+    compose,
+    nested,
+    possible_ways,
+    some_patients,
+)
+from models.inference.stacking import fit_boosted, fit_stacker
+from models.training.metric import slice_losses, weighted_log_loss
 
 PATIENTS, LENGTH = 40, 8
 RANDOM = np.random.default_rng(0)
@@ -18,10 +29,12 @@ SLICES = pd.DataFrame(
     {
         "image_id": [f"ID_{number:03d}" for number in range(PATIENTS * LENGTH)],
         "series_id": np.repeat([f"S{number}" for number in range(PATIENTS)], LENGTH),
+        "study_id": np.repeat([f"T{number}" for number in range(PATIENTS)], LENGTH),
+        "z": np.tile(5.0 * np.arange(LENGTH), PATIENTS),
         "patient_id": np.repeat([f"P{number // 2}" for number in range(PATIENTS)], LENGTH),  # two studies each
     }
 )
-TARGET = np.repeat(RANDOM.random((PATIENTS, 6)) < 0.4, LENGTH, axis=0).astype(float)  # the same in a whole series
+TARGET = raise_any(np.repeat(RANDOM.random((PATIENTS, 6)) < 0.4, LENGTH, axis=0).astype(float))  # of a whole series
 
 
 def noisy(seed: int) -> pd.DataFrame:
@@ -29,7 +42,8 @@ def noisy(seed: int) -> pd.DataFrame:
     return pd.DataFrame(values, columns=list(LABELS), index=pd.Index(SLICES["image_id"], name="image_id"))
 
 
-RUNS = align_runs({"b0": noisy(1), "b2": noisy(2)}, SLICES)
+MADE = {"b0": noisy(1), "b2": noisy(2)}
+RUNS = align_runs(MADE, SLICES)
 
 
 @pytest.mark.parametrize("fit", WAYS.values(), ids=WAYS)
@@ -60,12 +74,98 @@ def test_the_second_level_learns_from_neighbours():
     assert stacked < slice_by_slice - 0.05
 
 
-def test_the_second_level_keeps_any_the_largest_and_survives_a_label_that_no_slice_has():
+@pytest.mark.parametrize("fit", [fit_stacker, fit_boosted])
+@pytest.mark.parametrize("value", [0, 1])
+def test_the_second_level_never_answers_0_or_1_for_a_label_that_no_slice_has_or_all_have(fit, value):
     target = TARGET.copy()
-    target[:, 0] = 0
-    stacked = fit_stacker(RUNS, target, np.ones(len(target), bool))(RUNS)
-    assert (stacked[:, 0] == 0).all()
+    target[:, 0] = value
+    stacked = fit(RUNS, target, np.ones(len(target), bool))(RUNS)
+    assert 0 < stacked[:, 0].min() < stacked[:, 0].max() < 1  # the runs' own order is kept
+    assert abs(stacked[:, 0].mean() - value) < 0.02
+    assert (slice_losses(1 - target, stacked)[:, 0] < 15).all()  # nats, where another patient's slice is otherwise
     assert (stacked[:, ANY] == stacked.max(axis=1)).all()
+
+
+@pytest.mark.parametrize("fit", WAYS.values(), ids=WAYS)
+def test_any_is_at_least_the_largest_type_in_every_way(fit):
+    torn = align_runs({name: table.assign(any=table["any"] / 2) for name, table in MADE.items()}, SLICES)
+    said = fit(torn, TARGET, np.ones(len(TARGET), bool))(torn)
+    assert (said[:, ANY] == said.max(axis=1)).all()
+
+
+@pytest.mark.parametrize("fit", WAYS.values(), ids=WAYS)
+def test_what_is_said_of_some_slices_is_what_is_said_of_them_among_all(fit):
+    rows = np.arange(len(TARGET)) % 3 == 0
+    blend = fit(RUNS, TARGET, rows)
+    np.testing.assert_allclose(blend(RUNS, rows), blend(RUNS)[rows], rtol=1e-6)
+
+
+def test_the_simplest_way_that_does_not_differ_is_for_all_labels_but_those_on_which_it_is_worse():
+    random, slices = np.random.default_rng(5), np.full(200, 10)
+    simple = 3 + random.normal(0, 1, (200, 6))
+    better = simple - 0.05 + random.normal(0, 0.01, simple.shape)  # by little, but for nearly all patients
+    alike = simple - 0.001 + random.normal(0, 0.5, simple.shape)
+    worse = simple + 0.05 + random.normal(0, 0.01, simple.shape)
+    first = np.arange(6) < 3
+    assert choose_ways({"equal": simple, "fitted": alike}, slices) == ("equal",) * 6
+    assert choose_ways({"equal": simple, "fitted": better}, slices) == ("fitted",) * 6
+    assert choose_ways({"equal": better, "fitted": simple}, slices) == ("equal",) * 6
+    mixed = np.where(first, better, worse)
+    assert choose_ways({"equal": simple, "fitted": mixed}, slices) == ("fitted",) * 3 + ("equal",) * 3
+    # Of three ways, what is best for a label by chance alone does not count against a simpler one.
+    three = {"equal": simple, "fitted": mixed, "stacker": mixed - 1e-9 + random.normal(0, 0.1, simple.shape)}
+    assert choose_ways(three, slices) == ("fitted",) * 3 + ("equal",) * 3
+    assert choose_ways({"equal": simple[:1], "fitted": better[:1]}, slices[:1]) == ("equal",) * 6  # no interval
+
+
+def test_losses_that_no_label_proves_alone_count_together():
+    random, slices = np.random.default_rng(6), np.full(100, 10)
+    simple = 3 + random.normal(0, 1, (100, 6))
+    better = simple - 0.1 + random.normal(0, 0.7, simple.shape)
+    alone = [
+        choose_ways({"equal": simple[:, [label] * 6], "fitted": better[:, [label] * 6]}, slices) for label in range(6)
+    ]
+    assert sum(ways == ("equal",) * 6 for ways in alone) > 2
+    assert choose_ways({"equal": simple, "fitted": better}, slices) == ("fitted",) * 6
+
+
+def test_a_label_is_composed_of_its_way_and_any_is_raised():
+    said = {"equal": np.full((3, 6), 0.2), "stacker": np.full((3, 6), 0.7)}
+    ways = ("equal", "stacker", "equal", "equal", "equal", "equal")
+    np.testing.assert_array_equal(compose(ways, said), [[0.2, 0.7, 0.2, 0.2, 0.2, 0.7]] * 3)
+
+
+def test_the_chosen_ways_are_fitted_and_used_label_by_label():
+    nest = Nest(RUNS, TARGET, SLICES["patient_id"])
+    ways = ("equal", "stacker", "equal", "equal", "fitted", "stacker")
+    chosen = nest.finish(ways, WAYS)
+    assert isinstance(chosen, LabelWise)
+    assert list(chosen.blends) == ["equal", "stacker", "fitted"]
+    everything = np.ones(len(TARGET), bool)
+    expected = {way: WAYS[way](RUNS, TARGET, everything)(RUNS) for way in chosen.blends}
+    np.testing.assert_array_equal(chosen(RUNS), compose(ways, expected))
+
+
+def test_what_is_chosen_for_a_patient_does_not_depend_on_its_own_labels():
+    own = (SLICES["patient_id"] == "P3").to_numpy()
+    said = []
+    for target in (TARGET, np.where(own[:, None], 1 - TARGET, TARGET)):
+        nest = Nest(RUNS, target, SLICES["patient_id"])
+        tried = {way: nest.attempt(WAYS[way]) for way in ("equal", "fitted", "stacker")}
+        said.append(nest.choose_nested(tried)[own])
+        part = nest.part[own][0]
+        said.append(np.stack([one.without[part][nest.codes[~own]] for one in tried.values()]))
+    np.testing.assert_array_equal(said[0], said[2])
+    np.testing.assert_array_equal(said[1], said[3])
+
+
+def test_enough_patients_are_whole_patients_drawn_at_random():
+    codes = np.repeat(np.arange(100), 7)
+    chosen = some_patients(codes, 200)
+    assert 200 <= chosen.sum() < 207
+    assert (np.bincount(codes[chosen]) % 7 == 0).all()
+    assert codes[chosen].max() > 50
+    assert some_patients(codes, ENOUGH).all()
 
 
 def test_the_originals_weights_are_left_out_where_none_of_its_runs_is():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from models.common.errors import InputError
 from models.preprocessing.geometry import USUAL_GAP
-from models.preprocessing.neighbours import nearest_places, neighbour_chunks
+from models.preprocessing.neighbours import nearest_places, neighbour_chunks, neighbour_rows
 from models.preprocessing.tables import UNREADABLE
 
 micrometres = st.integers(-30_000, 30_000).map(lambda count: count / 1000)
@@ -133,3 +133,25 @@ def test_a_slice_that_the_metadata_lacks_is_named_by_its_series():
         neighbour_chunks(table([0, 5], series_id="ID_b"), table([0, 5]), [5.0])
     with pytest.raises(InputError, match="series ID_a"):
         neighbour_chunks(table([0, 5, 10]), table([0, 5]), [5.0])
+
+
+@given(st.lists(heights, min_size=1, max_size=4), some_offsets, st.randoms())
+def test_rows_of_a_table_are_the_places_in_its_series(all_heights, offsets, random):
+    series = [pd.DataFrame({"series_id": f"S{number}", "z": z}) for number, z in enumerate(all_heights)]
+    series.append(pd.DataFrame({"series_id": ["unknown"] * 3, "z": np.nan}))
+    loose = pd.DataFrame({"series_id": [None], "z": [0.0]})
+    random.shuffle(series)
+    table = pd.concat([series[0], loose, *series[1:]], ignore_index=True)
+    found = neighbour_rows(table, offsets)
+    assert (found[len(series[0])] == len(series[0])).all()
+    for _, own in table.groupby("series_id"):
+        expected = own.index[0] + nearest_places(own["z"].to_numpy(float), offsets)
+        if own["z"].isna().all():
+            expected = own.index[0] + nearest_places(USUAL_GAP * np.arange(3.0), offsets)
+        wanted = own["z"].to_numpy()[:, None] + np.array(offsets)
+        z = table["z"].to_numpy()
+        distance = [np.abs(z[rows] - wanted) for rows in (found[own.index], expected)]
+        np.testing.assert_allclose(*distance, atol=2e-3)
+        assert table.loc[found[own.index].ravel(), "series_id"].eq(own["series_id"].iloc[0]).all()
+        if own["z"].is_unique or own["z"].isna().all():
+            np.testing.assert_array_equal(found[own.index], expected)

@@ -66,7 +66,7 @@ def work(tmp_path_factory) -> Work:
 
 
 def options_for(work: Work, config: RunConfig, device: str = ON, **words) -> TrainOptions:
-    return TrainOptions(config, machine=Machine(work=work.root, device=device, workers=2), **words)
+    return TrainOptions(config, tta="none", machine=Machine(work=work.root, device=device, workers=2), **words)
 
 
 def trained(work: Work, name: str, device: str = ON, base: RunConfig = CONFIG, **fields) -> pd.DataFrame:

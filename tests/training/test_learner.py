@@ -21,6 +21,7 @@ from models.training.dataset import SliceDataset
 from models.training.evaluation import predict
 from models.training.learner import make_learner
 from models.training.loading import make_loader
+from models.training.metric import weighted_log_loss
 from models.training.networks import build_network
 from models.training.processes import Processes
 from models.training.run import train
@@ -52,7 +53,7 @@ def test_out_of_fold_predictions_are_of_the_folds_patients_alone(run, few):
     assert (predictions.dtypes == np.float32).all()
 
 
-def test_history_holds_an_epoch_a_row_and_the_best_one_is_kept(run):
+def test_history_holds_an_epoch_a_row_and_the_best_one_is_kept(run, few):
     history = pd.read_csv(run / "history.csv")
     by_label = [f"log_loss_{label}" for label in LABELS]
     columns = [
@@ -71,7 +72,11 @@ def test_history_holds_an_epoch_a_row_and_the_best_one_is_kept(run):
     assert list(history["epoch"]) == [1, 2]
     results = json.loads((run / "config.json").read_text())["results"]
     assert results["best_epoch"] == history["epoch"][history["valid_loss"].idxmin()]
-    assert results["weighted_log_loss"] == pytest.approx(history["valid_loss"].min(), rel=1e-4)
+    predictions = read_predictions(run / "valid.parquet", "")  # of all views; an epoch is validated on one
+    _, valid = split_fold(few, 1, skip_low_information=False)
+    score = weighted_log_loss(valid[list(LABELS)].to_numpy(), predictions.to_numpy())
+    assert results["weighted_log_loss"] == pytest.approx(score)
+    assert score == pytest.approx(history["valid_loss"].min(), rel=0.1)
 
 
 def test_a_finished_run_is_left_alone(run, options, capsys):
@@ -112,6 +117,28 @@ def test_a_network_reads_slices_of_another_working_folder(run, options, few, tmp
     machine = replace(options.machine, work=tmp_path)
     infer(InferOptions("learner", fold=1, split="train", weights=run, machine=machine))
     assert (tmp_path / "runs/learner/fold1/train.parquet").is_file()
+
+
+@pytest.mark.parametrize("tta", ["d4", "none"])
+def test_out_of_fold_predictions_are_made_as_test_predictions_are(run, options, few, tmp_path, tta):
+    own = run
+    if tta != options.tta:
+        once = replace(options, tta=tta, config=replace(options.config, name=f"learner_{tta}"))
+        train(once)
+        own = once.folder
+        history = pd.read_csv(own / "history.csv")  # whose epochs are validated without
+        score = json.loads((own / "config.json").read_text())["results"]["weighted_log_loss"]
+        assert score == pytest.approx(history["valid_loss"].min(), rel=1e-4)
+    (tmp_path / "cache").symlink_to(few.cache)
+    machine = replace(options.machine, work=tmp_path)
+    infer(InferOptions("learner", fold=1, split="train", weights=own, tta=tta, machine=machine))
+    valid, again = (
+        pd.read_parquet(own / "valid.parquet"),
+        pd.read_parquet(tmp_path / "runs/learner/fold1/train.parquet"),
+    )
+    assert valid.attrs["tta"] == again.attrs["tta"] == tta
+    expected = again.set_index("image_id").loc[valid["image_id"]]
+    np.testing.assert_allclose(valid[list(LABELS)], expected, atol=1e-5)
 
 
 def test_inference_before_training_names_the_command(options):

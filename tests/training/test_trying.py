@@ -26,7 +26,9 @@ from models.training.run import train
 
 def options_for(few, name: str, **values) -> TrainOptions:
     config = values.pop("config", CONFIG)
-    return TrainOptions(replace(config, name=name), fold=1, machine=Machine(work=few.root, device="cpu"), **values)
+    return TrainOptions(
+        replace(config, name=name), fold=1, machine=Machine(work=few.root, device="cpu"), tta="none", **values
+    )
 
 
 STUDIES = replace(RECURRENT, network="small", image_size=64, pretrained=False, batch_size=2)
