@@ -90,6 +90,11 @@ class SmoothedRecord(NamedTuple):
     width_mm: float
     predictions_sha256: dict[str, str]  # of its files that this fold depends on: fold0/valid.parquet -> hash
 
+    @property
+    def fitted_on_own(self) -> bool:
+        """Whether there was but one fold, so that the width was fitted on the very slices that it is scored on."""
+        return sum(file.endswith("/valid.parquet") for file in self.predictions_sha256) == 1
+
 
 def save_smoothed(folder: Path, record: SmoothedRecord) -> None:
     """Write config.json of smoothed predictions: last of their files, too."""
@@ -152,14 +157,14 @@ def read_run(folder: Path) -> RunRecord | None:
     return record
 
 
-def require_run(folder: Path, name: str, fold: int) -> RunRecord:
-    """The record of the trained network in `folder`, that of a fold of run `name`.
+def require_run(folder: Path, train_command: str) -> RunRecord:
+    """The record of the trained network in `folder`.
 
     Raises InputError, naming the command that trains it, if there is no finished one, and as `read_run`.
     """
     record = read_run(folder)
     if record is None:
-        raise InputError(f"no trained network in {folder}; train it with: python models/train_{name}.py --fold {fold}")
+        raise InputError(f"no trained network in {folder}; train it with: {train_command}")
     return record
 
 
