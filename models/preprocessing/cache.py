@@ -14,6 +14,7 @@ import pandas as pd
 from models.common.errors import InputError
 from models.common.files import damaged, hash_file, legible, read_json, write_json
 from models.common.folders import STORED, Work
+from models.preprocessing.archives import archive_of, members
 from models.preprocessing.elements import stamp
 from models.preprocessing.grouping import Look
 from models.preprocessing.manifest import Known
@@ -39,8 +40,14 @@ def source_of(raw: RawFolder, labels: Path | None, looks: Mapping[str, Iterable[
 
 
 def is_drawn(raw: RawFolder, data: Path) -> bool:
-    """Whether a raw folder is a phantom's, by the mark that make_phantom.py leaves in the folder that it makes."""
-    return any((folder / DRAWN).is_file() for folder in (data, raw.root))
+    """Whether a raw folder is a phantom's, or one of its folders, by the mark that make_phantom.py leaves there.
+
+    Packed or not. Raises ArchiveError, and OSError, as `members` does.
+    """
+    archive = archive_of(raw.root)
+    if archive is not None and any(file.name == DRAWN and file.inner.count("/") < 2 for file in members(archive)):
+        return True
+    return any((folder / DRAWN).is_file() for folder in (data, raw.root, raw.root.parent))
 
 
 def origin_of(raw: RawFolder, data: Path, labels: Path | None) -> dict[str, str]:
