@@ -34,22 +34,36 @@ def split_by_kind(parts: Iterable[Part], patients: pd.DataFrame) -> dict[str, pd
 
     Of a slice that stands in several parts, because several networks have predicted it, the last of its kinds counts.
     """
-    parts = list(parts)
-    codes = pd.concat([pd.Series(_kinds(part, patients), part.image_ids) for part in parts])
-    if codes.index.has_duplicates:
-        codes = codes.groupby(level=0, sort=False).max()
-    return {kind: codes.index[codes == code] for code, kind in enumerate(KINDS) if (codes == code).any()}
+    codes, names = pd.factorize(patients["patient_id"])  # -1: nobody's
+    in_train = patients["in_train"].to_numpy(bool)
+    kinds, strangers = np.full(len(patients), -1), pd.Index([])
+    for part in _distinct(parts):
+        places = patients.index.get_indexer(part.image_ids)
+        strangers = strangers.union(part.image_ids[places < 0], sort=False)
+        places = places[places >= 0]
+        of_part = _kinds(part.seen, codes[places], names, in_train[places])
+        kinds[places] = np.maximum(kinds[places], of_part)
+    found = {kind: patients.index[kinds == code] for code, kind in enumerate(KINDS)}
+    found[STRANGERS] = found[STRANGERS].append(strangers)
+    return {kind: image_ids for kind, image_ids in found.items() if len(image_ids)}
 
 
-def _kinds(part: Part, patients: pd.DataFrame) -> np.ndarray:
-    """The place in KINDS of each slice, (slices,)."""
-    of_slices = patients.reindex(part.image_ids)
-    seen, unknown = (frozenset(), True) if part.seen is None else (part.seen.patients, bool(part.seen.unknown))
-    in_train = of_slices["in_train"].eq(True).to_numpy()
+def _distinct(parts: Iterable[Part]) -> list[Part]:
+    """Without repetitions: runs with the same folds have seen the same, and to look up a million names takes seconds."""
+    found: list[Part] = []
+    for part in parts:
+        if not any(part.seen == other.seen and part.image_ids.equals(other.image_ids) for other in found):
+            found.append(part)
+    return found
+
+
+def _kinds(seen: Seen | None, codes: np.ndarray, names: pd.Index, in_train: np.ndarray) -> np.ndarray:
+    """The place in KINDS of slices, (slices,), by the codes (slices,) of their patients and whether train has them."""
     not_noted = np.where(in_train, KINDS.index(IN_TRAIN), KINDS.index(NOT_IN_TRAIN))
-    kinds = not_noted if unknown else np.full(len(of_slices), KINDS.index(UNSEEN))
-    kinds = np.where(of_slices["patient_id"].isna(), KINDS.index(STRANGERS), kinds)
-    return np.where(of_slices["patient_id"].isin(seen), KINDS.index(SEEN), kinds)
+    kinds = not_noted if seen is None or seen.unknown else np.full(len(codes), KINDS.index(UNSEEN))
+    if seen is not None and len(names):
+        kinds = np.where(names.isin(list(seen.patients))[codes], KINDS.index(SEEN), kinds)
+    return np.where(codes < 0, KINDS.index(STRANGERS), kinds)
 
 
 def parts_of_run(work: Work, name: str, folds: list[int]) -> list[Part]:
