@@ -49,7 +49,7 @@ def split_by_kind(parts: Iterable[Part], patients: pd.DataFrame) -> dict[str, pd
 
 
 def _distinct(parts: Iterable[Part]) -> list[Part]:
-    """Without repetitions: runs with the same folds have seen the same, and to look up a million names takes seconds."""
+    """Without repetitions: runs with the same folds have seen the same, and to look up a million names takes time."""
     found: list[Part] = []
     for part in parts:
         if not any(part.seen == other.seen and part.image_ids.equals(other.image_ids) for other in found):
