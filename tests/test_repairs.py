@@ -13,7 +13,7 @@ from test_commands import call, parse  # noqa: F401  the latter is a fixture
 
 from models.common.errors import InputError
 from models.common.folders import Work
-from models.common.repair import command_of, command_of_fold, command_of_run
+from models.common.repair import command_of, command_of_fold, command_of_run, typed_command
 from models.phantom.dicom import write_phantom
 from models.preprocessing.origin import is_synthetic, noted, prepare_command
 from models.preprocessing.store import Series
@@ -33,8 +33,9 @@ WORDS = {
     "self.data": [Path("own data")],
     "Path(known['data']) if 'data' in known else None": [Path("own data"), None],
     "*[] if fold is None else ['--fold', fold]": [["--fold", 1], []],
-    "*self.runs": [["b2", "b5"], []],
-    "*way": [["--way", "fitted"], []],
+    "*self.words": [["b2", "b5", "--way", "fitted"], []],
+    "*options.words": [["b2", "b5", "--way", "fitted"], []],
+    "Work(default_work(), material.work.stage)": [Work(Path("."), 2)],
     "*words": [["--image-size", 32, 64, "--folds", 3, "--seed", 1, "--take", "a key", "--labels", "own.csv"], []],
 }
 
@@ -194,3 +195,11 @@ def test_of_own_files_no_path_is_noted(tmp_path):
     call(prepare, words)
     assert "DOE" not in Work(tmp_path).prepared.read_text()
     assert not is_synthetic(Work(tmp_path))
+
+
+def test_the_command_that_is_noted_names_no_folder(monkeypatch):
+    words = ["--fold", "1", "--work", "its folder", "--name", "my small", "--data=/a/b", "--stage", "2"]
+    monkeypatch.setattr("sys.argv", [str(REPOSITORY / "models" / "train_small.py"), *words])
+    assert typed_command() == "python models/train_small.py --fold 1 --name 'my small' --stage 2"
+    monkeypatch.setattr("sys.argv", ["pytest", *words])
+    assert typed_command() is None

@@ -1,12 +1,14 @@
 """The command lines that errors and hints name: built here, so that each runs where it is pasted."""
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Literal
 
 from models.common.folders import Work, default_data, default_work
 
 _SCRIPTS = Path(__file__).parent.parent
+_FOLDERS = ("--work", "--data")  # flags
 _ANY = "small"  # whose scripts serve a run that nothing else resembles
 
 
@@ -45,6 +47,22 @@ def command_of_fold(step: Literal["train", "infer"], folder: Path) -> str:
     relative = folder if folder.is_absolute() else Path(*folder.parts[:-3])
     work = Work(place.parents[2] if folder.is_absolute() or len(folder.parts) < 3 else relative)
     return command_of_run(step, place.parent.name, work, int(number) if number.isdecimal() else None)
+
+
+def typed_command() -> str | None:
+    """The line that has started this process, if it runs a script of models/: to be noted of what it makes.
+
+    Without folders, whose names may tell of a person, and which are others on another machine.
+    """
+    script, words, typed = Path(sys.argv[0]), [], iter(sys.argv[1:])
+    if script.resolve().parent != _SCRIPTS:
+        return None
+    for word in typed:
+        if word in _FOLDERS:
+            next(typed, None)
+        elif word.partition("=")[0] not in _FOLDERS:
+            words.append(word)
+    return shlex.join(["python", f"models/{script.name}", *words])
 
 
 def _nearest(step: str, name: str) -> str:

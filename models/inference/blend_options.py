@@ -28,7 +28,11 @@ class BlendOptions:
         return Work(self.work, self.stage)
 
     @property
+    def words(self) -> list[str]:
+        """What asks for this, but for the folders, whose names may tell of a person."""
+        return [*self.runs, *(["--way", self.way] if self.way else [])]
+
+    @property
     def command(self) -> str:
         """The line that asks for this."""
-        way = ["--way", self.way] if self.way else []
-        return command_of("blend", *self.runs, *way, work=self.working_folder, data=self.data)
+        return command_of("blend", *self.words, work=self.working_folder, data=self.data)

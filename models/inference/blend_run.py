@@ -10,10 +10,11 @@ import pandas as pd
 
 from models.common.errors import InputError
 from models.common.files import hash_file, write_parquet
-from models.common.folders import Work
+from models.common.folders import Work, default_work
 from models.common.labels import LABELS
 from models.common.locks import only_process
 from models.common.prediction_files import prediction_table
+from models.common.repair import command_of
 from models.inference.aligned import Aligned, align_runs
 from models.inference.blend_options import BlendOptions
 from models.inference.blend_record import (
@@ -96,7 +97,7 @@ def choose(material: Material, options: BlendOptions) -> tuple[BlendRecord, dict
         nested={label: {name: float(of[place]) for name, of in losses.items()} for place, label in enumerate(LABELS)},
         fitted={},
         files_sha256={},
-        command=options.command,
+        command=command_of("blend", *options.words, work=Work(default_work(), material.work.stage)),
         **inputs_of(material.work, material.runs),
     )
     return record, unseen

@@ -17,6 +17,7 @@ from models.inference.predictions import align
 from models.inference.pseudolabels import Kind, make_labels, report
 from models.inference.runs import finished_folds, read_fold
 from models.preprocessing.folds import label_shares
+from models.preprocessing.origin import describe_synthetic
 from models.preprocessing.tables import UNREADABLE, patients_of_fold, read_slices, split_fold
 from models.training.run_record import SmoothedRecord, read_record
 from models.training.seen import require_unseen
@@ -62,6 +63,7 @@ def make_pseudolabels(options: PseudolabelOptions) -> None:
             f"{len(readable) - len(usable):,} of patients whom the fold validates on, {len(slices) - len(readable):,} "
             "without an image"
         )
+        print(describe_synthetic(work), end="")
         print(report(table, len(usable), label_shares(train_slices)).to_string(float_format="{:,.4g}".format))
 
 

@@ -79,8 +79,10 @@ def read_fold(work: Work, name: str, fold: int, split: Literal["valid", "test"])
                 f"{work.run(name, fold)} was made from another {record.run}/{changed[0]}; delete {work.runs / name} "
                 f"and make it anew with: {repair}"
             )
+    elif split == "valid":  # training has written it, and leaves alone what is finished
+        repair = f"{command_of_run('train', name, work, fold)}, after deleting {work.run(name, fold)}"
     else:
-        repair = command_of_run("train" if split == "valid" else "infer", name, work, fold)
+        repair = command_of_run("infer", name, work, fold)
     return read_predictions(work.prediction(name, fold, split), repair)
 
 

@@ -75,6 +75,7 @@ class RunRecord(NamedTuple):
     versions: dict[str, str]  # of the packages that it was trained with
     stage: int | None  # of the challenge, whose slices it was trained on; None: those of cache/ itself
     patients_sha256: str | None  # of patients.parquet; it was not always written
+    ran: dict  # what it was carried out on, the commit and the command; it was not always noted
 
     @property
     def sources(self) -> dict[str, str]:
@@ -126,7 +127,9 @@ def read_record(folder: Path) -> RunRecord | SmoothedRecord | None:
 def _run_record(values: dict) -> RunRecord:
     config = read_config(values["config"], values.get("kind", TrainConfig.__name__))  # once there was no other
     noted = values.get("stage"), values.get("patients_sha256")  # they were not always noted
-    return RunRecord(config, values["weights_sha256"], values["results"], values["versions"], *noted)
+    return RunRecord(
+        config, values["weights_sha256"], values["results"], values["versions"], *noted, values.get("ran", {})
+    )
 
 
 def _smoothed_record(values: dict) -> SmoothedRecord:
