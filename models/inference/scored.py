@@ -48,9 +48,17 @@ class Scored(NamedTuple):
 
 
 def read_everything(work: Work) -> list[Scored]:
-    """Every finished run out-of-fold, and the blend if there is one. Raises InputError as `load_out_of_fold`."""
-    runs = [_of_run(work, name, finished_folds(work, name), table) for name, table in load_out_of_fold(work).items()]
-    return [*runs, _of_blend(work)] if (work.blend / "valid.parquet").is_file() else runs
+    """Every finished run out-of-fold, and the blend if there is one that was made of runs as they are now.
+
+    Raises InputError as `load_out_of_fold`.
+    """
+    found = [_of_run(work, name, finished_folds(work, name), table) for name, table in load_out_of_fold(work).items()]
+    if (work.blend / "valid.parquet").is_file():
+        try:
+            found.append(_of_blend(work))
+        except InputError as error:
+            print(f"{BLEND} is left out: {error}")
+    return found
 
 
 def read_named(work: Work, name: str) -> Scored:
@@ -69,9 +77,7 @@ def read_named(work: Work, name: str) -> Scored:
         return Scored(name, table, [part_of_file(file, table)])
     images = cached_images(work.root, table.index.to_series())  # a submission names the images as the files do
     table = table.set_index(pd.Index(images, name="image_id"))
-    record = read_record_of_blend(work)
-    is_blend = record is not None and record.files_sha256.get("submission.csv") == hash_file(file)
-    return Scored(name, table, [Part(table.index, seen_by_runs(work, record.folds) if record and is_blend else None)])
+    return Scored(name, table, [Part(table.index, _seen_by_blend(work, file))])
 
 
 def print_table(
@@ -149,6 +155,17 @@ def _of_blend(work: Work) -> Scored:
     own = [part for name, folds in record.folds.items() for part in parts_of_run(work, name, folds)]
     parts = [Part(part.image_ids.intersection(table.index), part.seen) for part in own]
     return Scored(f"{BLEND}: {record.name}", table, parts, tuple(_notes(work, record)))
+
+
+def _seen_by_blend(work: Work, file: Path) -> Seen | None:
+    """Whom the networks behind a submission have seen, if it is the one of the blend that is there."""
+    try:
+        record = read_record_of_blend(work)
+    except InputError:  # the blend is damaged, and not asked for
+        return None
+    if record is None or record.files_sha256.get("submission.csv") != hash_file(file):
+        return None
+    return seen_by_runs(work, record.folds)
 
 
 def _notes(work: Work, record: BlendRecord) -> list[str]:

@@ -16,15 +16,18 @@ from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.prediction_files import read_predictions
 from models.inference.blend_options import BlendOptions
-from models.inference.blend_record import BlendRecord, describe_fit, read_record_of_blend
+from models.inference.blend_record import BlendRecord, describe_fit, read_record_of_blend, write_record
 from models.inference.blend_run import carry_out
 from models.inference.blending import Blend
 from models.inference.calibration import Calibration
-from models.preprocessing.tables import read_slices
+from models.inference.whose import NOT_IN_TRAIN, UNSEEN
+from models.preprocessing.tables import read_slices, split_fold
 from models.score import ScoreOptions, score
 from models.train_b0_224 import CONFIG as B0_224
 from models.train_small import CONFIG as SMALL
 from models.training.metric import log_losses
+from models.training.run_record import save_config
+from models.training.seen import seen_in, write_seen
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +37,11 @@ def runs(phantom, prepared, tmp_path_factory) -> Path:
     (work.root / "cache").symlink_to(prepared.cache)
     write_run(work, SMALL, folds=[0, 1], noise=3.0, phantom=phantom)
     write_run(work, B0_224, folds=[0, 1], noise=4.0, phantom=phantom)
+    for config in (SMALL, B0_224):
+        for fold in (0, 1):
+            train, _ = split_fold(work, fold, skip_low_information=False)
+            write_seen(work.run(config.name, fold), seen_in(train))
+            save_config(work.run(config.name, fold), config, fold, {"best_epoch": 1})
     return work.root
 
 
@@ -107,7 +115,7 @@ def logit(values: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("file", ["runs/small/fold0/valid.parquet", "runs/b0_224/fold1/test.parquet"])
-def test_a_blend_of_other_predictions_is_neither_made_again_nor_scored(work, blend, file):
+def test_a_blend_of_other_predictions_is_neither_made_again_nor_scored(work, blend, file, capsys):
     blend(way="equal")
     table = pd.read_parquet(work.root / file)
     table["any"] = 1 - table["any"]
@@ -116,6 +124,11 @@ def test_a_blend_of_other_predictions_is_neither_made_again_nor_scored(work, ble
         blend()
     with pytest.raises(InputError, match=rf"was made from another {file.removeprefix('runs/')}; delete"):
         score(ScoreOptions((Path("blend"),), work=work.root))
+    capsys.readouterr()
+    score(ScoreOptions(work=work.root))  # it blocks nobody
+    out = capsys.readouterr().out
+    assert "blend is left out: " in out
+    assert out.splitlines()[-1].startswith("small: weighted log loss")
 
 
 def test_another_way_than_the_one_that_is_noted_is_refused(work, blend):
@@ -195,3 +208,32 @@ def test_fields_that_are_to_come_are_noted_and_read(work, blend):
     file.write_text(file.read_text().replace("0.5", "0.6"))
     with pytest.raises(InputError, match=r"blend.json is damaged; delete it and make it anew with: python models/bl"):
         read_record_of_blend(work)
+
+
+def test_the_submission_of_the_blend_is_known_by_its_hash(work, blend, phantom, capsys):
+    blend(way="equal")
+    answers, own = phantom / "phantom_test_labels.csv", work.root / "submission.csv"
+    capsys.readouterr()
+    score(ScoreOptions((own,), answers, work.root))
+    assert UNSEEN in capsys.readouterr().out
+    own.write_text(own.read_text() + "\n")
+    score(ScoreOptions((own,), answers, work.root))
+    assert NOT_IN_TRAIN in capsys.readouterr().out  # nobody knows by whom
+
+
+def test_another_fit_than_the_noted_one_is_not_passed_off_as_it(work, blend):
+    record = blend(way="fitted")
+    fitted = {label: {**values, "weights": {"b0_224": 0.9, "small": 0.1}} for label, values in record.fitted.items()}
+    write_record(work, replace(record, fitted=fitted))
+    made = submission(work)
+    with pytest.raises(InputError, match=r"another version of this project made \S+blend, which fits \w+ otherwise"):
+        blend()
+    assert submission(work) == made
+
+
+def test_other_labels_are_another_blend(work, blend):
+    record = blend(way="equal")
+    other = dict.fromkeys(record.tables_sha256, "0" * 64)
+    write_record(work, replace(record, tables_sha256=other))
+    with pytest.raises(InputError, match=r"was made with another (folds.csv|metadata_train.parquet); delete it"):
+        blend()
