@@ -179,3 +179,14 @@ def test_one_half_done_run_blocks_nobody(work, capsys):
     out = capsys.readouterr().out
     assert "b5 is left out: no " in out
     assert out.splitlines()[-1].startswith("b2: weighted log loss")
+
+
+def test_predictions_of_other_weights_than_those_beside_them_are_of_nobody_that_is_known(work, scored):
+    folder = finish(work, "b2", 0, set(PATIENTS[:TRAIN]), "1", test=slice(TRAIN, 300))
+    assert SEEN in scored("runs/b2/fold0/test.parquet")
+    table = prediction_table(pd.Series(NAMES[TRAIN:]), PROBABILITY[TRAIN:])
+    table.attrs = {"weights_sha256": "another"}
+    write_parquet(folder / "test.parquet", table)
+    text = scored("runs/b2/fold0/test.parquet")
+    assert SEEN not in text
+    assert IN_TRAIN in text
