@@ -11,7 +11,7 @@ from models.common.folders import Work
 from models.common.repair import command_of
 
 DRAWN = "phantom.json"  # lies in the data folder of a phantom
-SYNTHETIC = "synthetic: drawn by make_phantom.py, nobody was scanned"  # what a page, a picture or a table says of such data
+SYNTHETIC = "synthetic: drawn by make_phantom.py, nobody was scanned"  # what is told of it
 
 
 def title_of(settings: dict[str, Any]) -> str | None:

@@ -67,6 +67,8 @@ def submission(work: Work) -> bytes:
 def test_the_way_with_the_best_nested_score_is_used_and_noted_for_each_label(work, blend):
     record = blend()
     assert set(record.ways) == set(record.fitted) == set(record.nested) == set(LABELS)
+    shutil.rmtree(work.blend)
+    record = blend(way="fitted")
     truth = read_slices(work, "train").set_index("image_id")
     written = read_predictions(work.blend / "valid.parquet", "")
     losses = log_losses(truth.loc[written.index, list(LABELS)].to_numpy(), written.to_numpy())
@@ -140,7 +142,7 @@ def test_another_way_than_the_one_that_is_noted_is_refused(work, blend):
 
 
 def test_a_way_that_nobody_knows_is_refused(blend):
-    with pytest.raises(InputError, match="--way median is none of best, best_single, equal"):
+    with pytest.raises(InputError, match=r"--way median is none of best, .*equal"):
         blend(way="median")
 
 
