@@ -20,7 +20,6 @@ from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.prediction_files import read_predictions
-from models.inference.predictions import mean_prediction
 from models.inference.runs import chosen_on_own_slices, load_out_of_fold, load_runs
 from models.inference.smoothed_run import SmoothOptions, smooth_run
 from models.inference.smoothing import fit_width, smooth
@@ -285,8 +284,6 @@ def test_the_script_writes_a_run_that_is_loaded_and_blended_like_any_other(work,
     assert (smoothed.name, smoothed.folds) == ("b2_smoothed", [0, 1, 2])
     assert list(smoothed.out_of_fold.index) == list(b2.out_of_fold.index)
     assert list(smoothed.test.index) == list(b2.test.index)
-    mixed = mean_prediction({"b2": b2.test, "b2_smoothed": smoothed.test}).loc[b2.test.index]
-    assert_same(mixed, ((b2.test + smoothed.test) / 2).astype(np.float32))
     labels = studies()[2].loc[b2.out_of_fold.index].to_numpy()
     losses = [f"{weighted_log_loss(labels, run.out_of_fold.to_numpy()):.4f}" for run in (b2, smoothed)]
     assert losses[1] < losses[0]
