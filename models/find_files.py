@@ -58,7 +58,7 @@ def find_files(options: FindOptions) -> None:
 def read_table(path: Path) -> pd.DataFrame:
     """A table whose first column holds names of slices or files. Raises InputError if it cannot be read."""
     if path.suffix == ".parquet":
-        return read_parquet(path, "python models/infer_<name>.py")
+        return read_parquet(path, "the script that wrote it")
     try:
         return pd.read_csv(path, dtype=str)
     except (OSError, ValueError) as error:

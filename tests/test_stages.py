@@ -17,9 +17,11 @@ from models.inference.predict import infer
 from models.inference.pseudolabel_files import PseudolabelOptions, make_pseudolabels
 from models.inference.runs import read_fold
 from models.inference.smoothed_run import SmoothOptions, smooth_run
+from models.inference.whose import SEEN, UNSEEN
 from models.phantom.dicom import write_phantom
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.tables import read_slices
+from models.score import ScoreOptions, score
 from models.training.checkpoint_files import Checkpoint, read_checkpoint, write_checkpoint
 from models.training.run import train
 
@@ -69,7 +71,8 @@ def test_what_is_trained_in_the_first_stage_predicts_the_second_as_it_is(work):
 
 def test_test_slices_that_lack_are_named_with_the_stage_that_predicts_them(work):
     (work.run(CONFIG.name, 0) / "test_stage_2.parquet").unlink(missing_ok=True)
-    with pytest.raises(InputError, match=r"no \S+test_stage_2.parquet; make it with: .*_small.py --fold 0 --stage 2"):
+    repair = r"infer_small.py --fold 0 --work \S+ --stage 2$"
+    with pytest.raises(InputError, match=rf"no \S+test_stage_2.parquet; make it with: .*{repair}"):
         read_fold(Work(work.root, 2), CONFIG.name, 0, "test")
 
 
@@ -96,6 +99,34 @@ def test_a_training_in_the_second_stage_sees_its_slices_and_writes_none(work):
     slices, folds = read_slices(Work(work.root, 2), "train"), pd.read_csv(Work(work.root, 2).folds)
     validated = slices["patient_id"].isin(folds.loc[folds["fold"] == 0, "patient_id"])
     assert list(pd.read_parquet(folder / "valid.parquet")["image_id"]) == list(slices.loc[validated, "image_id"])
+
+
+@pytest.mark.parametrize(
+    ("name", "fold", "trained", "predicts", "split"),
+    [("small_anew", 1, 2, 1, "test"), ("small", 0, 1, 1, "train"), ("small", 0, 1, None, "train")],
+    ids=["the test of another stage", "its own train", "all that is known"],
+)
+def test_whom_a_network_has_trained_on_is_said_when_it_predicts_and_when_that_is_scored(
+    name, fold, trained, predicts, split, work, capsys
+):
+    if not work.run(name, fold).is_dir():
+        train(TrainOptions(replace(CONFIG, name=name), fold, machine=machine(work, trained)))
+    if predicts is None:
+        prepare(PrepareOptions(data=work.root / "data", work=work.root, image_size=(32,), folds=2, jobs=1))
+    capsys.readouterr()
+    infer(InferOptions(name, fold, tta="none", split=split, machine=machine(work, predicts)))
+    slices = read_slices(Work(work.root, predicts), split)
+    seen = slices["patient_id"].isin(pd.read_parquet(work.run(name, fold) / "patients.parquet")["patient_id"])
+    assert seen.any()
+    patients = slices.loc[seen, "patient_id"].nunique()
+    assert f"{seen.sum()} of {len(slices)} slices are of {patients} {SEEN}" in capsys.readouterr().out
+    file = Work(work.root, predicts).prediction(name, fold, split)
+    score(ScoreOptions((file,), work.root / "data" / "stage_2_train.csv", work.root, predicts))
+    out = capsys.readouterr().out
+    assert f"{SEEN}: {seen.sum()} slices of {patients} patients" in out
+    if not seen.all():
+        assert f"{UNSEEN}: {(~seen).sum()} slices" in out
+        assert f"over {(~seen).sum()} slices" in out.splitlines()[-1]
 
 
 FINETUNED = FinetuneConfig(**vars(CONFIG) | {"name": "finetuned", "start": "small", "pseudolabels": "pseudo"})

@@ -3,8 +3,10 @@
 predict       the command line, without torch      (fold: the network over the slices; parts: what is done already)
 runs          the predictions of runs              (predictions, aligned: side by side; unlike: what differs)
 blending      runs -> one                          (calibration, stacking; evidence: which way for which label)
+blend_run     the same, written down               (blend_options; blend_record: blend.json, which tells how)
 smoothing     along z, without training            (smoothed_run: a run of it)
 pseudolabels  predictions -> labels to train on    (pseudolabel_files: fold by fold)
 scoring       scores with intervals                (comparing: of drawn patients, and paired differences)
+scored        of what                              (whose: of patients that were trained on, or not)
 submission    a blend -> submission.csv
 """

@@ -12,6 +12,7 @@ from models.common.files import write_parquet
 from models.common.options import InferOptions
 from models.inference.parts import Parts, find_run, is_finished, only_inference, parts_of
 from models.inference.predictions import fill_unreadable
+from models.inference.whose import note_seen
 from models.preprocessing.tables import UNREADABLE, read_slices
 from models.training.device import count_workers
 from models.training.evaluation import predict_batches
@@ -44,7 +45,7 @@ def carry_out(options: InferOptions) -> None:
                 print(f"{output}: {len(missing):,} of {len(slices):,} slices to predict")
                 with processes.as_one():
                     predict_missing(missing, kind, record, parts, options, processes, stop)
-            processes.on_main(lambda: write_predictions(output, slices, parts, record))
+            processes.on_main(lambda: write_predictions(output, slices, parts, record, options.folder))
         except Interrupted as interrupted:
             print(f"{output}: stopped by {interrupted}, what is predicted is saved; go on with: {same_command()}")
             raise SystemExit(128 + interrupted.number) from None
@@ -94,10 +95,13 @@ def predict_missing(
                 raise Interrupted(stop.number)
 
 
-def write_predictions(output: Path, slices: pd.DataFrame, parts: Parts, record: RunRecord) -> None:
-    """Write the finished file, in the order of the metadata, and delete its parts."""
+def write_predictions(output: Path, slices: pd.DataFrame, parts: Parts, record: RunRecord, folder: Path) -> None:
+    """Write the finished file, in the order of the metadata, and delete its parts.
+
+    In it is noted whom of its slices the network in `folder` has trained on. Raises InputError if that is damaged.
+    """
     complete = fill_unreadable(slices, parts.read(), pd.Series(record.results["prevalence"])).reset_index()
-    complete.attrs = {**parts.origin}  # kept in the file
+    complete.attrs = {**parts.origin, **note_seen(folder, slices)}  # kept in the file
     write_parquet(output, complete)
     parts.delete()
     print(f"{output}: {len(slices):,} slices")

@@ -14,6 +14,7 @@ from models.common.labels import LABELS
 from models.common.locks import only_process
 from models.common.options import InferOptions
 from models.common.prediction_files import prediction_table, read_predictions
+from models.common.repair import command_of_run
 from models.training.run_record import RunRecord, require_run
 from models.training.seen import require_same_folds
 
@@ -71,9 +72,10 @@ def find_run(options: InferOptions) -> RunRecord:
     Raises InputError if there is none, and if it was trained in this working folder with other folds than the cache
     holds now. What was trained elsewhere (--weights) has other folds, which do not matter to other patients.
     """
-    record = require_run(options.folder, options.name, options.fold)
+    work = options.machine.working_folder
+    record = require_run(options.folder, command_of_run("train", options.name, work, options.fold))
     if options.weights is None:
-        require_same_folds(options.machine.working_folder, options.name, [options.fold])
+        require_same_folds(work, options.name, [options.fold])
     return record
 
 

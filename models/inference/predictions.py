@@ -31,11 +31,6 @@ def align(predictions: pd.DataFrame, image_ids: pd.Series, name: str) -> pd.Data
     return predictions.iloc[rows]
 
 
-def mean_prediction(predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The mean of predictions (indexed by `image_id`), for each slice over those that have it; sorted by `image_id`."""
-    return pd.concat(predictions.values()).groupby(level="image_id").mean()
-
-
 def fill_unreadable(slices: pd.DataFrame, predictions: pd.DataFrame, prior: pd.Series) -> pd.DataFrame:
     """Add a row for each slice (in anatomical order) that has no prediction.
 

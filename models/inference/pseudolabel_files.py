@@ -11,11 +11,13 @@ from models.common.errors import InputError
 from models.common.files import hash_file, read_parquet, write_parquet
 from models.common.folders import Stage, Work, WorkFolder, default_work
 from models.common.labels import LABELS
+from models.common.repair import command_of_run
 from models.inference.parts import require_origin
 from models.inference.predictions import align
 from models.inference.pseudolabels import Kind, make_labels, report
 from models.inference.runs import finished_folds, read_fold
 from models.preprocessing.folds import label_shares
+from models.preprocessing.origin import describe_synthetic
 from models.preprocessing.tables import UNREADABLE, patients_of_fold, read_slices, split_fold
 from models.training.run_record import SmoothedRecord, read_record
 from models.training.seen import require_unseen
@@ -61,6 +63,7 @@ def make_pseudolabels(options: PseudolabelOptions) -> None:
             f"{len(readable) - len(usable):,} of patients whom the fold validates on, {len(slices) - len(readable):,} "
             "without an image"
         )
+        print(describe_synthetic(work), end="")
         print(report(table, len(usable), label_shares(train_slices)).to_string(float_format="{:,.4g}".format))
 
 
@@ -78,7 +81,7 @@ def predicted_folds(work: Work, runs: tuple[str, ...]) -> list[int]:
         lacking = min(predicted, key=lambda run: len(predicted[run]))
         raise InputError(
             f"no fold has test predictions of {' and '.join(runs)}; make them with: "
-            f"python models/infer_{lacking}.py{work.flag}"
+            f"{command_of_run('infer', lacking, work)}"
         )
     for fold in sorted(set.union(*predicted.values()) - common):
         print(
@@ -92,13 +95,11 @@ def require_fold_safe(work: Work, run: str, fold: int, valid_slices: pd.DataFram
     folder = work.run(run, fold)
     require_unseen(folder, valid_slices, work, fold)
     record = read_record(folder)
-    if isinstance(record, SmoothedRecord):
-        fitted_on = {file for file in record.predictions_sha256 if file.endswith("valid.parquet")}
-        if fitted_on == {f"fold{fold}/valid.parquet"}:
-            raise InputError(
-                f"{folder} has a width that is fitted on its own labels; train another fold of {record.run} and "
-                f"smooth anew, or name {record.run}"
-            )
+    if isinstance(record, SmoothedRecord) and record.fitted_on_own:
+        raise InputError(
+            f"{folder} has a width that is fitted on its own labels; train another fold of {record.run} and "
+            f"smooth anew, or name {record.run}"
+        )
 
 
 def make_fold(work: Work, fold: int, image_ids: pd.Series, options: PseudolabelOptions) -> pd.DataFrame:

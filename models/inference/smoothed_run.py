@@ -12,8 +12,9 @@ from models.common.folders import Stage, Work, WorkFolder, default_work
 from models.common.labels import LABELS
 from models.common.locks import only_process
 from models.inference.predictions import align
-from models.inference.runs import finished_folds, join_folds, read_fold
+from models.inference.runs import join_folds, read_fold, require_finished
 from models.inference.smoothing import fit_width, smooth
+from models.preprocessing.origin import describe_synthetic
 from models.preprocessing.tables import read_slices
 from models.training.metric import weighted_log_loss
 from models.training.run_record import SmoothedRecord, read_record, save_smoothed
@@ -36,9 +37,7 @@ def smooth_run(options: SmoothOptions) -> None:
     Raises InputError if a fold there was made from others, or the run has no finished fold.
     """
     work, run, name = Work(options.work, options.stage), options.run, f"{options.run}_smoothed"
-    folds = finished_folds(work, run)
-    if not folds:
-        raise InputError(f"no finished fold in {work.runs / run}; train one with: python models/train_{run}.py")
+    folds = require_finished(work, run)
     valid = {fold: read_fold(work, run, fold, "valid") for fold in folds}
     join_folds(run, list(valid.values()))
     slices = read_slices(work, "train")
@@ -48,14 +47,11 @@ def smooth_run(options: SmoothOptions) -> None:
         origins = {fold: hash_predictions(work, run, folds, fold) for fold in folds}
         records = {fold: done for fold in folds if (done := read_finished(work, name, fold, origins[fold]))}
         missing = [fold for fold in folds if fold not in records]
-        if missing and len(folds) == 1:
-            print(f"{run} has one finished fold: the width is fitted on the very slices that it is scored on")
         for fold in missing:
             others = [valid[other] for other in folds if other != fold] or [valid[fold]]
             records[fold] = SmoothedRecord(name, run, fit_width(pd.concat(others), slices, labels), origins[fold])
             write_fold(work, fold, records[fold], valid[fold], slices)
-    widths = {fold: records[fold].width_mm for fold in folds}
-    print_scores(work, name, widths, valid, labels)
+    print_scores(work, name, records, valid, labels)
 
 
 def hash_predictions(work: Work, run: str, folds: list[int], fold: int) -> dict[str, str]:
@@ -97,14 +93,20 @@ def write_fold(work: Work, fold: int, record: SmoothedRecord, valid: pd.DataFram
 
 
 def print_scores(
-    work: Work, name: str, widths: dict[int, float], valid: dict[int, pd.DataFrame], labels: pd.DataFrame
+    work: Work, name: str, records: dict[int, SmoothedRecord], valid: dict[int, pd.DataFrame], labels: pd.DataFrame
 ) -> None:
     """Width and weighted log loss of each fold and of all, before smoothing and after; what is scored is the files."""
     after = {fold: read_fold(work, name, fold, "valid") for fold in valid}
-    rows = {f"fold {fold}": {"width, mm": widths[fold]} | compare(labels, valid[fold], after[fold]) for fold in valid}
+    rows = {
+        f"fold {fold}": {"width, mm": records[fold].width_mm} | compare(labels, valid[fold], after[fold])
+        for fold in valid
+    }
     rows["all"] = compare(labels, pd.concat(valid.values()), pd.concat(after.values()))
-    print(f"{name}: {WEIGHTED}")
+    print(f"{describe_synthetic(work)}{name}: {WEIGHTED}")
     print(pd.DataFrame.from_dict(rows, orient="index").to_string(float_format="{:.4f}".format, na_rep=""))
+    for fold, record in records.items():
+        if record.fitted_on_own:
+            print(f"fold {fold} has but its own slices: the width is fitted on the very slices that it is scored on")
 
 
 def compare(labels: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:

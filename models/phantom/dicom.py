@@ -32,6 +32,7 @@ from models.phantom.layouts import ANSWERS, LAYOUTS, Layout
 from models.phantom.pixels import PADDING, outside_circle
 from models.phantom.study import PhantomStudy, draw_study
 from models.phantom.traps import choose_traps, plant
+from models.preprocessing.origin import DRAWN, SYNTHETIC
 from models.preprocessing.parallel import progress_map
 from models.preprocessing.pictures import contact_sheet
 
@@ -157,7 +158,7 @@ def _is_complete(folder: Path, parameters: dict) -> bool:
     """Whether the folder holds this very phantom; False for a free place."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
-    mark = folder / "phantom.json"
+    mark = folder / DRAWN
     repair = "choose another folder or remove this one first"
     if not mark.is_file():
         raise InputError(f"{folder} holds other files than a phantom; {repair}")
@@ -184,10 +185,10 @@ def _write(folder: Path, parameters: dict, jobs: int) -> None:
     _write_tables(folder, layout, tables)
     if portraits:
         images, captions = zip(*_choose(portraits), strict=True)
-        cv2.imwrite(str(folder / "contact_sheet.png"), contact_sheet(np.stack(images), captions))
+        cv2.imwrite(str(folder / "contact_sheet.png"), contact_sheet(np.stack(images), captions, title=SYNTHETIC))
     if traps := parameters.get("traps"):
         plant(folder, layout, {image: split for split in tables for image in tables[split].index}, traps, seed)
-    (folder / "phantom.json").write_text(json.dumps(parameters, indent=2) + "\n")
+    (folder / DRAWN).write_text(json.dumps(parameters, indent=2) + "\n")
 
 
 def _write_tables(folder: Path, layout: Layout, tables: dict[str, pd.DataFrame]) -> None:

@@ -12,15 +12,17 @@ from pathlib import Path
 import pandas as pd
 
 from models.common.errors import InputError
-from models.common.files import damaged, hash_file, read_json, read_parquet, write_json
+from models.common.files import damaged, hash_file, legible, read_json, write_json
 from models.common.folders import STORED, Work
+from models.preprocessing.archives import archive_of, members
 from models.preprocessing.elements import stamp
 from models.preprocessing.frames import FRAME
 from models.preprocessing.grouping import Look
 from models.preprocessing.manifest import Known
+from models.preprocessing.origin import DRAWN, prepare_command
 from models.preprocessing.problems import wait_for_decoder
 from models.preprocessing.raw import RawFolder
-from models.preprocessing.tables import PREPARE, UNREADABLE
+from models.preprocessing.tables import UNREADABLE, read_slices
 
 _OLDER = "an older version of this project, whose caches cannot be added to"
 
@@ -36,6 +38,28 @@ def source_of(raw: RawFolder, labels: Path | None, looks: Mapping[str, Iterable[
     for file in sorted(files):
         digest.update(f"{file}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:16]
+
+
+def is_drawn(raw: RawFolder, data: Path) -> bool:
+    """Whether a raw folder is a phantom's, or one of its folders, by the mark that make_phantom.py leaves there.
+
+    Packed or not. Raises ArchiveError, and OSError, as `members` does.
+    """
+    archive = archive_of(raw.root)
+    if archive is not None and any(file.name == DRAWN and file.inner.count("/") < 2 for file in members(archive)):
+        return True
+    return any((folder / DRAWN).is_file() for folder in (data, raw.root, raw.root.parent))
+
+
+def origin_of(raw: RawFolder, data: Path, labels: Path | None) -> dict[str, str]:
+    """Where a raw folder lies, for the messages that tell how to make the cache anew; nothing of own files.
+
+    The path of those may name a patient.
+    """
+    if raw.stage is None and not is_drawn(raw, data):
+        return {}
+    paths = {"data": data} | ({"labels": labels} if labels else {})
+    return {name: legible(path.absolute()) for name, path in paths.items()}
 
 
 def refuse_older(work: Work) -> None:
@@ -56,7 +80,7 @@ def cached_settings(work: Work, settings: dict) -> dict:
     """What cache/prepare.json tells, {} if there is none. Raises InputError if its settings are others."""
     if not work.prepared.is_file():
         return {}
-    cached = read_json(work.prepared, PREPARE)
+    cached = read_json(work.prepared, prepare_command(work))
     for name, value in settings.items():
         if cached.get(name) != value:
             raise _made_with(work, _OLDER if name == "format" else f"--{name} {cached.get(name)}")
@@ -77,12 +101,12 @@ def is_whole(work: Work, cached: dict) -> bool:
         return False
     for name, expected in files.items():
         if hash_file(work.tables / name) != expected:
-            raise damaged(work.tables / name, PREPARE)
+            raise damaged(work.tables / name, prepare_command(work))
     if not all(work.metadata(split).is_file() for split in cached["splits"]):
         return False
     if wait_for_decoder(read_problems(work)["problem"]):
         return False
-    tables = [read_parquet(work.metadata(split), PREPARE) for split in cached["splits"]]
+    tables = [read_slices(work, split) for split in cached["splits"]]
     stored = {name for table in tables for name in table.loc[table["chunk"] != UNREADABLE, "series_id"].unique()}
     records = {path.stem for path in work.manifest.glob("*.json")}
     return bool(records) and all(

@@ -7,7 +7,7 @@ import pandas as pd
 
 from models.common.errors import InputError
 from models.preprocessing.geometry import USUAL_GAP, known_z
-from models.preprocessing.tables import PREPARE, UNREADABLE
+from models.preprocessing.tables import UNREADABLE
 
 
 def neighbour_chunks(slices: pd.DataFrame, whole: pd.DataFrame, offsets: Sequence[float]) -> np.ndarray:
@@ -28,7 +28,7 @@ def neighbour_chunks(slices: pd.DataFrame, whole: pd.DataFrame, offsets: Sequenc
     wanted = rows.get_indexer(pd.MultiIndex.from_frame(slices[["series_id", "chunk"]]))
     if (wanted < 0).any():
         series_id = slices["series_id"].to_numpy()[wanted < 0][0]
-        raise InputError(f"the metadata lacks slices of series {series_id}; make it with: {PREPARE}")
+        raise InputError(f"the metadata lacks slices of series {series_id}; make it anew with prepare.py")
     return np.concatenate(found)[wanted]
 
 

@@ -21,8 +21,9 @@ def contact_sheet(
     windows: Mapping[str, Window] = WINDOWS,
     columns: int = 6,
     tile: int = 224,
+    title: str | None = None,
 ) -> np.ndarray:
-    """Lay slices out as a page: a column a slice, headed by its caption, and a tile a window.
+    """Lay slices out as a page: a column a slice, headed by its caption, and a tile a window; above all the title.
 
     Takes slices (n, height, width) in Hounsfield units, square or not, and a caption for each; returns a grey image
     (rows, columns) uint8.
@@ -40,15 +41,21 @@ def contact_sheet(
         ]
         strips += [np.full_like(strips[0], _PAPER)] * (columns - len(strips))
         blocks.append(np.hstack(strips))
+    if title is not None:
+        blocks.insert(0, _line(title, blocks[0].shape[1]))
     return np.pad(np.vstack(blocks), _GAP, constant_values=_PAPER)
+
+
+def _line(text: str, width: int) -> np.ndarray:
+    """A line of text on paper, (_HEADER, width)."""
+    line = np.full((_HEADER, width), _PAPER, np.uint8)
+    cv2.putText(line, text, (2, _HEADER - 8), _FONT, _fitting_scale(text, width - 4 - _GAP), _INK, 1, cv2.LINE_AA)
+    return line
 
 
 def _strip(image: np.ndarray, caption: str, windows: Mapping[str, Window], tile: int, named: bool) -> np.ndarray:
     """One slice through every window, one below the other, under its caption."""
-    header = np.full((_HEADER, tile + _GAP), _PAPER, np.uint8)
-    scale = _fitting_scale(caption, tile - 4)
-    cv2.putText(header, caption, (2, _HEADER - 8), _FONT, scale, _INK, 1, cv2.LINE_AA)
-    parts = [header]
+    parts = [_line(caption, tile + _GAP)]
     small = _letterbox(image.astype(np.float32), tile)  # once: it takes longer than all windows
     for name, window in windows.items():
         grey = apply_window(small, window)

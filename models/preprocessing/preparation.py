@@ -15,6 +15,7 @@ from models.preprocessing.folds import make_folds
 from models.preprocessing.grouping import SeriesTask
 from models.preprocessing.metadata import slice_table
 from models.preprocessing.options import PrepareOptions
+from models.preprocessing.origin import marked, title_of
 from models.preprocessing.parallel import progress_batches
 from models.preprocessing.problems import ProblemRows, problem_table, wait_for_decoder
 from models.preprocessing.raw import RawFolder, find_raw
@@ -63,7 +64,7 @@ def prepare(options: PrepareOptions) -> int:
         require_slices(raw, work, tables, series, problems + of_slices)
         tables, of_tables = join_tables(tables, series, truth, found.pseudonyms)
         listed = problem_table(problems + of_slices + of_tables)
-        write_tables(work, tables, series, listed, options, found.settings, known_folds)
+        write_tables(work, tables, series, listed, options, found.settings | found.origin, known_folds)
         return judge(work, tables, listed, options.min_readable)
 
 
@@ -143,9 +144,9 @@ def write_tables(
             write_csv(work.affines(size), affine_table(whole, size))
         shown = next(iter(tables.values()))
         shown = shown[~shown["series_id"].isin(pictures(series))]
-        write_contact_sheet(work.contact_sheet, work, shown, max(settings["image_size"]))
+        write_contact_sheet(work.contact_sheet, work, shown, max(settings["image_size"]), title_of(settings))
         for split, table in tables.items():
-            write_parquet(work.metadata(split), table)
+            write_parquet(work.metadata(split), marked(table, settings))
         if not waits:
             mark_complete(work, settings | {"splits": list(tables)})  # last
     print_summary(work, tables, problems)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from models.common.errors import InputError
 from models.common.patience import patiently
+from models.common.repair import command_of
 from models.preprocessing.archives import ArchiveError, File, Member, archive_of, is_archive, is_packed, members
 from models.preprocessing.dicomdir import NAME as DICOMDIR
 
@@ -96,7 +97,7 @@ def _require(data: Path) -> None:
         raise InputError(f"{data}: {reason}; unpack it (gunzip makes a .tar of a .tar.gz), or pack it as a zip")
     raise InputError(
         f"no data folder at {data}; name it with --data or RSNA_DATA, "
-        f"or draw a phantom: python models/make_phantom.py {data}"
+        f"or draw a phantom: {command_of('make_phantom', data)}"
     )
 
 

@@ -14,6 +14,7 @@ from models.common.folders import STORED, Work
 from models.preprocessing.folds import label_shares
 from models.preprocessing.grouping import SeriesTask
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
+from models.preprocessing.origin import describe_synthetic
 from models.preprocessing.pictures import contact_sheet
 from models.preprocessing.problems import count_lost_files, count_problems, wait_for_decoder
 from models.preprocessing.selection import count_states
@@ -83,6 +84,7 @@ def gigabytes(count: float) -> str:
 
 def print_summary(work: Work, tables: dict[str, pd.DataFrame], problems: pd.DataFrame) -> None:
     """Counts of slices, series, patients and labels, each kind of problem with its treatment, and the disk used."""
+    print(describe_synthetic(work), end="")
     for split, table in tables.items():
         series, patients = table["series_id"].nunique(), table["patient_id"].nunique()
         missing = (table["chunk"] == UNREADABLE).sum()
@@ -119,7 +121,7 @@ def print_series(series: pd.DataFrame, whole: bool) -> None:
         print(series.drop(columns=["split", "states", "why", "part_of"]).to_string(index=False, na_rep="-"))
 
 
-def write_contact_sheet(path: Path, work: Work, table: pd.DataFrame, image_size: int) -> None:
+def write_contact_sheet(path: Path, work: Work, table: pd.DataFrame, image_size: int, title: str | None = None) -> None:
     """Draw the slice with most brain of some series through the windows, so that a person sees that they are right.
 
     Raises InputError if a store is missing or damaged, or the picture cannot be written.
@@ -133,5 +135,6 @@ def write_contact_sheet(path: Path, work: Work, table: pd.DataFrame, image_size:
         slices.append(Series(work.series(image_size, name)).read(int(row["chunk"])))
         captions.append(row["image_id"])
     if slices:
+        sheet = contact_sheet(np.stack(slices), captions, title=title)
         with replacing(path) as temporary:
-            temporary.write_bytes(cv2.imencode(".png", contact_sheet(np.stack(slices), captions))[1].tobytes())
+            temporary.write_bytes(cv2.imencode(".png", sheet)[1].tobytes())

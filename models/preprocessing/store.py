@@ -32,7 +32,7 @@ from models.common.files import replacing
 from models.common.patience import patiently
 from models.preprocessing.frames import FRAME, read_chunk, read_header
 from models.preprocessing.hounsfield import AIR
-from models.preprocessing.tables import PREPARE
+from models.preprocessing.origin import command_of_store
 
 _MAGIC = b"slices\x00\x01"
 _START = struct.Struct("<8sII")
@@ -113,7 +113,7 @@ class Series:
     @property
     def repair(self) -> str:
         """The command that makes the file anew."""
-        return self._repair or f"{PREPARE} --image-size {self.path.parent.name.rpartition('_')[2]}"
+        return self._repair or command_of_store(self.path.parent)
 
     def read(self, index: int) -> np.ndarray:
         """Slice `index` in Hounsfield units, int16 (size, size). Raises InputError if its bytes have changed."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from models.common.errors import InputError
 from models.common.folders import Work
-from models.preprocessing.cache import cached_settings, refuse_older, refuse_other_raw, source_of
+from models.preprocessing.cache import cached_settings, is_drawn, origin_of, refuse_older, refuse_other_raw, source_of
 from models.preprocessing.dicomdir import absent_files
 from models.preprocessing.grouping import BATCH, Look, SeriesTask, group_by_series, look_at, named_files
 from models.preprocessing.manifest import FORMAT, Known, known_files
@@ -26,6 +26,7 @@ class Survey:
     cached: dict[str, Any]  # what cache/prepare.json tells, {} without it
     settings: dict[str, Any]  # what it is to tell
     pseudonyms: Pseudonyms
+    origin: dict[str, str]  # where the data lie, which no result depends on
 
     @property
     def is_complete(self) -> bool:
@@ -56,7 +57,9 @@ def survey(raw: RawFolder, work: Work, options: PrepareOptions) -> Survey:
         "take": sorted(options.take),
         "image_size": sorted(sizes),
     }
-    return Survey(looks, known, cached, settings, pseudonyms)
+    if is_drawn(raw, options.data):
+        settings["synthetic"] = True
+    return Survey(looks, known, cached, settings, pseudonyms, origin_of(raw, options.data, options.labels))
 
 
 def read_manifest(work: Work, jobs: int) -> dict[str, Known]:

@@ -8,9 +8,9 @@ from models.common.errors import InputError
 from models.common.files import damaged, hash_file, read_json, read_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
+from models.preprocessing.origin import prepare_command
 from models.preprocessing.windows import LOW_INFORMATION
 
-PREPARE = "python models/prepare.py"  # the repair for everything in the cache
 UNREADABLE = -1  # the `chunk` of a slice that is not in the store
 
 
@@ -19,13 +19,13 @@ def read_slices(work: Work, split: str) -> pd.DataFrame:
 
     Raises InputError if the file is missing or damaged.
     """
-    return read_parquet(work.metadata(split), PREPARE)
+    return read_parquet(work.metadata(split), prepare_command(work))
 
 
 def require_slices(work: Work, split: str) -> None:
     """Raise InputError if there is no metadata of "train" or "test": before seconds of imports, not after."""
     if not work.metadata(split).is_file():
-        raise InputError(f"no {work.metadata(split)}; make it with: {PREPARE}")
+        raise InputError(f"no {work.metadata(split)}; make it with: {prepare_command(work)}")
 
 
 def split_fold(work: Work, fold: int, skip_low_information: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -48,9 +48,9 @@ def split_fold(work: Work, fold: int, skip_low_information: bool) -> tuple[pd.Da
 def read_folds(work: Work) -> pd.DataFrame:
     """The fold of every patient. Raises InputError if the file is missing or has changed since it was written."""
     if not work.prepared.is_file() or not work.folds.is_file():
-        raise InputError(f"no {work.folds}; make it with: {PREPARE}")
-    if read_json(work.prepared, PREPARE)["files"].get(work.folds.name) != hash_file(work.folds):
-        raise damaged(work.folds, PREPARE)
+        raise InputError(f"no {work.folds}; make it with: {prepare_command(work)}")
+    if read_json(work.prepared, prepare_command(work))["files"].get(work.folds.name) != hash_file(work.folds):
+        raise damaged(work.folds, prepare_command(work))
     return pd.read_csv(work.folds)
 
 
@@ -76,7 +76,7 @@ def hash_tables(work: Work) -> dict[str, str]:
     if not (work.prepared.is_file() and work.folds.is_file() and work.metadata("train").is_file()):
         return {}
     names = ["image_id", "patient_id", "chunk", *LABELS]
-    slices = read_parquet(work.metadata("train"), PREPARE, names).dropna(subset=list(LABELS))
+    slices = read_parquet(work.metadata("train"), prepare_command(work), names).dropna(subset=list(LABELS))
     slices = slices[slices["chunk"] != UNREADABLE]
     return {
         work.folds.name: _hash_rows(read_folds(work), ["patient_id"], ["fold"]),

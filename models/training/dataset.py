@@ -15,8 +15,9 @@ from models.common.errors import InputError
 from models.common.folders import STORED, Work
 from models.common.labels import LABEL_WEIGHTS, LABELS
 from models.preprocessing.neighbours import neighbour_chunks
+from models.preprocessing.origin import prepare_command
 from models.preprocessing.store import Series
-from models.preprocessing.tables import PREPARE, read_slices
+from models.preprocessing.tables import read_slices
 from models.preprocessing.windows import apply_window
 from models.training.augmentation import Augmentation, gamma_table
 from models.training.studies import places, study_lengths
@@ -36,7 +37,7 @@ class SliceDataset(Dataset):
     def __init__(self, slices: pd.DataFrame, work: Work, config: TrainConfig, augment: Augment) -> None:
         if not work.slices(config.image_size).is_dir():
             size = config.image_size
-            raise InputError(f"no slice store at {work.slices(size)}; make it with: {PREPARE} --image-size {size}")
+            raise InputError(f"no slice store at {work.slices(size)}; make it with: {prepare_command(work, size)}")
         self.folder = work.slices(config.image_size)
         self.series_ids = slices["series_id"].to_numpy()
         self.chunks = slices["chunk"].to_numpy(int)

@@ -8,6 +8,7 @@ from models.common.errors import InputError
 from models.common.files import hash_file, read_parquet
 from models.common.folders import Work
 from models.common.labels import LABEL_WEIGHTS
+from models.common.repair import command_of
 from models.preprocessing.tables import patients_of_fold, read_slices
 from models.preprocessing.windows import LOW_INFORMATION
 from models.training.seen import Seen, join_seen, seen_or_unknown
@@ -42,4 +43,4 @@ def seen_by_labellers(work: Work, config: FinetuneConfig, fold: int) -> Seen:
 
 
 def _repair(work: Work, config: FinetuneConfig) -> str:
-    return f"python models/make_pseudolabels.py {config.start} --name {config.pseudolabels}{work.flag}"
+    return command_of("make_pseudolabels", config.start, "--name", config.pseudolabels, work=work)

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from models.common.options import TrainOptions
+from models.common.repair import typed_command
 from models.training.callbacks import History
 from models.training.processes import Processes
 from models.training.steps import StepLearner
@@ -14,7 +15,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def what_ran(learner: StepLearner, history: History, options: TrainOptions, processes: Processes) -> dict:
-    """Device and card, how many processes, precision, parts of a batch, seconds, slices a second, and the commit."""
+    """Device and card, how many processes, precision, parts of a batch, seconds, slices a second, commit, command."""
     device = processes.device
     trained = [row for row in history.rows if "train_seconds" in row]  # those of older checkpoints lack it
     seconds = sum(row["train_seconds"] for row in trained)
@@ -28,6 +29,7 @@ def what_ran(learner: StepLearner, history: History, options: TrainOptions, proc
         "train_seconds": round(seconds, 1),
         "slices_per_s": round(sum(row["slices_per_s"] * row["train_seconds"] for row in trained) / (seconds or 1), 1),
         "commit": commit(),
+        "command": typed_command(),
     }
 
 

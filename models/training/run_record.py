@@ -75,6 +75,7 @@ class RunRecord(NamedTuple):
     versions: dict[str, str]  # of the packages that it was trained with
     stage: int | None  # of the challenge, whose slices it was trained on; None: those of cache/ itself
     patients_sha256: str | None  # of patients.parquet; it was not always written
+    ran: dict  # what it was carried out on, the commit and the command; it was not always noted
 
     @property
     def sources(self) -> dict[str, str]:
@@ -89,6 +90,11 @@ class SmoothedRecord(NamedTuple):
     run: str  # the other one
     width_mm: float
     predictions_sha256: dict[str, str]  # of its files that this fold depends on: fold0/valid.parquet -> hash
+
+    @property
+    def fitted_on_own(self) -> bool:
+        """Whether there was but one fold, so that the width was fitted on the very slices that it is scored on."""
+        return sum(file.endswith("/valid.parquet") for file in self.predictions_sha256) == 1
 
 
 def save_smoothed(folder: Path, record: SmoothedRecord) -> None:
@@ -121,7 +127,9 @@ def read_record(folder: Path) -> RunRecord | SmoothedRecord | None:
 def _run_record(values: dict) -> RunRecord:
     config = read_config(values["config"], values.get("kind", TrainConfig.__name__))  # once there was no other
     noted = values.get("stage"), values.get("patients_sha256")  # they were not always noted
-    return RunRecord(config, values["weights_sha256"], values["results"], values["versions"], *noted)
+    return RunRecord(
+        config, values["weights_sha256"], values["results"], values["versions"], *noted, values.get("ran", {})
+    )
 
 
 def _smoothed_record(values: dict) -> SmoothedRecord:
@@ -152,14 +160,14 @@ def read_run(folder: Path) -> RunRecord | None:
     return record
 
 
-def require_run(folder: Path, name: str, fold: int) -> RunRecord:
-    """The record of the trained network in `folder`, that of a fold of run `name`.
+def require_run(folder: Path, train_command: str) -> RunRecord:
+    """The record of the trained network in `folder`.
 
     Raises InputError, naming the command that trains it, if there is no finished one, and as `read_run`.
     """
     record = read_run(folder)
     if record is None:
-        raise InputError(f"no trained network in {folder}; train it with: python models/train_{name}.py --fold {fold}")
+        raise InputError(f"no trained network in {folder}; train it with: {train_command}")
     return record
 
 

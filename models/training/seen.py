@@ -9,6 +9,7 @@ import pandas as pd
 from models.common.errors import InputError
 from models.common.files import hash_file, read_parquet, write_parquet
 from models.common.folders import Work
+from models.common.repair import command_of_fold
 from models.preprocessing.tables import hash_tables, split_fold
 from models.training.run_record import PATIENTS, RunRecord, SmoothedRecord, read_record
 
@@ -143,4 +144,4 @@ def _patients(slices: pd.DataFrame) -> int:
 
 
 def _validated(folder: Path) -> pd.Series:
-    return read_parquet(folder / "valid.parquet", f"python models/train_{folder.parent.name}.py")["image_id"]
+    return read_parquet(folder / "valid.parquet", command_of_fold("train", folder))["image_id"]

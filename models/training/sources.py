@@ -8,6 +8,7 @@ from models.common.config import StudyConfig, TrainConfig
 from models.common.errors import InputError
 from models.common.files import hash_file
 from models.common.folders import Work
+from models.common.repair import command_of_fold
 from models.training.run_record import RunRecord, field_differences, read_record, read_run
 
 _FILES = (".safetensors", ".pth")  # of weights; those of a .pth are ImageNet's, and nothing else is read
@@ -82,7 +83,7 @@ def _source_in(folder: Path, flag: str) -> Source:
     name = folder.absolute().parent.name
     record = read_run(folder)
     if record is None:
-        train = f"python models/train_{name}.py --fold {folder.name.removeprefix('fold')}"
+        train = command_of_fold("train", folder)
         raise InputError(f"no trained network in {folder}; train it with: {train}, or name another run with {flag}")
     config = record.config
     if not isinstance(config, TrainConfig) or isinstance(config, StudyConfig):

@@ -170,7 +170,7 @@ def test_folds_that_a_run_has_not_predicted_are_named_and_left_out(work, capsys)
     make(work)
     assert "fold 1 is left out: not predicted by two" in capsys.readouterr().out
     assert [work.pseudolabels("pseudo", fold).is_file() for fold in range(FOLDS)] == [True, False, True]
-    message = "no fold has test predictions of one and three; make them with: python models/infer_three.py"
+    message = "no fold has test predictions of one and three; make them with: python models/infer_small.py --name three"
     with pytest.raises(InputError, match=message):
         make(work, "one", "three")
 

@@ -1,6 +1,7 @@
 """Laws of reading runs: the folds of each together, and nothing that is not finished."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from models.common.errors import InputError
 from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
-from models.inference.runs import load_runs
+from models.inference.runs import load_out_of_fold, load_runs
 from models.training.run_record import save_config
 from models.training.weights import save_weights
 
@@ -104,3 +105,35 @@ def test_a_folder_beside_the_folds_is_no_fold(work):
     work.run("b0", 0).rename(work.runs / "b0" / "fold0_old")
     finish(work, "b0", 1, SLICES)
     assert [loaded.folds for loaded in load_runs(work)] == [[1]]
+
+
+def test_a_run_that_has_predicted_the_test_with_some_of_its_folds_is_their_mean_and_says_so(work, capsys):
+    finish(work, "b0", 0, SLICES[:10], SLICES)
+    finish(work, "b0", 1, SLICES[10:], test=None)
+    (loaded,) = load_runs(work)
+    assert (loaded.folds, len(loaded.out_of_fold)) == ([0, 1], len(SLICES))
+    pd.testing.assert_frame_equal(loaded.test, predictions(SLICES, 10), check_names=False)
+    assert re.search(r"those of fold 0; .*: python models/infer_b0.py --fold 1", capsys.readouterr().out)
+
+
+def test_a_run_that_cannot_be_blended_is_left_out_unless_it_is_named(work, capsys):
+    finish(work, "b0", 0, SLICES)
+    finish(work, "b2", 0, SLICES, test=None)
+    finish(work, "b5", 0, SLICES)
+    (work.run("b5", 0) / "config.json").write_text("{")
+    assert [run.name for run in load_runs(work)] == ["b0"]
+    assert [line.partition(" is left out")[0] for line in capsys.readouterr().out.splitlines()] == ["b2", "b5"]
+    assert list(load_out_of_fold(work)) == ["b0", "b2"]
+    assert [run.name for run in load_runs(work, ["b0"])] == ["b0"]
+    for name in ("b2", "b5", "b9"):
+        with pytest.raises(InputError, match=name):
+            load_runs(work, ["b0", name])
+
+
+def test_a_validation_that_lacks_is_mended_by_training_anew_what_is_finished(work):
+    finish(work, "b0", 0, SLICES)
+    work.prediction("b0", 0, "valid").unlink()
+    with pytest.raises(
+        InputError, match=r"make it with: python models/train_b0.py --fold 0 .*, after deleting \S+b0.f"
+    ):
+        load_out_of_fold(work, ["b0"])

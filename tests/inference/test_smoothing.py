@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,7 @@ from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.prediction_files import read_predictions
-from models.inference.predictions import mean_prediction
-from models.inference.runs import load_runs
+from models.inference.runs import chosen_on_own_slices, load_out_of_fold, load_runs
 from models.inference.smoothed_run import SmoothOptions, smooth_run
 from models.inference.smoothing import fit_width, smooth
 from models.preprocessing.geometry import USUAL_GAP
@@ -284,8 +284,6 @@ def test_the_script_writes_a_run_that_is_loaded_and_blended_like_any_other(work,
     assert (smoothed.name, smoothed.folds) == ("b2_smoothed", [0, 1, 2])
     assert list(smoothed.out_of_fold.index) == list(b2.out_of_fold.index)
     assert list(smoothed.test.index) == list(b2.test.index)
-    mixed = mean_prediction({"b2": b2.test, "b2_smoothed": smoothed.test}).loc[b2.test.index]
-    assert_same(mixed, ((b2.test + smoothed.test) / 2).astype(np.float32))
     labels = studies()[2].loc[b2.out_of_fold.index].to_numpy()
     losses = [f"{weighted_log_loss(labels, run.out_of_fold.to_numpy()):.4f}" for run in (b2, smoothed)]
     assert losses[1] < losses[0]
@@ -323,7 +321,11 @@ def test_the_only_fold_is_fitted_on_itself_and_that_is_said(work, capsys):
         (work.run("b2", fold) / "config.json").unlink()
     (work.run("b2", 1) / "test.parquet").unlink()
     smooth_b2(work)
-    assert "b2 has one finished fold: the width is fitted on the very slices" in capsys.readouterr().out
+    told = "fold 1 has but its own slices: the width is fitted on the very slices that it is scored on"
+    assert told in capsys.readouterr().out
+    smooth_b2(work)  # it travels with the run
+    assert told in capsys.readouterr().out
+    assert chosen_on_own_slices(work, "b2_smoothed", [1]) == ["the width of the smoothing, of fold 1"]
     assert set(written(work)) == {"fold1/config.json", "fold1/valid.parquet"}
     slices, _, labels = studies()
     assert width(work, 1) == fit_width(read(work.run("b2", 1) / "valid.parquet"), slices, labels)
@@ -363,6 +365,10 @@ def test_other_predictions_than_those_it_was_made_from_are_refused(work, file, c
     with pytest.raises(InputError, match=rf"made from another b2/{file}, or without it; delete \S+/b2_smoothed"):
         smooth_b2(work)
     assert written(work) == first
+    if change == "another":  # whoever reads it is told
+        for reader in (load_runs, load_out_of_fold):
+            with pytest.raises(InputError, match=rf"was made from another b2/{file}; delete \S+ and .*smooth.py b2"):
+                reader(work, ["b2_smoothed"])
 
 
 def test_a_new_fold_is_another_input_too(work):
@@ -394,15 +400,17 @@ def test_a_smoothed_fold_has_no_network_and_names_its_own_repair(work):
     with pytest.raises(InputError, match=r"smoothed predictions of b2 and no network; choose another --name"):
         read_run(work.run("b2_smoothed", 0))
     (work.run("b2_smoothed", 0) / "test.parquet").unlink()
-    with pytest.raises(InputError, match=r"make it with: python models/smooth.py b2$"):
-        load_runs(work)
+    (work.run("b2_smoothed", 1) / "valid.parquet").unlink()
+    with pytest.raises(InputError, match=rf"make it with: python models/smooth.py b2 --work {work.root}$"):
+        load_runs(work, ["b2_smoothed"])
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", '{"width_mm": 5.0}'])
 def test_a_damaged_record_is_refused(work, damage):
     smooth_b2(work)
     (work.run("b2_smoothed", 0) / "config.json").write_text(damage)
-    for reader in (load_runs, smooth_b2):
+    assert [run.name for run in load_runs(work)] == ["b2"]  # it blocks nobody
+    for reader in (partial(load_runs, names=["b2_smoothed"]), smooth_b2):
         with pytest.raises(InputError, match=r"config.json cannot be read .* delete \S+b2_smoothed/fold0"):
             reader(work)
 
@@ -411,7 +419,7 @@ def test_a_record_of_a_newer_version_is_not_called_damaged(work):
     smooth_b2(work)
     record = work.run("b2_smoothed", 0) / "config.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"surprise": 1, "project": "9.8"}))
-    for reader in (load_runs, smooth_b2):
+    for reader in (partial(load_runs, names=["b2_smoothed"]), smooth_b2):
         with pytest.raises(
             InputError, match=r"config.json has the field 'surprise', which .*; version 9.8 wrote it: use"
         ):

@@ -24,8 +24,8 @@ from models.common.files import read_parquet
 from models.common.folders import Work
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.store import Series
-from models.preprocessing.tables import PREPARE
 
+PREPARE = "python models/prepare.py"
 SIZE = 48
 HARMLESS = ("refused", "the same")
 

@@ -129,7 +129,7 @@ def test_no_slices_have_no_neighbours():
 
 
 def test_a_slice_that_the_metadata_lacks_is_named_by_its_series():
-    with pytest.raises(InputError, match=r"series ID_b; make it with: python models/prepare.py"):
+    with pytest.raises(InputError, match=r"series ID_b; make it anew with prepare.py"):
         neighbour_chunks(table([0, 5], series_id="ID_b"), table([0, 5]), [5.0])
     with pytest.raises(InputError, match="series ID_a"):
         neighbour_chunks(table([0, 5, 10]), table([0, 5]), [5.0])

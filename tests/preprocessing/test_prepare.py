@@ -19,14 +19,14 @@ from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.locks import only_process
 from models.phantom.dicom import write_phantom
-from models.preprocessing import dicom
+from models.preprocessing import dicom, tables
 from models.preprocessing.challenge_csv import read_labels
 from models.preprocessing.dicom import read_slices
 from models.preprocessing.elements import Reason
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.problems import Problem
 from models.preprocessing.store import Series, fit_to_square
-from models.preprocessing.tables import PREPARE, UNREADABLE
+from models.preprocessing.tables import UNREADABLE
 
 SIZE = 48
 
@@ -49,7 +49,7 @@ def copied(options, tmp_path) -> PrepareOptions:
 
 
 def metadata(options: PrepareOptions, split: str) -> pd.DataFrame:
-    return read_parquet(Work(options.work).metadata(split), PREPARE)
+    return tables.read_slices(Work(options.work), split)
 
 
 def problems(options: PrepareOptions) -> pd.DataFrame:

@@ -79,7 +79,7 @@ def test_fold_out_of_range_is_named_beside_the_range(prepared):
 
 
 def test_missing_store_is_named_with_the_command_that_makes_it(prepared):
-    with pytest.raises(InputError, match=r"slices_512; make it with: python models/prepare.py --image-size 512"):
+    with pytest.raises(InputError, match=r"slices_512; make it with: .*/prepare.py --image-size 64 512 --data"):
         SliceDataset(read_slices(prepared, "train"), prepared, config(image_size=512), augment="none")
 
 

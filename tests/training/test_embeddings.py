@@ -213,7 +213,7 @@ def test_layers_do_not_go_on_over_a_network_that_was_trained_anew(work, tmp_path
 
 def test_a_network_that_is_not_trained_is_named_with_the_command_that_trains_it(work):
     config = replace(CONFIG, name="lost", runs=("base", "b5"))
-    message = r"no trained network in .*b5.fold0; train it with: python models/train_b5.py --fold 0, or name .* --runs"
+    message = r"b5.fold0; train it with: python models/train_b5.py --fold 0 --work \S+, or name .* --runs"
     with pytest.raises(InputError, match=message):
         train(TrainOptions(config, machine=machine(work)))
 

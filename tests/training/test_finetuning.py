@@ -192,10 +192,10 @@ def test_pseudolabels_of_other_folds_or_test_slices_are_refused(own, name):
 
 
 def test_what_lacks_is_named_with_the_command_that_makes_it(own):
-    with pytest.raises(InputError, match=r"b5.fold0; train it with: python models/train_b5.py --fold 0, or .* --start"):
+    with pytest.raises(InputError, match=r"b5.fold0; train it with: \S+ \S+_b5.py --fold 0 --work \S+, or .* --start"):
         finetune(own, start="b5")
     pseudolabels(own).unlink()
-    with pytest.raises(InputError, match=r"make it with: python models/make_pseudolabels.py small --name pseudo$"):
+    with pytest.raises(InputError, match=r"make it with: \S+ \S+labels.py small --name pseudo --work \S+$"):
         finetune(own)
 
 

@@ -426,7 +426,7 @@ def test_other_weights_in_the_folder_of_a_run_and_what_is_not_there_are_refused(
         str(
             own.runs / "none" / "fold0"
         ): r"no trained network in \S+none.fold0; train it with: .*, or name another run with --start",
-        "none": r"no trained network in \S+none.fold0; train it with: python models/train_none.py --fold 0, or name",
+        "none": r"no trained network in \S+none.fold0; train it with: \S+ \S+_small.py --name none --fold 0 .*, or",
         "none.pth": r"no weights at none.pth; name a file with --start, or start with --no-pretrained",
     }.items():
         with pytest.raises(InputError, match=message):
