@@ -87,7 +87,7 @@ def test_each_kind_of_patient_is_printed_with_its_intervals_and_what_is_not_scor
         patients = PATIENTS[TRAIN:][rows]
         table = score_intervals(TARGET[TRAIN:][rows], PROBABILITY[TRAIN:][rows], patients)
         heading = f"{kind}: {rows.sum()} slices of {len(set(patients))} patients"
-        assert f"{heading}\n{table.to_string(float_format='{:.4f}'.format)}\n" in text
+        assert f"{heading}\n{table.to_string(float_format='{:.4f}'.format, na_rep='')}\n" in text
         assert f"submission.csv, {kind} " in text
     assert "slices of 16" not in text  # all of them, in one score
     assert not re.search(r"^submission\.csv +100", text, re.MULTILINE)
