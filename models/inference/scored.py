@@ -113,8 +113,9 @@ def print_last(table: pd.DataFrame) -> None:
     """The last row of a table of scores, in a sentence."""
     last = table.iloc[-1]
     share = 1 - last[WEIGHTED] / last["prior"]
+    side = "below" if share >= 0 else "above"
     print(
-        f"{table.index[-1]}: weighted log loss {last[WEIGHTED]:.4f}, {share:.0%} below the prior's "
+        f"{table.index[-1]}: weighted log loss {last[WEIGHTED]:.4f}, {abs(share):.0%} {side} the prior's "
         f"{last['prior']:.4f}; AUC of any {last['AUC any']:.3f} over {last['slices']:,.0f} slices"
     )
 
