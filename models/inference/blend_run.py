@@ -24,7 +24,7 @@ from models.inference.blend_record import (
     read_record_of_blend,
     write_record,
 )
-from models.inference.evidence import WAYS, Nest, possible_ways
+from models.inference.evidence import Nest, possible_ways
 from models.inference.runs import Run, load_runs
 from models.inference.submission import describe_mismatches, write_submission
 from models.preprocessing.challenge_csv import image_ids, read_sample_submission
@@ -43,8 +43,9 @@ class Material(NamedTuple):
 
     work: Work
     runs: list[Run]
-    nest: Nest  # of the out-of-fold predictions
-    test: Aligned
+    aligned: Aligned  # out-of-fold, the slices that all runs have
+    nest: Nest  # their labels and patients
+    test: Aligned  # filled
 
 
 def carry_out(options: BlendOptions) -> None:
@@ -65,12 +66,13 @@ def carry_out(options: BlendOptions) -> None:
 
 
 def gather(work: Work, runs: list[Run]) -> Material:
-    """The runs side by side. Raises InputError if a table of the cache lacks or is damaged, or there is one patient."""
+    """The runs side by side. Raises InputError if a table of the cache lacks or is damaged."""
     labelled = read_slices(work, "train").dropna(subset=list(LABELS))
     aligned = align_runs({run.name: run.out_of_fold for run in runs}, labelled)
     known = labelled.set_index("image_id").loc[aligned.image_ids]
+    nest = Nest(aligned, known[list(LABELS)].to_numpy(), known["patient_id"])
     test = align_runs({run.name: run.test for run in runs}, read_slices(work, "test"), fill=True)
-    return Material(work, runs, Nest(aligned, known[list(LABELS)].to_numpy(), known["patient_id"]), test)
+    return Material(work, runs, aligned, nest, test)
 
 
 def choose(material: Material, options: BlendOptions) -> tuple[BlendRecord, np.ndarray]:
@@ -78,20 +80,26 @@ def choose(material: Material, options: BlendOptions) -> tuple[BlendRecord, np.n
 
     Raises InputError for a way that is unknown, or possible with other runs alone.
     """
-    nest, asked = material.nest, options.way or BEST
-    possible = possible_ways(nest.runs)
-    if asked == BEST:
-        tried = {name: nest.attempt(fit) for name, fit in possible.items()}
-        ways, unseen = nest.choose(tried), {name: one.probability for name, one in tried.items()}
-        probability = nest.choose_nested(tried)
-    elif asked in possible:
-        ways, probability = (asked,) * len(LABELS), nest.unseen(possible[asked])
-        unseen = {asked: probability}
-    else:
+    asked, possible = options.way or BEST, possible_ways(material.aligned)
+    if asked != BEST and asked not in possible:
         raise InputError(f"--way {asked} is none of {', '.join([BEST, *possible])}")
-    losses = {name: log_losses(nest.target, one) for name, one in unseen.items()}
-    record = BlendRecord(
-        asked=asked,
+    nest = material.nest
+    tried = {name: nest.attempt(fit) for name, fit in possible.items()} if asked == BEST else {}
+    unseen = {name: one.probability for name, one in tried.items()} or {asked: nest.unseen(possible[asked])}
+    ways = nest.choose(tried) if tried else (asked,) * len(LABELS)
+    return note(material, options, ways, unseen), nest.choose_nested(tried) if tried else unseen[asked]
+
+
+def note(
+    material: Material, options: BlendOptions, ways: tuple[str, ...], unseen: dict[str, np.ndarray]
+) -> BlendRecord:
+    """The record of a blend with the way of each label, of what ways say of unseen patients, (slices, 6) each.
+
+    Raises InputError for damaged tables.
+    """
+    losses = {name: log_losses(material.nest.target, probability) for name, probability in unseen.items()}
+    return BlendRecord(
+        asked=options.way or BEST,
         ways=dict(zip(LABELS, ways, strict=True)),
         nested={label: {name: float(of[place]) for name, of in losses.items()} for place, label in enumerate(LABELS)},
         fitted={},
@@ -99,7 +107,6 @@ def choose(material: Material, options: BlendOptions) -> tuple[BlendRecord, np.n
         command=command_of("blend", *options.words, work=Work(default_work(), material.work.stage)),
         **inputs_of(material.work, material.runs),
     )
-    return record, probability
 
 
 def require_same(done: BlendRecord, material: Material, options: BlendOptions) -> BlendRecord:
@@ -120,22 +127,22 @@ def write_blend(
 ) -> BlendRecord:
     """Fit the ways of a record on all slices, and write the blend and the submission; blend.json last.
 
-    `unseen` holds the nested predictions, (slices, 6); without, those of the blend that is there stay, or are made
-    again. Raises InputError if this version fits otherwise than the one that made the record, or a slice lacks.
+    `unseen` are the nested predictions, (slices, 6); None: those that are there already, and made anew if they lack.
+    Raises InputError if this version fits otherwise than the one that made the record, or a slice lacks.
     """
-    work, nest = material.work, material.nest
-    blend, names = nest.finish(tuple(record.ways[label] for label in LABELS), WAYS), nest.runs.names
-    fits = [describe_fit(blend.blends[way], place, names) for place, way in enumerate(blend.ways)]
-    fitted = dict(zip(LABELS, fits, strict=True))
+    work, names = material.work, material.aligned.names
+    ways = tuple(record.ways[label] for label in LABELS)
+    blend = material.nest.finish(ways, possible_ways(material.aligned))
+    fitted = {label: describe_fit(blend.blends[record.ways[label]], place, names) for place, label in enumerate(LABELS)}
     if record.fitted and (other := different(record.fitted, fitted)):
         raise InputError(f"another version of this project made {work.blend}, which fits {other} otherwise; delete it")
-    written, test = replace(record, fitted=fitted), blend(material.test)
-    notes = {"way": written.name, "runs": list(names)}  # kept in the files, told in the report
-    file = work.blend / "valid.parquet"
+    file, test = work.blend / "valid.parquet", blend(material.test)
+    written = replace(record, fitted=fitted)
+    notes = {"way": written.name, "ways": list(ways), "runs": list(names)}  # kept in the files, told in the report
     if unseen is None and not file.is_file():
         _, unseen = choose(material, replace(options, way=record.asked))
     if unseen is not None:
-        write_predictions(file, nest.runs.image_ids, unseen, notes)
+        write_predictions(file, material.aligned.image_ids, unseen, notes)
     write_predictions(work.blend / "test.parquet", material.test.image_ids, test, notes)
     files = {name: work.blend / name for name in ("valid.parquet", "test.parquet")} | submit(material, test, options)
     written = replace(written, files_sha256={name: hash_file(path) for name, path in files.items()})

@@ -48,7 +48,12 @@ def describe_views(work: Work, runs: list[Run]) -> list[str]:
     lines = []
     for run in runs:
         of_valid, of_test = (
-            {view_of(work, run.name, fold, split) for fold in run.folds} for split in ("valid", "test")
+            {
+                view_of(work, run.name, fold, split)
+                for fold in run.folds
+                if work.prediction(run.name, fold, split).is_file()
+            }
+            for split in ("valid", "test")
         )
         if of_valid != of_test:
             valid, test = (" or ".join(sorted(VIEWS[view] for view in views)) for views in (of_valid, of_test))
