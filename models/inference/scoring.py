@@ -46,24 +46,6 @@ def read_patients(work: Work) -> pd.DataFrame:
     return slices.assign(in_train=slices["patient_id"].isin(tables.get("train", none)["patient_id"]))
 
 
-def score_parts(target: np.ndarray, probability: np.ndarray, patients: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """`score_intervals` of all slices, of those of patients who are also in train, and of the others.
-
-    `patients` holds a row a slice, as `read_patients` gives them. The name of a part counts its slices and patients.
-    Where all patients are of one kind, there is this part alone.
-    """
-    names, in_train = patients["patient_id"].to_numpy(), patients["in_train"].to_numpy(bool)
-    kinds = {"patients also in train": in_train, "patients not in train": ~in_train}
-    parts = {kind: chosen for kind, chosen in kinds.items() if chosen.any()}
-    if len(parts) > 1:
-        parts = {"all": np.full(len(names), True), **parts}
-    tables = {}
-    for part, chosen in parts.items():
-        name = f"{part}: {chosen.sum():,} slices of {len(set(names[chosen])):,} patients"
-        tables[name] = score_intervals(target[chosen], probability[chosen], names[chosen])
-    return tables
-
-
 def score_intervals(
     target: np.ndarray, probability: np.ndarray, patients: np.ndarray, draws: int = 1000, seed: int = 0
 ) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from models.common.labels import ANY, LABELS, METRIC_WEIGHTS
 from models.inference.comparing import tails
-from models.inference.scoring import score_intervals, score_parts
+from models.inference.scoring import score_intervals
 from models.training.loss import WeightedLogLoss
 from models.training.metric import log_losses, prior, weighted_log_loss
 from models.training.scoring import WEIGHTED, label_table, score, score_prior
@@ -210,18 +210,3 @@ def test_real_slices_of_a_patient_are_so_alike_that_an_interval_of_slices_would_
         for owners in (table["PatientID"], table["SOPInstanceUID"])
     ]
     assert widths[0] > 2 * widths[1]
-
-
-def test_the_parts_by_patient_are_scored_as_if_alone_and_make_up_the_whole(pair, patients):
-    in_train = np.isin(patients, np.unique(patients)[::3])
-    tables = score_parts(*pair, pd.DataFrame({"patient_id": patients, "in_train": in_train}))
-    chosen = {"all": np.full(500, True), "patients also in train": in_train, "patients not in train": ~in_train}
-    for (name, table), (part, rows) in zip(tables.items(), chosen.items(), strict=True):
-        assert name == f"{part}: {rows.sum()} slices of {len(set(patients[rows]))} patients"
-        pd.testing.assert_frame_equal(table, score_intervals(*(array[rows] for array in (*pair, patients))))
-
-
-@pytest.mark.parametrize(("in_train", "part"), [(True, "patients also in train"), (False, "patients not in train")])
-def test_patients_of_one_kind_are_scored_once(pair, patients, in_train, part):
-    tables = score_parts(*pair, pd.DataFrame({"patient_id": patients, "in_train": in_train}))
-    assert [name.split(":")[0] for name in tables] == [part]
