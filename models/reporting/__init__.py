@@ -2,6 +2,6 @@
 
 page       the page itself            (page.html, page.css)
 subject    what it is about
-tables     scores, calibration        (subgroups: by kind of slice; mistakes: the worst, as pictures)
+tables     scores, calibration        (resampling: their intervals; subgroups: by kind of slice; mistakes: as pictures)
 figures    curves as SVG
 """

@@ -17,12 +17,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from models.common.folders import Work
-from models.common.labels import ANY, LABELS
+from models.common.labels import ANY, LABELS, SUBTYPES
 from models.reporting import figures
+from models.reporting.figures import to_svg
 from models.reporting.mistakes import SHOWN, nearest_store, worst_mistakes
 from models.reporting.subgroups import FEW, score_subgroups
 from models.reporting.subject import Scored, Subject, join_truth
-from models.reporting.tables import calibrate, confuse_types, score_labels
+from models.reporting.tables import calibrate, calibration_error, confuse_named, confuse_types, score_labels
 from models.training.scoring import WEIGHTED
 
 _FOLDER = Path(__file__).parent
@@ -51,6 +52,7 @@ def render(subject: Subject, metadata: pd.DataFrame, work: Work) -> str:
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         subject=subject,
         labels=LABELS,
+        subtypes=SUBTYPES,
         any=ANY,
         weighted=WEIGHTED,
         few=FEW,
@@ -69,17 +71,21 @@ def _evidence(scored: Scored) -> dict:
     scores, target, probability = score_labels(scored), scored.target, scored.probability
     calibration = {}
     for number, label in enumerate(LABELS):
-        means = {"predicted": probability[:, number].mean(), "observed": target[:, number].mean()}
-        calibration[label] = means | {
-            "figure": figures.draw_calibration(label, calibrate(target[:, number], probability[:, number]))
+        points = calibrate(target[:, number], probability[:, number])
+        calibration[label] = {
+            "predicted": probability[:, number].mean(),
+            "observed": target[:, number].mean(),
+            "error": calibration_error(points),
+            "figure": to_svg(figures.plot_calibration(label, points)),
         }
     return {
         "scores": _rows(scores),
-        "losses": figures.draw_losses(scores),
-        "roc": figures.draw_roc(target, probability),
-        "precision": figures.draw_precision(target, probability),
+        "losses": to_svg(figures.plot_losses(scores)),
+        "roc": to_svg(figures.plot_roc(target, probability)),
+        "precision": to_svg(figures.plot_precision(target, probability)),
         "calibration": calibration,
         "confusion": _rows(confuse_types(scored)),
+        "named": _rows(confuse_named(scored)),
     }
 
 

@@ -1,0 +1,128 @@
+"""What the page says is held by tests: each number and figure is swapped for another here, and a test turns red."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent.parent
+PAGE = "models/reporting/page.html"
+
+
+class Mutant(NamedTuple):
+    """A text of the project, what it is turned into, and the test that must see it."""
+
+    file: str
+    text: str
+    broken: str
+    test: str
+
+
+MUTANTS = {
+    "loss swapped with the prior's": Mutant(
+        PAGE,
+        '<td>{{ row["log loss"]|number(4) }}</td><td>{{ row["low"]',
+        '<td>{{ row["prior\'s"]|number(4) }}</td><td>{{ row["low"]',
+        "test_losses_and_the_priors_are_scikit_learns",
+    ),
+    "AUC of the wrong label": Mutant(
+        "models/reporting/tables.py",
+        '"AUC"] = auc(target, probability)',
+        '"AUC"] = auc(target, scored.probability[:, number - 1])',
+        "test_each_label_has_its_own_rank",
+    ),
+    "low and high swapped": Mutant(
+        PAGE,
+        '{{ row["low"]|number(4) }} \N{EN DASH} {{ row["high"]|number(4) }}',
+        '{{ row["high"]|number(4) }} \N{EN DASH} {{ row["low"]|number(4) }}',
+        "test_an_interval_runs_from_low_to_high_around_its_number",
+    ),
+    "axes of the ROC swapped": Mutant(
+        "models/reporting/figures.py",
+        "curves[number] = alarms, found",
+        "curves[number] = found, alarms",
+        "test_curves_are_scikit_learns_on_their_axes",
+    ),
+    "axes of precision and recall swapped": Mutant(
+        "models/reporting/figures.py",
+        "curves[number] = recall, precision",
+        "curves[number] = precision, recall",
+        "test_curves_are_scikit_learns_on_their_axes",
+    ),
+    "bone window captioned brain": Mutant(
+        "models/reporting/mistakes.py",
+        '"brain": (itself, BRAIN)',
+        '"brain": (itself, BONE)',
+        "test_a_case_shows_its_slice_its_neighbours_and_its_windows",
+    ),
+    "neighbours swapped": Mutant(
+        "models/reporting/mistakes.py",
+        '"slice below, brain": (below, BRAIN)',
+        '"slice below, brain": (above, BRAIN)',
+        "test_a_case_shows_its_slice_its_neighbours_and_its_windows",
+    ),
+    "one curve under the name of the other": Mutant(
+        PAGE, "{{ figure(roc, ", "{{ figure(precision, ", "test_each_figure_stands_where_it_is_called_by_its_name"
+    ),
+    "calibration of another label": Mutant(
+        "models/reporting/page.py",
+        "calibrate(target[:, number], probability[:, number])",
+        "calibrate(target[:, number], probability[:, ANY])",
+        "test_calibration_has_predictions_below_and_shares_beside",
+    ),
+    "share observed swapped with what is predicted": Mutant(
+        "models/reporting/figures.py",
+        'points["predicted"], points["observed"], "o-"',
+        'points["observed"], points["predicted"], "o-"',
+        "test_calibration_has_predictions_below_and_shares_beside",
+    ),
+    "true swapped with predicted types": Mutant(
+        "models/reporting/tables.py",
+        "alone & subtypes[:, number]",
+        "(scored.probability.argmax(axis=1) == number)",
+        "test_types_alone_stand_in_rows_and_labels_in_columns",
+    ),
+    "the prior of all slices beside a group": Mutant(
+        "models/reporting/subgroups.py",
+        "weighted_log_loss(target, prior(target))",
+        "weighted_log_loss(scored.target, prior(scored.target))",
+        "test_a_subgroup_stands_beside_the_prior_of_that_very_group",
+    ),
+    "any told of a case is another label": Mutant(
+        PAGE, "any {{ case.probability[any]|number }}", "any {{ case.probability[0]|number }}", "test_a_case_tells"
+    ),
+    "shares of the prior upside down": Mutant(
+        "models/reporting/figures.py",
+        "rows = np.arange(len(table))[::-1]",
+        "rows = np.arange(len(table))",
+        "test_shares_of_the_prior_are_drawn_beside_the_name_of_their_label",
+    ),
+}
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
+def test_a_wrong_number_turns_a_test_red(tmp_path, mutant):
+    for name in ("models", "tests"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("radam.py", "pyproject.toml"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    file = tmp_path / mutant.file
+    text = file.read_text()
+    assert text.count(mutant.text) == 1
+    run_tests(tmp_path, mutant.test, expected=0)
+    file.write_text(text.replace(mutant.text, mutant.broken))
+    run_tests(tmp_path, mutant.test, expected=1)
+
+
+def run_tests(folder: Path, test: str, expected: int) -> None:
+    words = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "-p", "no:cacheprovider", "tests/reporting/"]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*words, "-k", test], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == expected, done.stdout[-3000:]
