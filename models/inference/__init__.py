@@ -6,5 +6,6 @@ blending      runs -> one                          (calibration, stacking; evide
 smoothing     along z, without training            (smoothed_run: a run of it)
 pseudolabels  predictions -> labels to train on    (pseudolabel_files: fold by fold)
 scoring       scores with intervals
+heat          where a network of slices looked
 submission    a blend -> submission.csv
 """

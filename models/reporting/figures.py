@@ -3,13 +3,14 @@
 import base64
 import io
 
+import cv2
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from models.common.colours import BLUE, GREY, LABEL_COLOURS, LABEL_DASHES
+from models.common.colours import BLUE, GREY, LABEL_COLOURS, LABEL_DASHES, VERMILION
 from models.common.labels import ANY, LABELS
 from models.preprocessing.geometry import known_z, plane_of
 
@@ -40,6 +41,11 @@ Curves = dict[int, tuple[np.ndarray, np.ndarray]]  # x and y by the number of a 
 def data_uri(kind: str, content: bytes) -> str:
     """Content of a media type like "image/png" as an address that needs no file."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def png_uri(pixels: np.ndarray) -> str:
+    """A grey image (rows, columns), or one of colours (rows, columns, 3) in OpenCV's order, uint8, as PNG."""
+    return data_uri("image/png", cv2.imencode(".png", pixels)[1].tobytes())
 
 
 @matplotlib.rc_context(_STYLE)
@@ -94,7 +100,7 @@ def plot_precision(target: np.ndarray, probability: np.ndarray) -> Figure:
 
 
 @matplotlib.rc_context(_STYLE)
-def plot_calibration(label: str, points: pd.DataFrame) -> Figure:
+def plot_calibration(label: str, points: pd.DataFrame, of: str = "slices") -> Figure:
     """Observed against predicted shares of one label, on axes stretched towards 0; takes what `calibrate` gives."""
     figure = Figure(figsize=(3.5, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -104,7 +110,39 @@ def plot_calibration(label: str, points: pd.DataFrame) -> Figure:
     axes.set_xscale("function", functions=(_root, np.square))
     axes.set_yscale("function", functions=(_root, np.square))
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=_TICKS, yticks=_TICKS, aspect="equal")
-    axes.set(title=label, xlabel="predicted probability", ylabel="share of slices with it")
+    axes.set(title=label, xlabel="predicted probability", ylabel=f"share of {of} with it")
+    return figure
+
+
+@matplotlib.rc_context(_STYLE)
+def plot_covered(curves: dict[str, pd.DataFrame]) -> Figure:
+    """The log loss of the surest slices over their share; takes what `cover` gives, by how it is told which are."""
+    figure = Figure(figsize=(5.6, 3), layout="constrained")
+    axes = figure.subplots()
+    for (name, curve), colour, dash in zip(curves.items(), (BLUE, VERMILION), ("-", "--"), strict=False):
+        axes.plot(*_thin(curve["coverage"].to_numpy(), curve["log loss"].to_numpy()), dash, color=colour, label=name)
+    axes.set(xlim=(0, 1.01), ylim=(0, None))
+    axes.set(xlabel="share of the slices that are answered, the surest first", ylabel="their log loss of any")
+    figure.legend(loc="outside lower center", ncols=2, title="sure by")
+    return figure
+
+
+@matplotlib.rc_context(_STYLE)
+def plot_course(slices: pd.DataFrame, target: np.ndarray, probability: np.ndarray, shown: int) -> Figure:
+    """Probabilities (slices, 6) of a series over z beside its labels (slices, 6), small; `shown` is a row of them."""
+    figure = Figure(figsize=(8, 1.9), layout="constrained")
+    axes = figure.subplots()
+    z = known_z(slices)
+    half = np.median(np.diff(z)) / 2 if len(z) > 1 else 2.5
+    for place in np.flatnonzero(target[:, ANY] == 1):
+        axes.axvspan(z[place] - half, z[place] + half, color=VERMILION, alpha=0.2, linewidth=0)
+    for number in range(len(LABELS)):
+        look = {"color": LABEL_COLOURS[number], "linestyle": LABEL_DASHES[number]}
+        axes.plot(z, probability[:, number], label=LABELS[number], linewidth=2.2 if number == ANY else 1, **look)
+    axes.plot(z[shown], probability[shown, ANY], "o", color="black", markersize=7, label="_shown")
+    where = "z, mm along the normal of the slices" if slices["z"].notna().all() else "z unknown, 5 mm a slice"
+    axes.set(ylim=(-0.02, 1.02), ylabel="probability", xlabel=where)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=7)
     return figure
 
 

@@ -36,7 +36,12 @@ def to_interval(values: np.ndarray) -> np.ndarray:
 
 
 def resample_means(values: np.ndarray, patients: np.ndarray, draws: int = DRAWS) -> np.ndarray:
-    """Means of values (slices, columns) over the slices of the patients (slices,) of each draw, (draws, columns)."""
+    """Means of values (slices, columns) over the slices of the patients (slices,) of each draw, (draws, columns).
+
+    NaN for a single patient, of whom all draws are alike.
+    """
+    if len(set(patients)) < 2:
+        return np.full((draws, values.shape[1]), np.nan)
     return resampled_means(values, patients, draws, _SEED)
 
 
@@ -61,6 +66,13 @@ def auc_of(ranked: Ranked) -> np.ndarray:
     pairs = ranked.negatives.sum(axis=1) * ranked.positives.sum(axis=1)
     won = (ranked.positives * below).sum(axis=1)
     return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+
+
+def count_ranks(target: np.ndarray, probability: np.ndarray) -> Ranked:
+    """Counts of all slices, as one draw, of targets and probabilities (slices,): a step a different probability."""
+    _, step = np.unique(probability, return_inverse=True)
+    counts = [np.bincount(step[target == value], minlength=step.max() + 1)[None] for value in (0, 1)]
+    return Ranked(*counts)
 
 
 def resample_ranks(

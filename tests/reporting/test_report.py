@@ -258,7 +258,13 @@ def test_slices_are_grouped_by_what_their_headers_tell():
     )
     groups = group_slices(table).astype(str)
     unsigned = "12 bits unsigned, intercept -1024"
-    assert groups["Pixel format"].tolist() == [unsigned, unsigned, "16 bits signed, intercept 0", "unknown", unsigned]
+    assert groups["Scanner family, by pixel format"].tolist() == [
+        unsigned,
+        unsigned,
+        "16 bits signed, intercept 0",
+        "unknown",
+        unsigned,
+    ]
     assert groups["Distance between slices"].tolist() == ["2 to below 4 mm"] * 4 + ["unknown"]
     assert groups["Position in the head"].tolist() == [
         "lower third",
