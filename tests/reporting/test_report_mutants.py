@@ -97,8 +97,8 @@ MUTANTS = {
     ),
     "shares of the prior upside down": Mutant(
         "models/reporting/figures.py",
-        "rows = np.arange(len(table))[::-1]",
-        "rows = np.arange(len(table))",
+        'axes.plot(table["of prior"], rows, "o"',
+        'axes.plot(table["of prior"], rows[::-1], "o"',
         "test_shares_of_the_prior_are_drawn_beside_the_name_of_their_label",
     ),
 }
