@@ -21,7 +21,7 @@ from models.common.labels import ANY, LABELS, SUBTYPES
 from models.reporting import figures
 from models.reporting.certainty import at_coverages, cover, find_dispute, uncertainties
 from models.reporting.figures import to_svg
-from models.reporting.looks import Looks, look_at
+from models.reporting.looks import LOOKED_AT, Looks, look_at
 from models.reporting.mistakes import SHOWN, SIDE, nearest_store, worst_mistakes
 from models.reporting.studies import LEVELS, join_studies, operate, predict_values
 from models.reporting.subgroups import FEW, read_series, score_sizes, score_subgroups
@@ -64,6 +64,7 @@ def render(subject: Subject, metadata: pd.DataFrame, work: Work, heat: bool = Tr
         few=FEW,
         shown=SHOWN,
         side=SIDE,
+        looked_at=LOOKED_AT,
         store=nearest_store(work),
         made={**subject.made, "This page": _origin(subject)},
         counts={name: scored.slices[f"{name}_id"].nunique() for name in ("image", "study", "patient")},

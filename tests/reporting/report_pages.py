@@ -1,10 +1,12 @@
 """Runs to report on, and a page as a reader has it: its tables and figures, from the HTML alone."""
 
+import base64
 import json
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -138,3 +140,9 @@ class Page(HTMLParser):
             self.articles[-1].table = self.tables[self._name]
         elif tag == "article":
             self._inside = False
+
+
+def pixels(source: str) -> np.ndarray:
+    """The grey values of an image of a page."""
+    content = base64.b64decode(source.removeprefix("data:image/png;base64,"))
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)

@@ -1,12 +1,9 @@
 """Every number of the page is the number of what it names: read from the HTML, and counted anew from the files."""
 
-import base64
-
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from report_pages import Page, scored
+from report_pages import Page, pixels, scored
 from sklearn.metrics import (
     average_precision_score,
     log_loss,
@@ -184,11 +181,6 @@ def test_shares_of_the_prior_are_drawn_beside_the_name_of_their_label(facts, met
         row = table.loc[names[round(y)]]
         assert x == pytest.approx(row["log loss"] / row["prior's"])
         assert row["of prior low"] < x < row["of prior high"]
-
-
-def pixels(source: str) -> np.ndarray:
-    content = base64.b64decode(source.removeprefix("data:image/png;base64,"))
-    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
 
 
 def test_a_case_shows_its_slice_its_neighbours_and_its_windows(page, facts, prepared):
