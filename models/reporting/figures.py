@@ -130,7 +130,7 @@ def plot_covered(curves: dict[str, pd.DataFrame]) -> Figure:
 @matplotlib.rc_context(_STYLE)
 def plot_course(slices: pd.DataFrame, target: np.ndarray, probability: np.ndarray, shown: int) -> Figure:
     """Probabilities (slices, 6) of a series over z beside its labels (slices, 6), small; `shown` is a row of them."""
-    figure = Figure(figsize=(8, 1.9), layout="constrained")
+    figure = Figure(figsize=(6, 2.5), layout="constrained")
     axes = figure.subplots()
     z = known_z(slices)
     half = np.median(np.diff(z)) / 2 if len(z) > 1 else 2.5
@@ -142,7 +142,7 @@ def plot_course(slices: pd.DataFrame, target: np.ndarray, probability: np.ndarra
     axes.plot(z[shown], probability[shown, ANY], "o", color="black", markersize=7, label="_shown")
     where = "z, mm along the normal of the slices" if slices["z"].notna().all() else "z unknown, 5 mm a slice"
     axes.set(ylim=(-0.02, 1.02), ylabel="probability", xlabel=where)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=7)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 

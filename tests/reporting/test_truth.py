@@ -206,8 +206,8 @@ def test_a_case_tells_its_labels_and_probabilities(page, facts):
     place = {image: row for row, image in enumerate(facts.slices["image_id"])}
     for article in page.articles:
         row = place[article.heading.split()[0]]
-        head, true, predicted = article.table
-        assert head[1:] == list(LABELS)
+        labels, true, predicted = map(list, zip(*article.table, strict=True))
+        assert labels == ["label", *LABELS]
         assert true == ["true", *("yes" if value else "no" for value in facts.target[row])]
         assert predicted == ["predicted", *(f"{value:.3f}" for value in facts.probability[row])]
         assert article.heading.endswith(f"any {facts.probability[row, ANY]:.3f}")
