@@ -10,7 +10,7 @@ from sklearn.model_selection import GroupKFold
 from models.common.labels import ANY, LABELS
 from models.inference.aligned import SUREST
 from models.inference.calibration import fit_calibration, raise_any
-from models.reporting.resampling import Ranked, can_be_resampled, count_ranks, resample_ranks, to_interval
+from models.reporting.resampling import DRAWS, Ranked, can_be_resampled, count_ranks, resample_ranks, to_interval
 from models.reporting.subject import Scored
 
 PARTS = 5  # of the patients; what calibrates a study is fitted on the others
@@ -58,7 +58,8 @@ def operate(studies: Scored) -> pd.DataFrame:
     """A row a label: `positives`, and for each of LEVELS what is reached at it, with its interval.
 
     The columns are `sensitivity at 0.9`, `sensitivity at 0.9 low`, ... `high`, and `specificity at 0.9`, ...: the best
-    threshold on these very studies. NaN where a label has one class alone, or a single patient.
+    threshold on these very studies. NaN where a label has one class alone, or a single patient. An interval holds that
+    of the bootstrap, and Jeffreys' of so many patients: where no draw has a false alarm, one may yet come.
     """
     rows = {}
     for number, label in enumerate(LABELS):
@@ -68,7 +69,7 @@ def operate(studies: Scored) -> pd.DataFrame:
             for name in Point._fields:
                 at, drawn = _points(studies, number, name, level)
                 other = "specificity" if name == "sensitivity" else "sensitivity"
-                low, high = to_interval(getattr(drawn, other))
+                low, high = _wider(getattr(drawn, other), getattr(_likely(studies, number, at), other))
                 column = f"{other} at {level}"
                 row |= {column: getattr(at, other)[0], f"{column} low": low, f"{column} high": high}
         rows[label] = row
@@ -79,14 +80,15 @@ def predict_values(studies: Scored, fixed: str, level: float) -> pd.DataFrame:
     """What an alarm for `any`, or none, is worth at PREVALENCES, with the `fixed` share of a Point at a level.
 
     Columns: `PPV` and `NPV`, each with its interval (`PPV low`, `PPV high`): of the studies with an alarm those that
-    bleed, and of the others those that do not.
+    bleed, and of the others those that do not. Intervals are as wide as those of `operate`.
     """
     at, drawn = _points(studies, ANY, fixed, level)
+    likely = _likely(studies, ANY, at)
     rows = {}
     for prevalence in PREVALENCES:
         row = {}
         for name, value in (("PPV", positive_value), ("NPV", negative_value)):
-            low, high = to_interval(value(drawn, prevalence))
+            low, high = _wider(value(drawn, prevalence), value(likely, prevalence))
             row |= {name: value(at, prevalence)[0], f"{name} low": low, f"{name} high": high}
         rows[prevalence] = row
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -106,6 +108,21 @@ def negative_value(point: Point, prevalence: float) -> np.ndarray:
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
+
+
+def _wider(draws: np.ndarray, others: np.ndarray) -> tuple[float, float]:
+    """The interval that holds those of both, of draws (draws,); NaN if the first has none."""
+    (low, high), (lowest, highest) = to_interval(draws), to_interval(others)
+    return np.minimum(low, lowest), np.maximum(high, highest)
+
+
+def _likely(studies: Scored, label: int, at: Point) -> Point:
+    """Points (draws,) that are likely after what was seen at one: Jeffreys' posterior, of patients, not of studies."""
+    generator, shares = np.random.default_rng(0), []
+    for value, share in zip((1, 0), at, strict=True):
+        count = studies.slices.loc[studies.target[:, label] == value, "patient_id"].nunique()
+        shares.append(generator.beta(share[0] * count + 0.5, (1 - share[0]) * count + 0.5, DRAWS))
+    return Point(*shares)
 
 
 def _points(studies: Scored, label: int, fixed: str, level: float) -> tuple[Point, Point]:

@@ -95,6 +95,18 @@ def test_the_worth_of_an_alarm_is_that_of_a_population_with_so_many_bleeds():
         assert row["NPV low"] < row["NPV"] < row["NPV high"]
 
 
+def test_few_studies_without_a_false_alarm_do_not_make_an_alarm_certain():
+    studies = join_studies(many_studies(20))
+    perfect = studies._replace(probability=0.1 + 0.8 * studies.target)
+    quiet = int((studies.target[:, ANY] == 0).sum())
+    row = predict_values(perfect, "specificity", 0.95).loc[0.1]
+    assert row["PPV"] == row["PPV high"] == pytest.approx(1, abs=1e-3)
+    assert row["PPV low"] < 0.1 / (0.1 + 0.9 / quiet)  # as if one in so many had an alarm
+    table = operate(perfect)
+    assert 0.3 < table.loc["any", "specificity at 0.95 low"] < 1 - 1 / quiet
+    assert table.loc["any", "specificity at 0.95"] == 1
+
+
 def test_the_page_tells_these_numbers_under_their_names(plain, metadata):
     page = Page(plain.read_text())
     predictions = pd.concat(map(pd.read_parquet, plain.parent.glob("runs/small/fold*/valid.parquet")))
