@@ -107,7 +107,8 @@ def extents(slices: pd.DataFrame, bled: np.ndarray) -> np.ndarray:
     stretch = np.cumsum(starts)
     gap = pd.Series(np.r_[np.nan, np.diff(z)]).where(np.r_[False, series[1:] == series[:-1]])
     step = gap.groupby(series).transform("median")
-    reach = pd.Series(z).groupby(stretch).transform(lambda heights: heights.max() - heights.min())
+    heights = pd.Series(z).groupby(stretch)
+    reach = heights.transform("max") - heights.transform("min")
     return (reach + step.fillna(0)).where(bled).to_numpy()
 
 

@@ -135,6 +135,45 @@ def test_nothing_overflows_and_every_image_shows(browser, plain, hostile, width)
         assert all(pixels > 0 and alt for pixels, alt in images)
 
 
+def test_the_dark_page_has_dark_curves_and_slices_as_they_are(browser, plain):
+    visit(browser, plain)
+    style = "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]"
+    seen = {}
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        paper = browser.execute_script(style, "body", "backgroundColor")
+        filters = [browser.execute_script(style, name, "filter") for name in (".drawn img", ".views img")]
+        seen[scheme] = (sum(map(int, re.findall(r"\d+", paper)[:3])) > 384, ["invert" in filter for filter in filters])
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert seen == {"light": (True, [False, False]), "dark": (False, [True, False])}
+
+
+def test_on_a_phone_a_case_shows_all_labels_and_what_is_said_of_them(browser, plain):
+    visit(browser, plain, 390)
+    cells = """return [...document.querySelectorAll('.case tr > *')].map(cell => {
+        const box = cell.getBoundingClientRect();
+        return [cell.textContent.trim(), box.left >= 0 && box.right <= innerWidth] })"""
+    found = browser.execute_script(cells)
+    assert {text for text, _ in found} > set(LABELS)
+    assert all(is_seen for _, is_seen in found)
+
+
+def test_on_paper_no_table_is_cut(browser, plain):
+    visit(browser, plain, 760)  # A4 without its margins
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    wide = """return [...document.querySelectorAll('table')].filter(table =>
+        table.getBoundingClientRect().right > innerWidth + 1).map(table => table.className)"""
+    cut = browser.execute_script(wide)
+    shown = browser.execute_script("return getComputedStyle(document.querySelector('nav')).display")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert (cut, shown) == ([], "none")
+
+
+def test_the_page_says_how_large_its_pictures_are(plain):
+    assert "64 \N{MULTIPLICATION SIGN} 64 pixels, drawn larger than they are" in plain.read_text()
+
+
 def test_payloads_are_text_wherever_they_stand(browser, hostile):
     assert len(set(PAYLOADS)) == 20
     for file in hostile:
