@@ -22,7 +22,7 @@ from models.reporting import figures
 from models.reporting.certainty import at_coverages, cover, find_dispute, uncertainties
 from models.reporting.figures import to_svg
 from models.reporting.looks import LOOKED_AT, Looks, look_at
-from models.reporting.mistakes import SHOWN, SIDE, nearest_store, worst_mistakes
+from models.reporting.mistakes import SHOWN, SIDE, Case, nearest_store, worst_mistakes
 from models.reporting.studies import LEVELS, join_studies, operate, predict_values
 from models.reporting.subgroups import FEW, read_series, score_sizes, score_subgroups
 from models.reporting.subject import Scored, Subject, join_truth
@@ -43,7 +43,7 @@ def render(subject: Subject, metadata: pd.DataFrame, work: Work, heat: bool = Tr
     Raises InputError if predicted slices have no labels, or the store is damaged.
     """
     scored = join_truth(subject, metadata)
-    cases = worst_mistakes(scored, metadata, work)
+    studies, cases = join_studies(scored), worst_mistakes(scored, metadata, work)
     style = (_FOLDER / "page.css").read_text(encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
@@ -71,9 +71,10 @@ def render(subject: Subject, metadata: pd.DataFrame, work: Work, heat: bool = Tr
         **_evidence(scored),
         subgroups={name: _rows(table) for name, table in score_subgroups(scored, metadata, read_series(work)).items()},
         sizes=_rows(score_sizes(scored)),
-        **_of_studies(join_studies(scored)),
+        **_of_studies(studies),
         **_certainty(scored, subject, work),
         mistakes=cases,
+        of_study=_say_of_studies(cases, scored, studies),
         looks=look_at(cases, metadata, subject, work) if heat else Looks({}, "not asked for"),
     )
 
@@ -91,6 +92,13 @@ def _of_studies(studies: Scored) -> dict:
         "study_calibration": to_svg(figures.plot_calibration("any", points, "studies")),
         "study_error": calibration_error(points),
     }
+
+
+def _say_of_studies(cases: dict[str, list[Case]], scored: Scored, studies: Scored) -> dict[str, float]:
+    """The probability of `any` of the study that each case is of, by its image."""
+    said = dict(zip(studies.slices["study_id"], studies.probability[:, ANY], strict=True))
+    study = dict(zip(scored.slices["image_id"], scored.slices["study_id"], strict=True))
+    return {case.image_id: said[study[case.image_id]] for some in cases.values() for case in some}
 
 
 def _certainty(scored: Scored, subject: Subject, work: Work) -> dict:

@@ -11,8 +11,9 @@ from models.common.config import TrainConfig
 from models.common.files import write_parquet
 from models.common.labels import ANY, LABELS
 from models.inference.heat import heat_maps, view_probabilities
+from models.preprocessing.store import Series
 from models.preprocessing.tables import read_slices
-from models.preprocessing.windows import BRAIN
+from models.preprocessing.windows import BRAIN, apply_window
 from models.report import ReportOptions, report
 from models.reporting import figures
 from models.reporting.certainty import at_coverages, cover, find_dispute, uncertainties
@@ -123,11 +124,30 @@ def test_the_page_tells_these_numbers_under_their_names(plain, metadata):
         for level in LEVELS:
             told = page.column("Sensitivity and specificity of studies", f"{name} at {level:.0%} {other}")
             assert [told[label] for label in LABELS] == [f"{x:.3f}" for x in table[f"{name} at {level}"]]
+    study = metadata.set_index("image_id")["study_id"]
+    said = dict(zip(studies.slices["study_id"], studies.probability[:, ANY], strict=True))
+    courses = [figure for figure in page.figures if figure.caption.startswith("The study as a whole")]
+    assert len(courses) == len(page.articles) > 2
+    for article, figure in zip(page.articles, courses, strict=True):
+        value = said[study[article.heading.split()[0]]]
+        assert figure.caption == f"The study as a whole: any {value:.3f}"
     for fixed in ("specificity", "sensitivity"):
         values = predict_values(studies, fixed, 0.95)
         for name, digits in (("PPV", 3), ("NPV", 4)):
             told = page.column(f"Worth of an alarm at {fixed} 95%", name)
             assert told == {f"{share:.0%}": f"{value:.{digits}f}" for share, value in values[name].items()}
+
+
+def test_the_course_of_a_study_is_drawn_at_the_height_of_its_slices(metadata):
+    series = metadata[metadata["series_id"] == metadata.loc[metadata["any"].idxmax(), "series_id"]]
+    target, said = series[list(LABELS)].to_numpy(), predict(series).to_numpy()
+    axes = figures.plot_course(series, target, said, 3).axes[0]
+    lines = {line.get_label(): line.get_xydata() for line in axes.lines}
+    for number, label in enumerate(LABELS):
+        np.testing.assert_allclose(lines[label], np.column_stack([series["z"], said[:, number]]))
+    assert lines["_shown"].tolist() == [[series["z"].iloc[3], said[3, ANY]]]
+    middles = [patch.get_x() + patch.get_width() / 2 for patch in axes.patches]
+    assert middles == pytest.approx(series.loc[series["any"] == 1, "z"].tolist())
 
 
 def test_a_bleed_reaches_over_its_slices_and_to_the_next():
@@ -250,14 +270,25 @@ def test_views_are_the_network_under_each_symmetry():
 def test_a_page_with_a_network_shows_heat_on_the_first_cases(prepared, metadata, tmp_path):
     work = copy_of(prepared, tmp_path, metadata)
     write_run(work, "small", metadata)
-    for fold in (0, 1):
-        save_weights(work.run("small", fold), build_network(CONFIG))
+    networks = build_network(CONFIG), build_network(CONFIG)
+    for fold, network in enumerate(networks):
+        save_weights(work.run("small", fold), network)
         save_config(work.run("small", fold), CONFIG, fold, {"best_epoch": 3})
     report(ReportOptions("small", work=work.root))
     page = Page((work.root / "report_small.html").read_text())
     hot = {article.heading: [f for f in article.figures if "heat" in f.caption] for article in page.articles}
-    assert sorted(map(len, hot.values()))[-6:] >= [2] * 6
     assert sum(map(bool, hot.values())) == 6
+    slices = metadata.set_index("image_id")
+    for article in page.articles:
+        for figure in hot[article.heading]:
+            row = slices.loc[figure.alt.split(",")[0]]
+            hounsfield = Series(prepared.series(SMALL, row["series_id"])).read(int(row["chunk"]))
+            grey = np.stack([apply_window(hounsfield, channel.window) for channel in CONFIG.channels])
+            fold = metadata["image_id"].tolist().index(article.heading.split()[0]) % 2  # as write_run deals them
+            heat = heat_maps(networks[fold], torch.from_numpy(grey)[None], ANY)[0].numpy()
+            assert figure.source == overlay(hounsfield, heat, BRAIN)
+            views = view_probabilities(networks[fold], torch.from_numpy(grey)[None])[:, 0, ANY]
+            assert figure.caption.endswith(f"any {views.min():.2f} to {views.max():.2f}")
     report(ReportOptions("small", work=work.root, heat=False))
     assert not any("heat" in figure.caption for figure in Page((work.root / "report_small.html").read_text()).figures)
 

@@ -66,7 +66,7 @@ MUTANTS = {
         "test_a_case_shows_its_slice_its_neighbours_and_its_windows",
     ),
     "one curve under the name of the other": Mutant(
-        PAGE, "{{ figure(roc, ", "{{ figure(precision, ", "test_each_figure_stands_where_it_is_called_by_its_name"
+        PAGE, "{{ drawing(roc, ", "{{ drawing(precision, ", "test_each_figure_stands_where_it_is_called_by_its_name"
     ),
     "calibration of another label": Mutant(
         "models/reporting/page.py",
@@ -101,6 +101,51 @@ MUTANTS = {
         'axes.plot(table["of prior"], rows[::-1], "o"',
         "test_shares_of_the_prior_are_drawn_beside_the_name_of_their_label",
     ),
+    "worth of an alarm swapped with that of none": Mutant(
+        PAGE, '{{ row["PPV"]|number }}', '{{ row["NPV"]|number }}', "test_the_page_tells_these_numbers"
+    ),
+    "a study is what its first slice is": Mutant(
+        "models/reporting/studies.py",
+        "np.maximum.at(target, codes, scored.target)",
+        "target[codes[::-1]] = scored.target[::-1]",
+        "test_a_study_has_what_one_of_its_slices_has",
+    ),
+    "studies calibrated on themselves": Mutant(
+        "models/reporting/studies.py",
+        "fit_calibration(logits[others, label], target[others, label])",
+        "fit_calibration(logits[part, label], target[part, label])",
+        "test_studies_are_calibrated_by_others",
+    ),
+    "false alarms swapped with what is missed": Mutant(
+        "models/reporting/studies.py",
+        "specificity, sensitivity = shares[0], 1 - shares[1]",
+        "specificity, sensitivity = 1 - shares[1], shares[0]",
+        "test_sensitivity_and_specificity_are_scikit_learns",
+    ),
+    "the least sure are answered": Mutant(
+        "models/reporting/certainty.py",
+        "-np.abs(scored.probability[:, ANY] - _EVEN)",
+        "np.abs(scored.probability[:, ANY] - _EVEN)",
+        "test_what_is_left_unanswered_is_what_is_least_sure",
+    ),
+    "heat of another label": Mutant(
+        "models/reporting/looks.py",
+        "heat_maps(network, image, ANY)",
+        "heat_maps(network, image, 0)",
+        "test_a_page_with_a_network_shows_heat",
+    ),
+    "heat of the other fold": Mutant(
+        "models/reporting/looks.py",
+        'rows["image_id"].map(folds) == fold',
+        'rows["image_id"].map(folds) != fold',
+        "test_a_page_with_a_network_shows_heat",
+    ),
+    "the course turned over": Mutant(
+        "models/reporting/figures.py",
+        "axes.plot(z, probability[:, number], label=LABELS[number], linewidth",
+        "axes.plot(z[::-1], probability[:, number], label=LABELS[number], linewidth",
+        "test_the_course_of_a_study",
+    ),
 }
 
 
@@ -114,12 +159,11 @@ def test_a_wrong_number_turns_a_test_red(tmp_path, mutant):
     file = tmp_path / mutant.file
     text = file.read_text()
     assert text.count(mutant.text) == 1
-    run_tests(tmp_path, mutant.test, expected=0)
     file.write_text(text.replace(mutant.text, mutant.broken))
-    run_tests(tmp_path, mutant.test, expected=1)
+    assert run_tests(tmp_path, mutant.test) == 1  # without the mutant it passes: the suite sees to that
 
 
-def run_tests(folder: Path, test: str, expected: int) -> None:
+def run_tests(folder: Path, test: str) -> int:
     words = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "-p", "no:cacheprovider", "tests/reporting/"]
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
