@@ -28,11 +28,11 @@ from models.common.labels import LABELS
 from models.phantom.dicom import identify
 from models.preprocessing.store import Series
 from models.preprocessing.tables import read_slices
-from models.preprocessing.windows import BRAIN, apply_window
+from models.preprocessing.windows import SUBDURAL, apply_window
 from models.train_small import CONFIG as SMALL
 from models.training.metric import log_losses
 
-SHOWN = 10  # slices as pictures
+SHOWN = 10  # slices as pictures, in the window in which blood is not as white as bone
 RUNS = {"single": (BLUE, "o:"), "smoothing": (ORANGE, "s--"), "recurrent": (GREEN, "D-")}  # colour, marker and line
 STUDIES = 10_000  # of a phantom at most
 
@@ -83,15 +83,15 @@ def mean_loss(study: pd.DataFrame, predictions: pd.DataFrame) -> float:
 
 def draw(work: Work, study: pd.DataFrame, predictions: dict[str, pd.DataFrame]) -> Figure:
     """What was said of each slice, from the base to the vertex, and above it some of them in the brain window."""
-    figure = Figure(figsize=(11, 4.8))
-    axis = figure.add_axes((0.06, 0.11, 0.93, 0.6))
+    figure = Figure(figsize=(11, 5))
+    axis = figure.add_axes((0.06, 0.11, 0.93, 0.56))
     draw_probabilities(axis, study, predictions)
     series = Series(work.series(SMALL.image_size, study["series_id"].iloc[0]))
     blood = find_blood(study)
     step = -(-len(study) // SHOWN)
     for place in range(step // 2, len(study), step):
-        tile = axis.inset_axes((place - step / 2, 1.08, step, 0.34), transform=axis.transData)
-        grey = apply_window(series.read(int(study["chunk"].iloc[place])), BRAIN)
+        tile = axis.inset_axes((place - step / 2, 1.03, step, 0.36), transform=axis.transData)
+        grey = apply_window(series.read(int(study["chunk"].iloc[place])), SUBDURAL)
         tile.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
         inside = blood[study["image_id"].iloc[place]]
         if study["any"].iloc[place] == 1:
@@ -99,7 +99,7 @@ def draw(work: Work, study: pd.DataFrame, predictions: dict[str, pd.DataFrame]) 
         tile.set_title(f"slice {place + 1}", fontsize=8, pad=2)
         tile.set_axis_off()
     figure.suptitle(
-        "One phantom study, slice by slice: the probability of any hemorrhage, out-of-fold", fontsize=11, y=0.995
+        "One phantom study, slice by slice: the probability of any hemorrhage, out-of-fold", fontsize=11, y=0.99
     )
     return figure
 

@@ -166,7 +166,5 @@ def test_a_wrong_number_turns_a_test_red(tmp_path, mutant):
 def run_tests(folder: Path, test: str) -> int:
     words = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "-p", "no:cacheprovider", "tests/reporting/"]
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*words, "-k", test], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == expected, done.stdout[-3000:]
+    words += ["-k", test]
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, check=False).returncode
