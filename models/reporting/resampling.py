@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from models.inference.scoring import resampled_means
 
@@ -26,13 +28,18 @@ class Ranked(NamedTuple):
     positives: np.ndarray  # (draws, steps)
 
 
-def to_interval(values: np.ndarray) -> np.ndarray:
+def to_interval(values: np.ndarray, count: int | None = None) -> np.ndarray:
     """The percentiles 2.5 and 97.5 of draws (draws,) or (draws, columns), (2,) or (2, columns).
 
-    Of those draws that have a number: in some a rare label is absent. NaN where none has.
+    Of those draws that have a number: in some a rare label is absent. NaN where none has. With a `count` of patients
+    the percentiles are further out, as Student's t lies beyond the normal distribution, since draws of a few patients
+    vary less than patients do (the expanded percentiles of T. Hesterberg, The American Statistician 2015).
     """
+    tail = 0.025 if count is None else norm.cdf(student.ppf(0.025, count - 1) * np.sqrt(count / (count - 1)))
     known = ~np.isnan(values).all(axis=0)
-    return np.nanpercentile(np.where(known, values, 0), (2.5, 97.5), axis=0) * np.where(known, 1, np.nan)
+    return np.nanpercentile(np.where(known, values, 0), (100 * tail, 100 * (1 - tail)), axis=0) * np.where(
+        known, 1, np.nan
+    )
 
 
 def resample_means(values: np.ndarray, patients: np.ndarray, draws: int = DRAWS) -> np.ndarray:
@@ -53,6 +60,15 @@ def resample_auc(target: np.ndarray, probability: np.ndarray, patients: np.ndarr
     if not can_be_resampled(target, patients):
         return np.full(draws, np.nan)
     return np.concatenate([auc_of(ranked) for ranked in resample_ranks(target, probability, patients, draws)])
+
+
+def auc_interval(target: np.ndarray, probability: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """The interval of the area under the ROC curve, (2,), of targets, probabilities and patients (slices,).
+
+    NaN as `resample_auc`; with the count of patients of the class that has fewer.
+    """
+    fewest = min(len(set(patients[target == value])) for value in (0, 1))
+    return to_interval(resample_auc(target, probability, patients), fewest if fewest > 1 else None)
 
 
 def can_be_resampled(target: np.ndarray, patients: np.ndarray) -> bool:

@@ -7,7 +7,7 @@ from models.common.folders import Work
 from models.common.labels import ANY
 from models.inference.scoring import with_weighted
 from models.preprocessing.geometry import known_z
-from models.reporting.resampling import resample_auc, resample_means, to_interval
+from models.reporting.resampling import auc_interval, resample_means, to_interval
 from models.reporting.subject import Scored
 from models.training.metric import prior, slice_losses, weighted_log_loss
 from models.training.scoring import auc
@@ -89,9 +89,9 @@ def score_sizes(scored: Scored) -> pd.DataFrame:
             "slices": chosen.sum(),
             "patients": len(set(patients[chosen])),
             "found": found.mean(),
-            **_interval("found", resample_means(found[:, None].astype(float), patients[chosen])[:, 0]),
+            **_interval("found", to_interval(resample_means(found[:, None].astype(float), patients[chosen])[:, 0])),
             "AUC": auc(*rank),
-            **_interval("AUC", resample_auc(*rank, patients[beside])),
+            **_interval("AUC", auc_interval(*rank, patients[beside])),
             "few": len(set(patients[chosen])) < FEW,
         }
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -146,14 +146,14 @@ def _score_groups(scored: Scored, groups: pd.Series) -> pd.DataFrame:
             "patients": len(set(patients)),
             "positives": target[:, ANY].sum(),
             "log loss": weighted_log_loss(target, probability),
-            **_interval("", resample_means(losses, patients)[:, 0]),
+            **_interval("", to_interval(resample_means(losses, patients)[:, 0])),
             "prior's": weighted_log_loss(target, prior(target)),
             "AUC": auc(target[:, ANY], probability[:, ANY]),
-            **_interval("AUC", resample_auc(target[:, ANY], probability[:, ANY], patients)),
+            **_interval("AUC", auc_interval(target[:, ANY], probability[:, ANY], patients)),
             "few": len(set(patients)) < FEW,
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _interval(name: str, draws: np.ndarray) -> dict[str, float]:
-    return dict(zip((f"{name} low".strip(), f"{name} high".strip()), to_interval(draws), strict=True))
+def _interval(name: str, ends: np.ndarray) -> dict[str, float]:
+    return dict(zip((f"{name} low".strip(), f"{name} high".strip()), ends, strict=True))

@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score
 
 from models.common.labels import ANY, LABELS, METRIC_WEIGHTS, SUBTYPES
 from models.inference.scoring import score_intervals
-from models.reporting.resampling import resample_auc, resample_means, to_interval
+from models.reporting.resampling import auc_interval, resample_means, to_interval
 from models.reporting.subject import Scored
 from models.training.metric import slice_losses
 from models.training.scoring import WEIGHTED, auc
@@ -32,7 +32,7 @@ def score_labels(scored: Scored) -> pd.DataFrame:
     table = table.join(_shares_of_prior(scored, patients))
     for number, label in enumerate(LABELS):
         target, probability = scored.target[:, number], scored.probability[:, number]
-        low, high = to_interval(resample_auc(target, probability, patients))
+        low, high = auc_interval(target, probability, patients)
         table.loc[label, "positives"] = target.sum()
         table.loc[label, "share"] = target.mean()
         table.loc[label, "AUC"] = auc(target, probability)

@@ -17,7 +17,7 @@ from models.preprocessing.store import Series
 from models.preprocessing.windows import BONE, BRAIN, SUBDURAL, apply_window
 from models.reporting import figures
 from models.reporting.figures import to_svg
-from models.reporting.resampling import resample_auc, steps_of, to_interval
+from models.reporting.resampling import auc_interval, resample_auc, steps_of, to_interval
 from models.reporting.tables import NO_BLEED, calibrate, score_labels
 from models.training.scoring import WEIGHTED
 
@@ -226,6 +226,22 @@ def test_draws_rank_as_scikit_learn_does():
         weights = np.bincount(again.integers(40, size=40), minlength=40)[patients]
         assert value == pytest.approx(roc_auc_score(target, probability, sample_weight=weights))
     assert to_interval(drawn).shape == (2,)
+
+
+@pytest.mark.torture
+def test_the_interval_of_an_auc_holds_that_of_all_patients():
+    generator = np.random.default_rng(1)
+
+    def draw(patients: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        bleeds, liked = generator.random(patients) < 0.4, generator.normal(0, 1, patients)
+        patient = np.repeat(np.arange(patients), 30)
+        target = (bleeds[patient] & (generator.random(len(patient)) < 0.4)).astype(float)
+        return target, generator.normal(1.5 * target + liked[patient], 1), patient
+
+    target, said, _ = draw(30_000)
+    truth = roc_auc_score(target, said)
+    intervals = [auc_interval(*draw(100)) for _ in range(200)]
+    assert 0.92 <= np.mean([low <= truth <= high for low, high in intervals]) <= 0.98
 
 
 def test_many_probabilities_are_put_into_steps_of_equal_size():
