@@ -37,9 +37,8 @@ def to_interval(values: np.ndarray, count: int | None = None) -> np.ndarray:
     """
     tail = 0.025 if count is None else norm.cdf(student.ppf(0.025, count - 1) * np.sqrt(count / (count - 1)))
     known = ~np.isnan(values).all(axis=0)
-    return np.nanpercentile(np.where(known, values, 0), (100 * tail, 100 * (1 - tail)), axis=0) * np.where(
-        known, 1, np.nan
-    )
+    ends = np.nanpercentile(np.where(known, values, 0), (100 * tail, 100 * (1 - tail)), axis=0)
+    return ends * np.where(known, 1, np.nan)
 
 
 def resample_means(values: np.ndarray, patients: np.ndarray, draws: int = DRAWS) -> np.ndarray:

@@ -240,7 +240,7 @@ def test_the_interval_of_an_auc_holds_that_of_all_patients():
 
     target, said, _ = draw(30_000)
     truth = roc_auc_score(target, said)
-    intervals = [auc_interval(*draw(100)) for _ in range(200)]
+    intervals = [auc_interval(*draw(100)) for _ in range(500)]
     assert 0.92 <= np.mean([low <= truth <= high for low, high in intervals]) <= 0.98
 
 
