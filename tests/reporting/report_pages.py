@@ -24,7 +24,7 @@ from models.training.weights import save_weights
 def predict(slices: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Predictions that know something of the labels, of each as much as of no other."""
     target = slices[list(LABELS)].to_numpy()
-    logits = np.random.default_rng(seed).normal(np.linspace(2, 4, len(LABELS)) * target - 2.5, 1.5)
+    logits = np.random.default_rng(seed).normal(np.linspace(2.8, 1.2, len(LABELS)) * target - 2.5, 1.5)
     return pd.DataFrame(
         expit(logits).astype(np.float32), index=pd.Index(slices["image_id"], name="image_id"), columns=list(LABELS)
     )

@@ -133,6 +133,7 @@ def test_the_page_tells_these_numbers_under_their_names(plain, metadata):
         assert figure.caption == f"The study as a whole: any {value:.3f}"
     for fixed in ("specificity", "sensitivity"):
         values = predict_values(studies, fixed, 0.95)
+        assert (values["PPV"].round(3) != values["NPV"].round(3)).all()  # else one might stand for the other
         for name, digits in (("PPV", 3), ("NPV", 4)):
             told = page.column(f"Worth of an alarm at {fixed} 95%", name)
             assert told == {f"{share:.0%}": f"{value:.{digits}f}" for share, value in values[name].items()}
