@@ -4,7 +4,8 @@
     python benchmarks/context_picture.py --work scratch     # draws docs/context.png
 
 Draws the probability of `any`, out-of-fold, of the single-slice network, of its smoothed predictions and of the
-recurrent layers. Of all studies with blood in some slices and not in others it is the one with the median gain of the
+recurrent layers. Above it stand some slices, each with its number, and with a line around its blood where it has any.
+Of all studies with blood in some slices and not in others it is the one with the median gain of the
 recurrent layers over the single slice.
 """
 
@@ -15,21 +16,25 @@ import numpy as np
 import pandas as pd
 from context import ROWS
 from experiment import read_out_of_fold
+from heat import LEAST, draw_blood
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from models.common.cli import command
+from models.common.colours import BLUE, GREEN, ORANGE, VERMILION
 from models.common.files import replacing
 from models.common.folders import Work, WorkFolder, default_work
 from models.common.labels import LABELS
+from models.phantom.dicom import identify
 from models.preprocessing.store import Series
 from models.preprocessing.tables import read_slices
-from models.preprocessing.windows import BRAIN, apply_window
+from models.preprocessing.windows import SUBDURAL, apply_window
 from models.train_small import CONFIG as SMALL
 from models.training.metric import log_losses
 
-SHOWN = 10  # slices as pictures
-RUNS = {"single": ("C0", "o:"), "smoothing": ("C1", "s--"), "recurrent": ("C2", "D-")}  # colour, marker and line
+SHOWN = 10  # slices as pictures, in the window in which blood is not as white as bone
+RUNS = {"single": (BLUE, "o:"), "smoothing": (ORANGE, "s--"), "recurrent": (GREEN, "D-")}  # colour, marker and line
+STUDIES = 10_000  # of a phantom at most
 
 
 @dataclass(frozen=True)
@@ -78,25 +83,39 @@ def mean_loss(study: pd.DataFrame, predictions: pd.DataFrame) -> float:
 
 def draw(work: Work, study: pd.DataFrame, predictions: dict[str, pd.DataFrame]) -> Figure:
     """What was said of each slice, from the base to the vertex, and above it some of them in the brain window."""
-    figure = Figure(figsize=(11, 4.6))
-    axis = figure.add_axes((0.06, 0.11, 0.93, 0.62))
+    figure = Figure(figsize=(11, 5))
+    axis = figure.add_axes((0.06, 0.11, 0.93, 0.56))
     draw_probabilities(axis, study, predictions)
     series = Series(work.series(SMALL.image_size, study["series_id"].iloc[0]))
+    blood = find_blood(study)
     step = -(-len(study) // SHOWN)
     for place in range(step // 2, len(study), step):
-        tile = axis.inset_axes((place - step / 2, 1.03, step, 0.32), transform=axis.transData)
-        grey = apply_window(series.read(int(study["chunk"].iloc[place])), BRAIN)
+        tile = axis.inset_axes((place - step / 2, 1.03, step, 0.36), transform=axis.transData)
+        grey = apply_window(series.read(int(study["chunk"].iloc[place])), SUBDURAL)
         tile.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
+        inside = blood[study["image_id"].iloc[place]]
+        if study["any"].iloc[place] == 1:
+            tile.contour(inside, levels=[LEAST], colors=VERMILION, linewidths=1.2)
+        tile.set_title(f"slice {place + 1}", fontsize=8, pad=2)
         tile.set_axis_off()
-    figure.suptitle("One phantom study, slice by slice: the probability of any hemorrhage, out-of-fold", fontsize=11)
+    figure.suptitle(
+        "One phantom study, slice by slice: the probability of any hemorrhage, out-of-fold", fontsize=11, y=0.99
+    )
     return figure
+
+
+def find_blood(study: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The share of blood in each pixel of the slices of a study, (size, size), by image."""
+    series_id = study["series_id"].iloc[0]
+    number = next(number for number in range(STUDIES) if identify(0, "train", number).series_id == series_id)
+    return draw_blood({"seed": 0, "image_size": SMALL.image_size}, number)
 
 
 def draw_probabilities(axis: Axes, study: pd.DataFrame, predictions: dict[str, pd.DataFrame]) -> None:
     """The curves of the runs over the slices that have blood."""
     places = np.arange(len(study))
     bled = study["any"].to_numpy() == 1
-    axis.bar(places[bled], 1, width=1, color="C3", alpha=0.15, label="truth: blood")
+    axis.bar(places[bled], 1, width=1, color=VERMILION, alpha=0.15, label="truth: blood (a line around it above)")
     for name, (color, style) in RUNS.items():
         values = predictions[name].loc[study["image_id"], "any"]
         axis.plot(places, values, style, color=color, markersize=4, label=ROWS[name])

@@ -4,8 +4,9 @@
     python models/report.py
 
 Needs cache/ and finished folds in runs/b2; without a name blend/valid.parquet, which blending.ipynb writes.
-Writes report_b2.html: scores beside the prior's with intervals, curves, calibration, which type is taken for which,
-scores by subgroup, and the worst mistakes as images, which need a slice store. The same input gives the same bytes.
+Writes report_b2.html: scores of slices and of studies beside the prior's with intervals, curves, calibration, which
+type is taken for which, scores by subgroup, how sure the answers are, and the worst mistakes as images, which need a
+slice store, with heat where the networks looked. The same input gives the same bytes.
 """
 
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ class ReportOptions:
     """the page to write; none: report_<name>.html in the working folder"""
     work: WorkFolder = field(default_factory=default_work)
     stage: Stage = None
+    heat: bool = True
+    """show where the networks looked: a minute for a large one"""
 
 
 def report(options: ReportOptions) -> None:
@@ -43,7 +46,7 @@ def report(options: ReportOptions) -> None:
     subject = read_subject(work, options.name)
     from models.reporting.page import render  # with matplotlib and scikit-learn, a second of imports
 
-    page = render(subject, metadata, work)
+    page = render(subject, metadata, work, options.heat)
     output = options.output or work.root / f"report_{options.name}.html"
     write_text(output, page)
     print(f"{output}: {len(page.encode()) / 1e6:.1f} MB")

@@ -8,5 +8,6 @@ smoothing     along z, without training            (smoothed_run: a run of it)
 pseudolabels  predictions -> labels to train on    (pseudolabel_files: fold by fold)
 scoring       scores with intervals                (comparing: of drawn patients, and paired differences)
 scored        of what                              (whose: of patients that were trained on, or not)
+heat          where a network of slices looked
 submission    a blend -> submission.csv
 """

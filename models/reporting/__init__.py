@@ -2,6 +2,8 @@
 
 page       the page itself            (page.html, page.css)
 subject    what it is about
-tables     scores, calibration        (subgroups: by kind of slice; mistakes: the worst, as pictures)
+tables     scores, calibration        (studies: as a whole; subgroups: by kind of slice; resampling: intervals)
+certainty  whether the sure answers are the right ones, and where networks disagree
+mistakes   the worst and the best, as pictures     (looks: where the network looked)
 figures    curves as SVG
 """

@@ -17,26 +17,33 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from models.common.folders import Work
-from models.common.labels import ANY, LABELS
+from models.common.labels import ANY, LABELS, SUBTYPES
 from models.reporting import figures
-from models.reporting.mistakes import SHOWN, nearest_store, worst_mistakes
-from models.reporting.subgroups import FEW, score_subgroups
+from models.reporting.certainty import at_coverages, cover, find_dispute, uncertainties
+from models.reporting.figures import to_svg
+from models.reporting.looks import LOOKED_AT, Looks, look_at
+from models.reporting.mistakes import SHOWN, SIDE, Case, nearest_store, worst_mistakes
+from models.reporting.studies import LEVELS, join_studies, operate, predict_values
+from models.reporting.subgroups import FEW, read_series, score_sizes, score_subgroups
 from models.reporting.subject import Scored, Subject, join_truth
-from models.reporting.tables import calibrate, confuse_types, score_labels
+from models.reporting.tables import calibrate, calibration_error, confuse_named, confuse_types, score_labels
 from models.training.scoring import WEIGHTED
 
 _FOLDER = Path(__file__).parent
 _PACKAGES = ("rsna-intracranial-hemorrhage", "numpy", "pandas", "scikit-learn", "matplotlib", "jinja2")
 _NOTHING = "\N{EN DASH}"  # where there is no number
+FIXED = (("specificity", 0.95), ("sensitivity", 0.95))  # thresholds at which the worth of an alarm is told
 _SHADES = 10  # of the cells of a table: .shade0 ... .shade10 of page.css
 
 
-def render(subject: Subject, metadata: pd.DataFrame, work: Work) -> str:
+def render(subject: Subject, metadata: pd.DataFrame, work: Work, heat: bool = True) -> str:
     """The report on `subject` as HTML; `metadata` is that of training, and images come from the store of `work`.
 
+    `heat`: show where its networks looked, which loads them.
     Raises InputError if predicted slices have no labels, or the store is damaged.
     """
     scored = join_truth(subject, metadata)
+    studies, cases = join_studies(scored), worst_mistakes(scored, metadata, work)
     style = (_FOLDER / "page.css").read_text(encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
@@ -45,23 +52,63 @@ def render(subject: Subject, metadata: pd.DataFrame, work: Work) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"count": _count, "number": _number, "percent": _percent, "shade": _shade}
+    environment.filters |= {"count": _count, "number": _number, "percent": _percent, "shade": _shade, "range": _range}
     return environment.get_template("page.html").render(
         style=Markup(style),  # the one text that is not escaped: it is this project's own
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         subject=subject,
         labels=LABELS,
+        subtypes=SUBTYPES,
         any=ANY,
         weighted=WEIGHTED,
         few=FEW,
         shown=SHOWN,
+        side=SIDE,
+        looked_at=LOOKED_AT,
         store=nearest_store(work),
         made={**subject.made, "This page": _origin(subject)},
         counts={name: scored.slices[f"{name}_id"].nunique() for name in ("image", "study", "patient")},
         **_evidence(scored),
-        subgroups={name: _rows(table) for name, table in score_subgroups(scored, metadata).items()},
-        mistakes=worst_mistakes(scored, metadata, work),
+        subgroups={name: _rows(table) for name, table in score_subgroups(scored, metadata, read_series(work)).items()},
+        sizes=_rows(score_sizes(scored)),
+        **_of_studies(studies),
+        **_certainty(scored, subject, work),
+        mistakes=cases,
+        of_study=_say_of_studies(cases, scored, studies),
+        looks=look_at(cases, metadata, subject, work) if heat else Looks({}, "not asked for"),
     )
+
+
+def _of_studies(studies: Scored) -> dict:
+    """Tables and figures of studies as a whole."""
+    target, probability = studies.target[:, ANY], studies.probability[:, ANY]
+    values = {name: predict_values(studies, *name) for name in FIXED}
+    points = calibrate(target, probability)
+    return {
+        "study_scores": _rows(score_labels(studies)),
+        "operating": _rows(operate(studies)),
+        "levels": LEVELS,
+        "values": {f"{name} {level:.0%}": table.to_dict("index") for (name, level), table in values.items()},
+        "study_calibration": to_svg(figures.plot_calibration("any", points, "studies")),
+        "study_error": calibration_error(points),
+    }
+
+
+def _say_of_studies(cases: dict[str, list[Case]], scored: Scored, studies: Scored) -> dict[str, float]:
+    """The probability of `any` of the study that each case is of, by its image."""
+    said = dict(zip(studies.slices["study_id"], studies.probability[:, ANY], strict=True))
+    study = dict(zip(scored.slices["image_id"], scored.slices["study_id"], strict=True))
+    return {case.image_id: said[study[case.image_id]] for some in cases.values() for case in some}
+
+
+def _certainty(scored: Scored, subject: Subject, work: Work) -> dict:
+    """Whether the sure answers are the right ones, and where networks disagree."""
+    curves = {way: cover(scored, unsure) for way, unsure in uncertainties(scored, subject.members).items()}
+    return {
+        "covered": {way: at_coverages(curve).to_dict("index") for way, curve in curves.items()},
+        "covered_figure": to_svg(figures.plot_covered(curves)),
+        "dispute": find_dispute(scored, subject, work),
+    }
 
 
 def _evidence(scored: Scored) -> dict:
@@ -69,17 +116,21 @@ def _evidence(scored: Scored) -> dict:
     scores, target, probability = score_labels(scored), scored.target, scored.probability
     calibration = {}
     for number, label in enumerate(LABELS):
-        means = {"predicted": probability[:, number].mean(), "observed": target[:, number].mean()}
-        calibration[label] = means | {
-            "figure": figures.draw_calibration(label, calibrate(target[:, number], probability[:, number]))
+        points = calibrate(target[:, number], probability[:, number])
+        calibration[label] = {
+            "predicted": probability[:, number].mean(),
+            "observed": target[:, number].mean(),
+            "error": calibration_error(points),
+            "figure": to_svg(figures.plot_calibration(label, points)),
         }
     return {
         "scores": _rows(scores),
-        "losses": figures.draw_losses(scores),
-        "roc": figures.draw_roc(target, probability),
-        "precision": figures.draw_precision(target, probability),
+        "losses": to_svg(figures.plot_losses(scores)),
+        "roc": to_svg(figures.plot_roc(target, probability)),
+        "precision": to_svg(figures.plot_precision(target, probability)),
         "calibration": calibration,
         "confusion": _rows(confuse_types(scored)),
+        "named": _rows(confuse_named(scored)),
     }
 
 
@@ -101,8 +152,14 @@ def _number(value: float, digits: int = 3) -> str:
     return _NOTHING if np.isnan(value) else f"{value:.{digits}f}"
 
 
-def _percent(value: float) -> str:
-    return f"{value:.1%}"
+def _range(row: dict[str, float], name: str, digits: int = 3) -> str:
+    """The interval of a number that a row has by its name; a dash where there is none."""
+    low, high = (row[f"{name} {end}".strip()] for end in ("low", "high"))
+    return _NOTHING if np.isnan(low) else f"{low:.{digits}f} {_NOTHING} {high:.{digits}f}"
+
+
+def _percent(value: float, digits: int = 1) -> str:
+    return _NOTHING if np.isnan(value) else f"{value:.{digits}%}"
 
 
 def _shade(value: float) -> str:

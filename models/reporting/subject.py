@@ -1,5 +1,7 @@
 """What a report is about: out-of-fold predictions, the slices that they are of, and how they were made."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +26,8 @@ class Subject(NamedTuple):
     folds: list[int]  # of a run; the blend has none
     predictions: pd.DataFrame  # out-of-fold, index image_id, columns LABELS
     made: dict[str, dict[str, str]]  # how: tables of a name and a value a row, each with its heading
+    members: Mapping[str, pd.DataFrame] = MappingProxyType({})  # of a blend: the out-of-fold predictions of its runs
+    fold_of: Mapping[str, int] = MappingProxyType({})  # of a run: the fold that has predicted an image
 
 
 class Scored(NamedTuple):
@@ -40,13 +44,25 @@ def read_subject(work: Work, name: str) -> Subject:
         file = work.blend / "valid.parquet"
         predictions = read_predictions(file, "blending.ipynb")
         notes = {str(note): _plain(value) for note, value in predictions.attrs.items()}
-        return Subject(name, [], predictions, {"Blend": notes | {"sha256 of its predictions": hash_file(file)}})
+        made = {"Blend": notes | {"sha256 of its predictions": hash_file(file)}}
+        return Subject(name, [], predictions, made, _read_members(work, predictions.attrs.get("runs", [])))
     folds = finished_folds(work, name)
     if not folds:
         raise InputError(f"no finished fold in {work.runs / name}; train one with: python models/train_{name}.py")
     valid = {fold: read_fold(work, name, fold, "valid") for fold in folds}
     records = {f"fold {fold}": record for fold in folds if (record := read_record(work.run(name, fold))) is not None}
-    return Subject(name, folds, join_folds(name, list(valid.values())), _describe(records))
+    fold_of = {image: fold for fold, table in valid.items() for image in table.index}
+    return Subject(name, folds, join_folds(name, list(valid.values())), _describe(records), fold_of=fold_of)
+
+
+def _read_members(work: Work, names: list[str]) -> dict[str, pd.DataFrame]:
+    """The out-of-fold predictions of those runs of a blend that are still there."""
+    folds = {name: finished_folds(work, name) for name in names}
+    return {
+        name: join_folds(name, [read_fold(work, name, fold, "valid") for fold in of_run])
+        for name, of_run in folds.items()
+        if of_run
+    }
 
 
 def join_truth(subject: Subject, metadata: pd.DataFrame) -> Scored:

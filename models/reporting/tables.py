@@ -2,31 +2,61 @@
 
 import numpy as np
 import pandas as pd
+from scipy.special import xlogy
 from sklearn.metrics import average_precision_score
 
-from models.common.labels import ANY, LABELS, SUBTYPES
+from models.common.labels import ANY, LABELS, METRIC_WEIGHTS, SUBTYPES
 from models.inference.scoring import score_intervals
+from models.reporting.resampling import auc_interval, resample_means, to_interval
 from models.reporting.subject import Scored
-from models.training.scoring import auc
+from models.training.metric import slice_losses
+from models.training.scoring import WEIGHTED, auc
 
 NO_BLEED = "no hemorrhage"
+BINS = 10  # of slices, by their probability, in a figure of calibration
 _NORMAL_95 = 1.96
+_CERTAIN = 1e-9  # log loss of a prior that knows: all slices have the label, or none
+_LEAST = 1e-4  # share at least of a label in the reference of a type, which may have no slice at all
 
 
 def score_labels(scored: Scored) -> pd.DataFrame:
     """A row for the weighted log loss and for each label: what `score_intervals` gives, and how slices are ranked.
 
-    Adds `positives`, `AUC`, `average precision`, and `share`, that of the positives, which is the average precision of
-    a constant. NaN where a label has one class alone.
+    Adds `positives`, `AUC` with its interval (`AUC low`, `AUC high`), `average precision`, and `share`, that of the
+    positives, which is the average precision of a constant; and `of prior`, the loss as a share of the prior's, with an
+    interval (`of prior low`, `of prior high`) in which each draw of patients has a prior of its own. NaN where a label
+    has one class alone.
     """
-    table = score_intervals(scored.target, scored.probability, scored.slices["patient_id"].to_numpy())
+    patients = scored.slices["patient_id"].to_numpy()
+    table = score_intervals(scored.target, scored.probability, patients)
+    table = table.join(_shares_of_prior(scored, patients))
     for number, label in enumerate(LABELS):
         target, probability = scored.target[:, number], scored.probability[:, number]
+        low, high = auc_interval(target, probability, patients)
         table.loc[label, "positives"] = target.sum()
         table.loc[label, "share"] = target.mean()
         table.loc[label, "AUC"] = auc(target, probability)
+        table.loc[label, ["AUC low", "AUC high"]] = low, high
         table.loc[label, "average precision"] = average_precision(target, probability)
     return table
+
+
+def _shares_of_prior(scored: Scored, patients: np.ndarray) -> pd.DataFrame:
+    losses = slice_losses(scored.target, scored.probability)
+    values = np.column_stack([losses, scored.target])  # (slices, 12)
+    shares = _share_of_prior(resample_means(values, patients))
+    low, high = to_interval(shares)
+    (share,) = _share_of_prior(values.mean(axis=0, keepdims=True))
+    columns = {"of prior": share, "of prior low": low, "of prior high": high}
+    return pd.DataFrame(columns, index=[WEIGHTED, *LABELS])
+
+
+def _share_of_prior(means: np.ndarray) -> np.ndarray:
+    """Mean losses and shares of labels (draws, 12) -> losses as shares of the prior's, weighted first (draws, 7)."""
+    losses, positive = np.split(means, 2, axis=1)
+    priors = -xlogy(positive, positive) - xlogy(1 - positive, 1 - positive)
+    both = [np.column_stack([values @ METRIC_WEIGHTS / sum(METRIC_WEIGHTS), values]) for values in (losses, priors)]
+    return np.divide(*both, out=np.full_like(both[0], np.nan), where=both[1] > _CERTAIN)
 
 
 def average_precision(target: np.ndarray, probability: np.ndarray) -> float:
@@ -35,17 +65,22 @@ def average_precision(target: np.ndarray, probability: np.ndarray) -> float:
 
 
 def calibrate(target: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
-    """Slices in tenths of the probability of one label: `slices`, mean `predicted`, share `observed`, `low`, `high`.
+    """Slices in tenths of equal size by the probability of one label: `slices`, mean `predicted`, share `observed`.
 
-    Targets and probabilities are (slices,). Index: the middle of each tenth that holds slices. The interval is
-    Wilson's, 95 %, of independent slices.
+    Targets and probabilities are (slices,). Slices of one probability stay together, so there may be fewer tenths. The
+    interval, `low` to `high`, is Wilson's, 95 %, of independent slices.
     """
-    tenths = np.minimum((probability * 10).astype(int), 9)
-    groups = pd.DataFrame({"predicted": probability, "observed": target}).groupby((tenths + 0.5) / 10)
+    edges = np.quantile(probability, np.linspace(0, 1, BINS + 1)[1:-1])
+    groups = pd.DataFrame({"predicted": probability, "observed": target}).groupby(np.searchsorted(edges, probability))
     points = groups.mean()
     points.insert(0, "slices", groups.size())
     low, high = _wilson(points["observed"], points["slices"])
     return points.assign(low=low, high=high)
+
+
+def calibration_error(points: pd.DataFrame) -> float:
+    """The expected calibration error: how far shares lie from predictions, the mean over all slices."""
+    return float(np.average((points["observed"] - points["predicted"]).abs(), weights=points["slices"]))
 
 
 def _wilson(share: pd.Series, count: pd.Series) -> tuple[pd.Series, pd.Series]:
@@ -61,12 +96,33 @@ def confuse_types(scored: Scored) -> pd.DataFrame:
 
     The first column is `slices`; a type without slices of its own has NaN.
     """
+    rows = {
+        name: [chosen.sum(), *(scored.probability[chosen].mean(axis=0) if chosen.any() else [np.nan] * len(LABELS))]
+        for name, chosen in _slices_of_one_type(scored).items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["slices", *LABELS])
+
+
+def confuse_named(scored: Scored) -> pd.DataFrame:
+    """The share of the slices of one true type alone (rows) that are taken for each type (columns).
+
+    A slice is taken for the type whose odds stand highest above those of the type's share of all slices: so a rare type
+    can be named, too. The first column is `slices`; a type without slices of its own has NaN.
+    """
+    shares = np.clip(scored.target[:, :ANY].mean(axis=0), _LEAST, 1 - _LEAST)
+    certain = np.clip(scored.probability[:, :ANY], _CERTAIN, 1 - _CERTAIN)
+    named = (np.log(certain / (1 - certain)) - np.log(shares / (1 - shares))).argmax(axis=1)
+    rows = {}
+    for name, chosen in _slices_of_one_type(scored).items():
+        counts = np.bincount(named[chosen], minlength=len(SUBTYPES))
+        rows[name] = [chosen.sum(), *(counts / chosen.sum() if chosen.any() else [np.nan] * len(SUBTYPES))]
+    del rows[NO_BLEED]  # these are taken for none
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["slices", *SUBTYPES])
+
+
+def _slices_of_one_type(scored: Scored) -> dict[str, np.ndarray]:
+    """Which slices show one type alone, by its name, and which show none; each (slices,) of bool."""
     subtypes = scored.target[:, :ANY] == 1
     alone = subtypes.sum(axis=1) == 1
     groups = {name: alone & subtypes[:, number] for number, name in enumerate(SUBTYPES)}
-    groups[NO_BLEED] = scored.target[:, ANY] == 0
-    rows = {
-        name: [chosen.sum(), *(scored.probability[chosen].mean(axis=0) if chosen.any() else [np.nan] * len(LABELS))]
-        for name, chosen in groups.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["slices", *LABELS])
+    return groups | {NO_BLEED: scored.target[:, ANY] == 0}

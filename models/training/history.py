@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from models.common.colours import BLACK, BLUE, GREY, LABEL_COLOURS, LABEL_DASHES, ORANGE
 from models.common.files import replacing
 from models.common.labels import LABELS
 
@@ -14,17 +15,18 @@ def write_history_picture(path: Path, history: pd.DataFrame, best_epoch: int, pr
     """Draw a history's losses beside the prior's, the log loss of each label, and the learning rate, as a PNG."""
     figure = Figure(figsize=(7, 9), layout="constrained")  # not pyplot's: no window, nothing to close
     losses, labels, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1))
-    losses.plot(history["epoch"], history["train_loss"], "o-", label="training, running mean")
-    losses.plot(history["epoch"], history["valid_loss"], "o-", label="validation")
-    losses.axhline(prior, color="grey", linestyle="--", label="the prior's, validation")
-    losses.axvline(best_epoch, color="grey", linestyle=":", label="kept epoch")
+    losses.plot(history["epoch"], history["train_loss"], "s--", color=ORANGE, label="training, running mean")
+    losses.plot(history["epoch"], history["valid_loss"], "o-", color=BLUE, label="validation")
+    losses.axhline(prior, color=GREY, linestyle="--", label="the prior's, validation")
+    losses.axvline(best_epoch, color=GREY, linestyle=":", label="kept epoch")
     losses.set_ylabel("weighted log loss")
     losses.legend()
-    for label in LABELS:
-        labels.plot(history["epoch"], history[f"log_loss_{label}"], "o-", label=label)
+    for label, colour, dash in zip(LABELS, LABEL_COLOURS, LABEL_DASHES, strict=True):
+        look = {"color": colour, "linestyle": dash, "marker": "o", "markersize": 4}
+        labels.plot(history["epoch"], history[f"log_loss_{label}"], label=label, **look)
     labels.set_ylabel("log loss, validation")
     labels.legend(ncols=2)
-    rate.plot(history["epoch"], history["learning_rate"], "o-", color="black")
+    rate.plot(history["epoch"], history["learning_rate"], "o-", color=BLACK)
     rate.set_ylabel("learning rate,\nend of epoch")
     rate.set_xlabel("epoch")
     rate.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -35,8 +37,8 @@ def write_rate_picture(path: Path, losses: pd.DataFrame, suggestion: float) -> N
     """Draw the `loss` at each `rate` that was tried, and the one that is suggested, as a PNG."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    axes.plot(losses["rate"], losses["loss"])
-    axes.axvline(suggestion, color="grey", linestyle=":", label=f"suggested: {suggestion:.2g}")
+    axes.plot(losses["rate"], losses["loss"], color=BLUE)
+    axes.axvline(suggestion, color=GREY, linestyle=":", label=f"suggested: {suggestion:.2g}")
     axes.set(xscale="log", xlabel="learning rate", ylabel="weighted log loss, running mean")
     axes.legend()
     _write(path, figure)

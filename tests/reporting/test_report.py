@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from scipy.special import expit
+from report_pages import copy_of, predict, scored, write_run
 from scipy.stats import binomtest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
@@ -26,9 +25,6 @@ from models.reporting.mistakes import SHOWN, nearest_store, worst_mistakes
 from models.reporting.subgroups import group_slices, score_subgroups
 from models.reporting.subject import Scored, Subject, join_truth
 from models.reporting.tables import NO_BLEED, calibrate, confuse_types, score_labels
-from models.train_small import CONFIG
-from models.training.run_record import save_config
-from models.training.weights import save_weights
 
 REPOSITORY = Path(__file__).parent.parent.parent
 FLAGS = (
@@ -59,54 +55,6 @@ PAYLOADS = [
     f"<scr\x00ipt>{HIT}</script>\u2028<base href=//example.org>",
 ]
 OF_A_FOLDER = [payload for payload in PAYLOADS if "/" not in payload and "\x00" not in payload]
-
-
-def predict(slices: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Predictions that know something of the labels."""
-    target = slices[list(LABELS)].to_numpy()
-    logits = np.random.default_rng(seed).normal(3 * target - 2.5, 1.5)
-    return pd.DataFrame(
-        expit(logits).astype(np.float32), index=pd.Index(slices["image_id"], name="image_id"), columns=list(LABELS)
-    )
-
-
-def write_run(work: Work, name: str, slices: pd.DataFrame, notes: dict | None = None) -> None:
-    """A run of two folds; `notes` are added to the versions in config.json."""
-    for fold, rows in enumerate((slices[::2], slices[1::2])):
-        folder = work.run(name, fold)
-        write_parquet(folder / "valid.parquet", predict(rows, seed=fold).reset_index())
-        save_weights(folder, torch.nn.Linear(1, 1))
-        save_config(folder, CONFIG, fold, {"best_epoch": 3})
-        file = folder / "config.json"
-        values = json.loads(file.read_text())
-        file.write_text(json.dumps(values | {"versions": values["versions"] | (notes or {})}))
-
-
-def copy_of(prepared: Work, folder: Path, table: pd.DataFrame) -> Work:
-    """A working folder with this metadata over the store of another one."""
-    work = Work(folder)
-    write_parquet(work.metadata("train"), table)
-    work.slices(64).symlink_to(prepared.slices(64))
-    return work
-
-
-def scored(slices: pd.DataFrame) -> Scored:
-    slices = slices.reset_index(drop=True)
-    return Scored(slices, slices[list(LABELS)].to_numpy(), predict(slices).to_numpy())
-
-
-@pytest.fixture(scope="module")
-def metadata(prepared) -> pd.DataFrame:
-    return read_slices(prepared, "train")
-
-
-@pytest.fixture(scope="module")
-def plain(prepared, metadata, tmp_path_factory) -> Path:
-    """The page of a run."""
-    work = copy_of(prepared, tmp_path_factory.mktemp("plain"), metadata)
-    write_run(work, "small", metadata)
-    report(ReportOptions("small", work=work.root))
-    return work.root / "report_small.html"
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +88,7 @@ def browser(tmp_path_factory):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(programs["chromedriver"]))
+    driver.get("about:blank")  # its own first page has requests of its own
     yield driver
     driver.quit()
 
@@ -184,6 +133,45 @@ def test_nothing_overflows_and_every_image_shows(browser, plain, hostile, width)
         images = browser.execute_script("return [...document.images].map(image => [image.naturalWidth, image.alt])")
         assert len(images) > 9 + 2 * SHOWN
         assert all(pixels > 0 and alt for pixels, alt in images)
+
+
+def test_the_dark_page_has_dark_curves_and_slices_as_they_are(browser, plain):
+    visit(browser, plain)
+    style = "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]"
+    seen = {}
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        paper = browser.execute_script(style, "body", "backgroundColor")
+        filters = [browser.execute_script(style, name, "filter") for name in (".drawn img", ".views img")]
+        seen[scheme] = (sum(map(int, re.findall(r"\d+", paper)[:3])) > 384, ["invert" in filter for filter in filters])
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert seen == {"light": (True, [False, False]), "dark": (False, [True, False])}
+
+
+def test_on_a_phone_a_case_shows_all_labels_and_what_is_said_of_them(browser, plain):
+    visit(browser, plain, 390)
+    cells = """return [...document.querySelectorAll('.case tr > *')].map(cell => {
+        const box = cell.getBoundingClientRect();
+        return [cell.textContent.trim(), box.left >= 0 && box.right <= innerWidth] })"""
+    found = browser.execute_script(cells)
+    assert {text for text, _ in found} > set(LABELS)
+    assert all(is_seen for _, is_seen in found)
+
+
+def test_on_paper_no_table_is_cut(browser, plain):
+    visit(browser, plain, 760)  # A4 without its margins
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    wide = """return [...document.querySelectorAll('table')].filter(table =>
+        table.getBoundingClientRect().right > innerWidth + 1).map(table => table.className)"""
+    cut = browser.execute_script(wide)
+    shown = browser.execute_script("return getComputedStyle(document.querySelector('nav')).display")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert (cut, shown) == ([], "none")
+
+
+def test_the_page_says_how_large_its_pictures_are(plain):
+    assert "64 \N{MULTIPLICATION SIGN} 64 pixels, drawn larger than they are" in plain.read_text()
 
 
 def test_payloads_are_text_wherever_they_stand(browser, hostile):
@@ -309,7 +297,13 @@ def test_slices_are_grouped_by_what_their_headers_tell():
     )
     groups = group_slices(table).astype(str)
     unsigned = "12 bits unsigned, intercept -1024"
-    assert groups["Pixel format"].tolist() == [unsigned, unsigned, "16 bits signed, intercept 0", "unknown", unsigned]
+    assert groups["Scanner family, by pixel format"].tolist() == [
+        unsigned,
+        unsigned,
+        "16 bits signed, intercept 0",
+        "unknown",
+        unsigned,
+    ]
     assert groups["Distance between slices"].tolist() == ["2 to below 4 mm"] * 4 + ["unknown"]
     assert groups["Position in the head"].tolist() == [
         "lower third",

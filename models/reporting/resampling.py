@@ -1,0 +1,122 @@
+"""Patients drawn with replacement, again and again: how far a number may lie from that of other patients.
+
+Slices of a patient are alike, so patients are drawn, never slices. Equal patients give equal draws, whatever is told:
+numbers of the same draws may be compared, and divided by each other. The draws are those of `resampled_means`.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from models.inference.scoring import resampled_means
+
+DRAWS = 1000
+_SEED = 0
+_STEPS = 1000  # into which probabilities are put, if there are more different ones
+_AT_ONCE = 100  # draws
+
+
+class Ranked(NamedTuple):
+    """How many negatives and positives of each draw lie at each step of the probability, from the lowest up."""
+
+    negatives: np.ndarray  # (draws, steps)
+    positives: np.ndarray  # (draws, steps)
+
+
+def to_interval(values: np.ndarray, count: int | None = None) -> np.ndarray:
+    """The percentiles 2.5 and 97.5 of draws (draws,) or (draws, columns), (2,) or (2, columns).
+
+    Of those draws that have a number: in some a rare label is absent. NaN where none has. With a `count` of patients
+    the percentiles are further out, as Student's t lies beyond the normal distribution, since draws of a few patients
+    vary less than patients do (the expanded percentiles of T. Hesterberg, The American Statistician 2015).
+    """
+    tail = 0.025 if count is None else norm.cdf(student.ppf(0.025, count - 1) * np.sqrt(count / (count - 1)))
+    known = ~np.isnan(values).all(axis=0)
+    ends = np.nanpercentile(np.where(known, values, 0), (100 * tail, 100 * (1 - tail)), axis=0)
+    return ends * np.where(known, 1, np.nan)
+
+
+def resample_means(values: np.ndarray, patients: np.ndarray, draws: int = DRAWS) -> np.ndarray:
+    """Means of values (slices, columns) over the slices of the patients (slices,) of each draw, (draws, columns).
+
+    NaN for a single patient, of whom all draws are alike.
+    """
+    if len(set(patients)) < 2:
+        return np.full((draws, values.shape[1]), np.nan)
+    return resampled_means(values, patients, draws, _SEED)
+
+
+def resample_auc(target: np.ndarray, probability: np.ndarray, patients: np.ndarray, draws: int = DRAWS) -> np.ndarray:
+    """The area under the ROC curve of each draw, (draws,), of targets, probabilities and patients (slices,).
+
+    NaN for all if a class is absent, or has a single patient, whom one draw in three lacks.
+    """
+    if not can_be_resampled(target, patients):
+        return np.full(draws, np.nan)
+    return np.concatenate([auc_of(ranked) for ranked in resample_ranks(target, probability, patients, draws)])
+
+
+def auc_interval(target: np.ndarray, probability: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """The interval of the area under the ROC curve, (2,), of targets, probabilities and patients (slices,).
+
+    NaN as `resample_auc`; with the count of patients of the class that has fewer.
+    """
+    fewest = min(len(set(patients[target == value])) for value in (0, 1))
+    return to_interval(resample_auc(target, probability, patients), fewest if fewest > 1 else None)
+
+
+def can_be_resampled(target: np.ndarray, patients: np.ndarray) -> bool:
+    """Whether each class of the targets (slices,) has two patients (slices,) at least."""
+    return all(len(set(patients[target == value])) > 1 for value in (0, 1))
+
+
+def auc_of(ranked: Ranked) -> np.ndarray:
+    """The area under the ROC curve of each draw, (draws,); NaN where a class is absent."""
+    below = np.cumsum(ranked.negatives, axis=1) - ranked.negatives / 2  # of equal ones half
+    pairs = ranked.negatives.sum(axis=1) * ranked.positives.sum(axis=1)
+    won = (ranked.positives * below).sum(axis=1)
+    return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+
+
+def count_ranks(target: np.ndarray, probability: np.ndarray) -> Ranked:
+    """Counts of all slices, as one draw, of targets and probabilities (slices,): a step a different probability."""
+    _, step = np.unique(probability, return_inverse=True)
+    counts = [np.bincount(step[target == value], minlength=step.max() + 1)[None] for value in (0, 1)]
+    return Ranked(*counts)
+
+
+def resample_ranks(
+    target: np.ndarray, probability: np.ndarray, patients: np.ndarray, draws: int = DRAWS
+) -> Iterator[Ranked]:
+    """Counts of draws, some at a time, of targets, probabilities and patients (slices,)."""
+    step = steps_of(probability)
+    codes, names = pd.factorize(patients, sort=True)
+    shape = len(names), step.max() + 1
+    counts = [
+        coo_array((np.ones(chosen.sum()), (codes[chosen], step[chosen])), shape).tocsr().T
+        for chosen in (target == 0, target == 1)
+    ]
+    generator = np.random.default_rng(_SEED)
+    for first in range(0, draws, _AT_ONCE):
+        drawn = [
+            np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))
+            for _ in range(min(_AT_ONCE, draws - first))
+        ]
+        weights = np.stack(drawn, axis=1).astype(float)  # (patients, draws)
+        yield Ranked(*((count @ weights).T for count in counts))
+
+
+def steps_of(probability: np.ndarray) -> np.ndarray:
+    """The step of each probability, (slices,) -> (slices,): the same for equal ones, and not less for greater ones.
+
+    As many steps as there are different probabilities, _STEPS at most: then of equally many slices each.
+    """
+    values, step = np.unique(probability, return_inverse=True)
+    if len(values) <= _STEPS:
+        return step
+    return np.searchsorted(np.quantile(probability, np.linspace(0, 1, _STEPS + 1)[1:-1]), probability)
