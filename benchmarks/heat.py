@@ -92,7 +92,7 @@ def draw_blood(parameters: dict, number: int) -> dict[str, np.ndarray]:
 def measure(work: Work, run: str, fold: int, bled: pd.DataFrame, blood: dict[str, np.ndarray]) -> pd.DataFrame:
     """A row a slice with blood: the share of each kind of heat inside the bleed, and whether its maximum lies there."""
     folder = work.run(run, fold)
-    record = require_run(folder, run, fold)
+    record = require_run(folder, command_of_run("train", run, work, fold))
     kind = kind_of(record.config, folder)
     dataset = kind.dataset(bled.reset_index(), work, "none")
     trained, untrained = kind.network(dataset), [kind.network(dataset) for _ in range(RANDOM)]

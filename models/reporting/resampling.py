@@ -1,7 +1,7 @@
 """Patients drawn with replacement, again and again: how far a number may lie from that of other patients.
 
 Slices of a patient are alike, so patients are drawn, never slices. Equal patients give equal draws, whatever is told:
-numbers of the same draws may be compared, and divided by each other. The draws are those of `resampled_means`.
+numbers of the same draws may be compared, and divided by each other. The draws are those of `models.inference.comparing`.
 """
 
 from collections.abc import Iterator
@@ -10,10 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
-from scipy.stats import norm
-from scipy.stats import t as student
 
-from models.inference.scoring import resampled_means
+from models.inference.comparing import patient_totals, tails
 
 DRAWS = 1000
 _SEED = 0
@@ -32,12 +30,10 @@ def to_interval(values: np.ndarray, count: int | None = None) -> np.ndarray:
     """The percentiles 2.5 and 97.5 of draws (draws,) or (draws, columns), (2,) or (2, columns).
 
     Of those draws that have a number: in some a rare label is absent. NaN where none has. With a `count` of patients
-    the percentiles are further out, as Student's t lies beyond the normal distribution, since draws of a few patients
-    vary less than patients do (the expanded percentiles of T. Hesterberg, The American Statistician 2015).
+    the percentiles are further out, by `tails`.
     """
-    tail = 0.025 if count is None else norm.cdf(student.ppf(0.025, count - 1) * np.sqrt(count / (count - 1)))
     known = ~np.isnan(values).all(axis=0)
-    ends = np.nanpercentile(np.where(known, values, 0), (100 * tail, 100 * (1 - tail)), axis=0)
+    ends = np.nanpercentile(np.where(known, values, 0), (2.5, 97.5) if count is None else tails(count), axis=0)
     return ends * np.where(known, 1, np.nan)
 
 
@@ -48,7 +44,8 @@ def resample_means(values: np.ndarray, patients: np.ndarray, draws: int = DRAWS)
     """
     if len(set(patients)) < 2:
         return np.full((draws, values.shape[1]), np.nan)
-    return resampled_means(values, patients, draws, _SEED)
+    totals, _ = patient_totals([*values.T], patients, draws, _SEED)
+    return totals[1:, :-1] / totals[1:, -1:]
 
 
 def resample_auc(target: np.ndarray, probability: np.ndarray, patients: np.ndarray, draws: int = DRAWS) -> np.ndarray:

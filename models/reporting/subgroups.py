@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 
 from models.common.folders import Work
-from models.common.labels import ANY
-from models.inference.scoring import with_weighted
+from models.common.labels import ANY, METRIC_WEIGHTS
 from models.preprocessing.geometry import known_z
 from models.reporting.resampling import auc_interval, resample_means, to_interval
 from models.reporting.subject import Scored
@@ -140,7 +139,7 @@ def _score_groups(scored: Scored, groups: pd.Series) -> pd.DataFrame:
             continue
         target, probability = scored.target[chosen], scored.probability[chosen]
         patients = scored.slices["patient_id"].to_numpy()[chosen]
-        losses = with_weighted(slice_losses(target, probability))[:, :1]
+        losses = np.average(slice_losses(target, probability), axis=1, weights=METRIC_WEIGHTS)[:, None]
         rows[name] = {
             "slices": len(target),
             "patients": len(set(patients)),
