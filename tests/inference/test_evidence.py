@@ -146,17 +146,25 @@ def test_the_chosen_ways_are_fitted_and_used_label_by_label():
     np.testing.assert_array_equal(chosen(RUNS), compose(ways, expected))
 
 
-def test_what_is_chosen_for_a_patient_does_not_depend_on_its_own_labels():
-    own = (SLICES["patient_id"] == "P3").to_numpy()
+def test_what_is_chosen_for_a_part_does_not_depend_on_the_labels_of_its_patients():
+    part = Nest(RUNS, TARGET, SLICES["patient_id"]).part
     said = []
-    for target in (TARGET, np.where(own[:, None], 1 - TARGET, TARGET)):
+    for target in (TARGET, np.where((part == 2)[:, None], 1 - TARGET, TARGET)):  # all labels of a part turned round
         nest = Nest(RUNS, target, SLICES["patient_id"])
         tried = {way: nest.attempt(WAYS[way]) for way in ("equal", "fitted", "stacker")}
-        said.append(nest.choose_nested(tried)[own])
-        part = nest.part[own][0]
-        said.append(np.stack([one.without[part][nest.codes[~own]] for one in tried.values()]))
-    np.testing.assert_array_equal(said[0], said[2])
-    np.testing.assert_array_equal(said[1], said[3])
+        said.append((nest.choose_nested(tried)[part == 2], np.stack([one.without[2] for one in tried.values()])))
+    for one, other in zip(*said, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_choice_looks_at_all_other_patients_each_by_fits_that_have_seen_neither():
+    nest = Nest(RUNS, TARGET, SLICES["patient_id"])
+    tried = nest.attempt(WAYS["equal"])
+    whole = nest.losses(tried.probability)  # equal weights are the same wherever they are fitted
+    for part in range(nest.count):
+        own = np.isin(np.arange(nest.patients), nest.codes[nest.part == part])
+        np.testing.assert_allclose(tried.without[part][~own], whole[~own])
+        assert (tried.without[part][own] == 0).all()
 
 
 def test_enough_patients_are_whole_patients_drawn_at_random():
