@@ -17,6 +17,7 @@ from joblib import Parallel, delayed
 from models.common.cli import command
 from models.common.folders import DataFolder, Work, WorkFolder, default_data, default_work
 from models.common.labels import ANY, LABELS
+from models.common.repair import command_of_run
 from models.inference.heat import heat_maps
 from models.inference.runs import finished_folds, read_fold
 from models.phantom.anatomy import draw_head

@@ -1,7 +1,7 @@
 """Patients drawn with replacement, again and again: how far a number may lie from that of other patients.
 
 Slices of a patient are alike, so patients are drawn, never slices. Equal patients give equal draws, whatever is told:
-numbers of the same draws may be compared, and divided by each other. The draws are those of `models.inference.comparing`.
+numbers of the same draws may be compared, and divided by each other. They are drawn as `comparing` draws them.
 """
 
 from collections.abc import Iterator
