@@ -9,7 +9,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 AXIAL = ("1", "0", "0", "0", "1", "0")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_dicom():
     return _write_dicom
 

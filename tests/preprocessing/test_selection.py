@@ -122,12 +122,10 @@ def rows_of(work: Work) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def kinds(tmp_path_factory) -> Path:
-    from conftest import _write_dicom
-
+def kinds(write_dicom, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("kinds") / "data"
     for name, (elements, count) in KINDS.items():
-        draw(folder, _write_dicom, name, elements, count)
+        draw(folder, write_dicom, name, elements, count)
     return folder
 
 

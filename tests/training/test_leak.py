@@ -70,7 +70,8 @@ def trained(folder: Path, folds_by: str, folds: int) -> Work:
     write_cache(work, folds_by)
     for fold in range(folds):
         for config in (BASE, SEQUENCE):
-            options = TrainOptions(config, fold=fold, machine=Machine(work=folder, device="cpu"))
+            # One view, as of the slices that it has trained on: what is learnt by heart is learnt of that.
+            options = TrainOptions(config, fold=fold, tta="none", machine=Machine(work=folder, device="cpu"))
             train(options)
             infer(InferOptions(config.name, fold=fold, tta="none", split="train", machine=options.machine))
     return work
@@ -106,7 +107,7 @@ def write_predictions(work: Work, fold: int, known_by: int) -> None:
 
 def finetune(work: Work, config: FinetuneConfig, fold: int) -> None:
     pseudolabel_files.make_pseudolabels(pseudolabel_files.PseudolabelOptions((BASE.name,), work=work.root))
-    train(TrainOptions(config, fold=fold, machine=Machine(work=work.root, device="cpu")))
+    train(TrainOptions(config, fold=fold, tta="none", machine=Machine(work=work.root, device="cpu")))
 
 
 @pytest.fixture(scope="module")
