@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
-from functools import partial
 from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,9 +78,13 @@ def take_turns(measures: dict[Name, Callable[[], float]], rounds: int, warm_up: 
 
 def separately(function: Callable, *arguments: Any) -> Any:
     """Call in a new process: benchmarks set their own numbers of threads, some of them when they are imported."""
-    as_usual = partial(set_start_method, None, force=True)  # else what it starts would be spawned, too
     with ProcessPoolExecutor(1, get_context("spawn"), as_usual) as processes:
         return processes.submit(function, *arguments).result()
+
+
+def as_usual() -> None:
+    """Let this process start others as a user's does: one that was spawned would spawn them, too."""
+    set_start_method(None, force=True)
 
 
 @contextmanager
