@@ -29,6 +29,7 @@ class Symmetry(NamedTuple):
 
 IDENTITY = Symmetry(mirror=False, quarter_turns=0)
 D4 = tuple(Symmetry(mirror, turns) for mirror in (False, True) for turns in range(4))
+TOGETHER_ON = ("cuda", "mps")  # where small batches wait for launches; a CPU is three times slower on large ones
 _AT_ONCE = 32  # images that a pass takes at least, if a group has as many views
 GROUPS = {"none": (IDENTITY,), "flip": (IDENTITY, Symmetry(mirror=True, quarter_turns=0)), "d4": D4}
 
@@ -38,15 +39,23 @@ def mean_probability(
 ) -> torch.Tensor:
     """Probabilities (slices, 6) of square images (slices, channels, size, size), the mean over a group.
 
-    `rest` is what a network is given beside the images. Without it, views of few images go through together.
+    `rest` is what a network is given beside the images. Without it, views of few images go through a GPU together.
     """
-    slices = len(images)
-    together = 1 if rest else max(1, _AT_ONCE // slices)
+    slices, format_ = len(images), memory_format(images)
+    alone = bool(rest) or images.device.type not in TOGETHER_ON
+    together = 1 if alone else max(1, _AT_ONCE // slices)
     total = torch.zeros((), device=images.device)
     for some in batched(group, together):
-        views = torch.cat([symmetry.apply(images) for symmetry in some])
-        total = total + network(views, *rest).float().sigmoid().unflatten(0, (len(some), slices)).sum(dim=0)
+        views = [symmetry.apply(images) for symmetry in some]
+        stacked = views[0] if alone else torch.cat(views).contiguous(memory_format=format_)
+        total = total + network(stacked, *rest).float().sigmoid().unflatten(0, (len(some), slices)).sum(dim=0)
     return total / len(group)
+
+
+def memory_format(images: torch.Tensor) -> torch.memory_format:
+    """That of images (slices, channels, size, size)."""
+    channels_last = images.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def batched(group: tuple[Symmetry, ...], size: int) -> Iterator[tuple[Symmetry, ...]]:

@@ -7,6 +7,7 @@ import torch
 import ttach
 from torch import nn
 
+from models.training import d4
 from models.training.d4 import D4, GROUPS, IDENTITY, Symmetry, mean_probability
 
 IMAGE = torch.arange(9.0).reshape(1, 1, 3, 3)  # no symmetry maps it to itself
@@ -100,7 +101,8 @@ def test_probabilities_of_half_precision_logits_are_averaged_in_float32(images):
 
 
 @pytest.mark.parametrize("slices", [1, 3, 5, 20, 40])
-def test_views_of_few_images_go_through_together_and_give_the_same(slices):
+def test_views_of_few_images_go_through_a_gpu_together_and_give_the_same(slices, monkeypatch):
+    monkeypatch.setattr(d4, "TOGETHER_ON", ("cpu",))
     network, sizes = network_with_a_direction(), []
     network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     images = torch.randn(slices, 3, 8, 8, generator=torch.Generator().manual_seed(slices))
