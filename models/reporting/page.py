@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from models.common.folders import Work
 from models.common.labels import ANY, LABELS, SUBTYPES
+from models.preprocessing.origin import is_synthetic
 from models.reporting import figures
 from models.reporting.certainty import at_coverages, cover, find_dispute, uncertainties
 from models.reporting.figures import to_svg
@@ -57,6 +58,7 @@ def render(subject: Subject, metadata: pd.DataFrame, work: Work, heat: bool = Tr
         style=Markup(style),  # the one text that is not escaped: it is this project's own
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         subject=subject,
+        synthetic=is_synthetic(work),
         labels=LABELS,
         subtypes=SUBTYPES,
         any=ANY,

@@ -346,3 +346,12 @@ def test_the_store_nearest_to_the_size_of_a_picture_is_shown(tmp_path):
         work.slices(size).mkdir(parents=True)
     work.cache.joinpath("slices_old").mkdir()
     assert nearest_store(work) == 224
+
+
+def test_the_page_of_drawings_says_so_and_that_of_people_does_not(prepared, metadata, plain, tmp_path):
+    work = copy_of(prepared, tmp_path, metadata)
+    shutil.copy(prepared.prepared, work.prepared)  # the mark with which a phantom's cache is born
+    write_run(work, "small", metadata)
+    report(ReportOptions("small", work=work.root))
+    assert "nobody was scanned" in (work.root / "report_small.html").read_text()
+    assert "nobody was scanned" not in plain.read_text()
