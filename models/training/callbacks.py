@@ -47,11 +47,10 @@ class Validation(Metric):
 
     @property
     def value(self) -> float:
-        """The weighted log loss; `scores` then holds all that `models.training.scoring.score` gives."""
+        """The weighted log loss; `scores` then holds it, the log loss of each label and the AUC of `any`."""
         if self.scores is None:
-            own = [torch.cat(parts).cpu() for parts in zip(*self.seen, strict=True)] or [
-                torch.empty(0, len(LABELS))
-            ] * 2
+            seen = self.seen or [(torch.empty(0, len(LABELS)),) * 2]  # of more processes than batches
+            own = [torch.cat(parts).cpu() for parts in zip(*seen, strict=True)]
             logits, target = (torch.cat(parts) for parts in zip(*self.processes.gather(own), strict=True))
             # Of the logits, not of probabilities: a loss that is not finite must not be clipped to one that is.
             losses = binary_cross_entropy_with_logits(logits.double(), target.double(), reduction="none").mean(dim=0)

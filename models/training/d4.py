@@ -29,7 +29,7 @@ class Symmetry(NamedTuple):
 
 IDENTITY = Symmetry(mirror=False, quarter_turns=0)
 D4 = tuple(Symmetry(mirror, turns) for mirror in (False, True) for turns in range(4))
-TOGETHER_ON = ("cuda", "mps")  # where small batches wait for launches; a CPU is three times slower on large ones
+TOGETHER_ON = ("cuda", "mps")  # where small batches wait for launches; a CPU is slower on large ones
 _AT_ONCE = 32  # images that a pass takes at least, if a group has as many views
 GROUPS = {"none": (IDENTITY,), "flip": (IDENTITY, Symmetry(mirror=True, quarter_turns=0)), "d4": D4}
 

@@ -1,15 +1,10 @@
 """What the page says is held by tests: each number and figure is swapped for another here, and a test turns red."""
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from mutants import break_promise, copy_project, run_tests
 
-REPOSITORY = Path(__file__).parent.parent.parent
 PAGE = "models/reporting/page.html"
 
 
@@ -152,19 +147,7 @@ MUTANTS = {
 @pytest.mark.torture
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
 def test_a_wrong_number_turns_a_test_red(tmp_path, mutant):
-    for name in ("models", "tests"):
-        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("radam.py", "pyproject.toml"):
-        shutil.copy(REPOSITORY / name, tmp_path)
-    file = tmp_path / mutant.file
-    text = file.read_text()
-    assert text.count(mutant.text) == 1
-    file.write_text(text.replace(mutant.text, mutant.broken))
-    assert run_tests(tmp_path, mutant.test) == 1  # without the mutant it passes: the suite sees to that
-
-
-def run_tests(folder: Path, test: str) -> int:
-    words = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "-p", "no:cacheprovider", "tests/reporting/"]
-    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    words += ["-k", test]
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, check=False).returncode
+    copy_project(tmp_path)
+    break_promise(tmp_path / mutant.file, mutant.text, mutant.broken)
+    found = run_tests(tmp_path, "tests/reporting/", "-k", mutant.test)
+    assert found.returncode == 1, found.stdout[-3000:]  # without the mutant it passes: the suite sees to that

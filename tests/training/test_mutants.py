@@ -1,15 +1,9 @@
 """What is promised of training is held by tests: each promise is broken here, and a test turns red."""
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-
-REPOSITORY = Path(__file__).parent.parent.parent
+from mutants import break_promise, copy_project, run_tests
 
 
 class Mutant(NamedTuple):
@@ -57,20 +51,10 @@ MUTANTS = {
 @pytest.mark.torture
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
 def test_a_broken_promise_turns_a_test_red(tmp_path, mutant):
-    for name in ("models", "tests"):
-        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("radam.py", "pyproject.toml"):
-        shutil.copy(REPOSITORY / name, tmp_path)
-    run_tests(tmp_path, mutant.tests, expected=0)
-    file = tmp_path / mutant.file
-    text = file.read_text()
-    assert text.count(mutant.line) == 1
-    file.write_text(text.replace(mutant.line, mutant.broken))
-    run_tests(tmp_path, mutant.tests, expected=1)
-
-
-def run_tests(folder: Path, tests: str, expected: int) -> None:
-    words = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "-p", "no:cacheprovider", f"tests/training/{tests}"]
-    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == expected, done.stdout[-3000:]
+    copy_project(tmp_path)
+    tests = f"tests/training/{mutant.tests}"
+    sound = run_tests(tmp_path, tests)
+    assert sound.returncode == 0, sound.stdout[-3000:]
+    break_promise(tmp_path / mutant.file, mutant.line, mutant.broken)
+    broken = run_tests(tmp_path, tests)
+    assert broken.returncode == 1, broken.stdout[-3000:]
