@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import docstrings
 import house
@@ -74,6 +75,13 @@ def test_no_module_hides_one_of_the_standard_library_or_a_dependency():
     assert not stems & (
         set(sys.stdlib_module_names) | SECONDS | {"pydicom", "pandas", "numpy", "cv2", "blosc2", "tyro"}
     )
+
+
+def test_helpers_of_the_tests_have_names_of_their_own():
+    """pytest puts each folder of the tests on the path: of two files of one name, the order of the tests picks one."""
+    stems = [path.stem for path in Path(__file__).parent.rglob("*.py") if path.stem != "conftest"]
+    assert not {stem for stem in stems if stems.count(stem) > 1}
+    assert not set(stems) & {*sys.stdlib_module_names, *SECONDS}
 
 
 def test_importing_a_module_changes_nothing_of_the_process():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pydicom.data
 import pytest
-from mutants import mutants, seeds
+from damaged import damaged, seeds
 from test_hostile import Watch, listed
 
 SECONDS = 10.0  # of CPU time for a file
@@ -22,11 +22,11 @@ def sound(request, tmp_path_factory) -> list[Path]:
     return seeds(tmp_path_factory.mktemp("seeds"), real)
 
 
-def read_mutants(sound: list[Path], folder: Path, count: int, reader: str = "project") -> dict[str, dict]:
-    """The verdict on each mutant; the files of those that break the reader stay in the folder."""
+def read_damaged(sound: list[Path], folder: Path, count: int, reader: str = "project") -> dict[str, dict]:
+    """The verdict on each damaged file; the files of those that break the reader stay in the folder."""
     verdicts = {}
     with Watch(reader, SECONDS) as watch:
-        for name, data in mutants(sound, count):
+        for name, data in damaged(sound, count):
             path = folder / name
             path.write_bytes(data)
             verdicts[name] = watch.read(path)
@@ -79,7 +79,7 @@ def test_sound_files_of_every_kind_are_read(sound):
 
 
 def test_damaged_files_do_no_harm(sound, tmp_path):
-    verdicts = read_mutants(sound, tmp_path, 150)
+    verdicts = read_damaged(sound, tmp_path, 150)
     require_harmless(verdicts)
     assert {verdict["outcome"] for verdict in verdicts.values()} == {"accepted", "rejected"}
 
@@ -94,6 +94,6 @@ def test_the_files_inside_pydicom_do_no_harm():
 def test_thousands_of_damaged_files_do_no_harm(sound, tmp_path):
     for place in ("project", "pydicom"):
         (tmp_path / place).mkdir()
-    plain = read_mutants(sound, tmp_path / "pydicom", 2000, "pydicom")
+    plain = read_damaged(sound, tmp_path / "pydicom", 2000, "pydicom")
     print("plain pydicom:", table(plain), "this reader:", sep="\n")
-    require_harmless(read_mutants(sound, tmp_path / "project", 2000))
+    require_harmless(read_damaged(sound, tmp_path / "project", 2000))

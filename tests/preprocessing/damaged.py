@@ -1,7 +1,7 @@
 """Damaged copies of sound DICOM files: `mutate` damages bytes in one way that a generator draws.
 
 paths = seeds(folder, real)                     # sound files, one or more a transfer syntax
-for name, data in mutants(paths, 150): ...      # the same bytes on each run
+for name, data in damaged(paths, 150): ...      # the same bytes on each run
 """
 
 import zlib
@@ -158,7 +158,7 @@ def _stretch(data: bytes, rng: np.random.Generator) -> tuple[int, int]:
     return start, min(start + int(2 ** rng.uniform(0, np.log2(STRETCH))), len(data))
 
 
-def mutants(paths: Sequence[Path], count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
+def damaged(paths: Sequence[Path], count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
     """Names and bytes of so many damaged files, from each seed file in turn."""
     for number in range(count):
         path = paths[number % len(paths)]
