@@ -8,50 +8,16 @@ the picture it is not computed; that must not change a byte of it.
 """
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates
+
+from models.phantom.atlas import load_atlas
+from models.phantom.points import Points, texture
 
 AIR, FAT, SKIN, MUSCLE, CORTICAL_BONE = -1000.0, -95.0, 15.0, 55.0, 1150.0
-CENTRE_HEIGHT = 5.0  # the widest level of the skull, mm
-ROUNDING = 0.01  # more than float32 rounds off from a distance, mm
-BUMP = 1.6  # height of the bumps of the skull, mm
+REACH = 26.0  # how far outside of the skull's outer table there may be scalp, mm
 FACE_TOP = 12.0  # above it there are neither face nor neck, mm
 BASE_TOP = 16.0  # above it there is no bone but the vault, mm
-
-
-@dataclass(frozen=True)
-class Points:
-    """Points in head coordinates, float32 mm, each (n,)."""
-
-    x: np.ndarray
-    y: np.ndarray
-    z: np.ndarray
-
-    def take(self, index: np.ndarray | slice) -> "Points":
-        """The points at some places, of a stretch, or where a mask (n,) is true."""
-        return Points(self.x[index], self.y[index], self.z[index])
-
-    @cached_property
-    def heights(self) -> tuple[float, float]:
-        """The lowest and the highest of them, mm; of no points, a range that nothing meets."""
-        return (float(self.z.min()), float(self.z.max())) if self.z.size else (np.inf, -np.inf)
-
-    def reach(self, start, end, radius: float) -> bool:
-        """Whether some of them have the height of a capsule from start to end of a radius, mm."""
-        low, high = self.heights
-        radius += ROUNDING
-        return low < max(start[2], end[2]) + radius and high > min(start[2], end[2]) - radius
-
-    def distance2(self, centre, scale=(1.0, 1.0, 1.0)) -> np.ndarray:
-        """Squared distance (n,) to a centre (mm), in units of `scale` (mm) along each axis."""
-        x, y, z = ((a - c) / s for a, c, s in zip((self.x, self.y, self.z), centre, scale, strict=True))
-        return x * x + y * y + z * z
-
-    def mirrored(self) -> "Points":
-        """The same points on the left side."""
-        return Points(np.abs(self.x), self.y, self.z)
 
 
 @dataclass(frozen=True)
@@ -63,6 +29,7 @@ class Head:
     top: float
     egg: float  # how much narrower the forehead is than the back, share of the width
     skew: float  # flattening of one side of the back, share of the length
+    warp: tuple[float, float]  # deviation of the smooth deformations, coarse and fine, mm
     bone: float
     scalp: float
     grey: float
@@ -96,6 +63,7 @@ def draw_head(rng: np.random.Generator) -> Head:
         top=rng.uniform(78, 90),
         egg=rng.uniform(0.06, 0.18),
         skew=rng.normal(0, 0.025),
+        warp=(rng.uniform(1.0, 3.5), rng.uniform(0.3, 1.2)),
         bone=rng.uniform(6.0, 11.5),
         scalp=rng.uniform(3.5, 6.5),
         grey=white + rng.uniform(5, 9),
@@ -123,82 +91,37 @@ def draw_head(rng: np.random.Generator) -> Head:
     )
 
 
-def capsule(p: Points, start, end, radius: float | np.ndarray, end_radius: float | np.ndarray) -> np.ndarray:
-    """Whether points lie in a capsule from start to end (mm) whose radius (mm) goes from one to another: (n,) bool.
+def warp(head: Head, p: Points) -> Points:
+    """Points of this patient -> points of a head of mean size and shape: the patient's size, asymmetry and deformation.
 
-    Both radii are numbers, or one for each point (n,).
+    Two smooth displacements, over about 70 and 25 mm, of a few millimetres: far from folding.
     """
-    if not p.reach(start, end, np.maximum(radius, end_radius).max()):
-        return np.zeros(p.z.shape, bool)
-    start = np.asarray(start, np.float32)
-    axis = np.asarray(end, np.float32) - start
-    length2 = float(axis @ axis)
-    dx, dy, dz = p.x - start[0], p.y - start[1], p.z - start[2]
-    if length2 == 0:
-        return dx * dx + dy * dy + dz * dz < radius * radius
-    t = np.minimum(np.maximum((dx * axis[0] + dy * axis[1] + dz * axis[2]) / length2, 0), 1)
-    dx, dy, dz = dx - t * axis[0], dy - t * axis[1], dz - t * axis[2]
-    return dx * dx + dy * dy + dz * dz < np.square(radius + t * (end_radius - radius))
-
-
-@lru_cache(maxsize=1)
-def noise_cube() -> np.ndarray:
-    """Periodic smooth noise of mean 0 and deviation 1, (64, 64, 64), correlated over about 2.5 voxels."""
-    cube = gaussian_filter(np.random.default_rng(2019).normal(size=(64, 64, 64)), 2.5, mode="wrap")
-    return (cube / cube.std()).astype(np.float32)
-
-
-def texture(head: Head, p: Points, voxel: float) -> np.ndarray:
-    """Smooth noise (n,) at points, mean 0 and deviation 1, the cube's voxels being `voxel` mm wide."""
-    at = np.stack([a / np.float32(voxel) + np.float32(o) for a, o in zip((p.x, p.y, p.z), head.offset, strict=True)])
-    return map_coordinates(noise_cube(), at, order=1, mode="grid-wrap", output=np.float32)
+    x = p.x * np.float32(70 / head.half_width) / (1 - np.float32(head.egg - 0.12) * p.y / head.half_length)
+    y = (p.y + head.skew * p.x * (p.y < 0)) * np.float32(87 / head.half_length)
+    z = p.z * np.where(p.z > 0, np.float32(84 / head.top), np.float32(1))
+    parts = [x, y, z]
+    for amount, voxel, turn in zip(head.warp, (14.0, 5.0), (0, 21), strict=True):
+        for axis in range(3):
+            offset = tuple(o + turn + 11 * axis for o in head.offset)
+            parts[axis] = parts[axis] + np.float32(amount) * texture(offset, p, voxel)
+    return Points(*(part.astype(np.float32) for part in parts))
 
 
 def skull_depth(head: Head, p: Points) -> np.ndarray:
-    """Depth (n,) below the outer table of the vault, mm, negative outside, along the ray to the centre."""
-    return smooth_depth(head, p) + bumps(head, p)
-
-
-def smooth_depth(head: Head, p: Points) -> np.ndarray:
-    """The same (n,) of a skull without bumps."""
-    x = p.x / (head.half_width * (1 - head.egg * p.y / head.half_length))
-    y = (p.y + head.skew * p.x * (p.y < 0)) / head.half_length
-    height = p.z - CENTRE_HEIGHT
-    z = height / np.where(height > 0, np.float32(head.top - CENTRE_HEIGHT), np.float32(88))
-    sphere = x * x + y * y + z * z + 1e-6
-    # The cross term squares the oval like a superellipse of exponent 2.2, without its powers.
-    radius = np.sqrt(sphere - 0.25 * np.square(x * y) / sphere)
-    return np.sqrt(p.x * p.x + p.y * p.y + height * height) * (1 / radius - 1)
-
-
-def bumps(head: Head, p: Points) -> np.ndarray:
-    """What the bumps of the skull add to its depth (n,), mm."""
-    return BUMP * np.sin(p.x / 19 + head.offset[0]) * np.sin(p.y / 25 + head.offset[1]) * np.cos(p.z / 40)
+    """Depth (n,) below the outer table of the vault, mm, negative outside; of points of a mean head, as all below."""
+    return load_atlas().distance("depth", p) + bone_thickness(head, p)
 
 
 def bone_thickness(head: Head, p: Points) -> np.ndarray:
     """Thickness (n,) of the vault, mm: thin at the temples, thick in front and behind, crests on the midline."""
-    along = p.y / head.half_length
+    along = p.y / 87
     crest = 4 * np.exp(-np.square(p.x / 6)) * (np.abs(along) > 0.6) * (p.z < 30)
     return head.bone * (0.8 + 0.4 * along * along) + crest
 
 
-def skull_base(p: Points) -> np.ndarray:
-    """Height (n,) of the floor of the three cranial fossae, mm."""
-    side = np.abs(p.x)
-    anterior = -5 + 8 * np.exp(-np.square((side - 30) / 14)) - 5 * np.exp(-np.square(side / 6))
-    middle = -25 + 17 * np.exp(-np.square(side / 14))
-    ridge_line = 2 - 0.5 * side
-    ridge = 9 * np.exp(-np.square((p.y - ridge_line) / 5)) * (side > 12)
-    before_wing = 1 / (1 + np.exp(-(p.y - 17 - 14 * np.square(side / 55)) / 1.5))
-    behind_ridge = 1 / (1 + np.exp((p.y - ridge_line) / 2.5))
-    posterior = np.minimum(-47 + 0.006 * (np.square(p.x) + np.square(p.y + 38)), -25)
-    return before_wing * anterior + (1 - before_wing) * (middle + behind_ridge * (posterior - middle) + ridge)
-
-
 def outside_bone(head: Head, p: Points, depth: np.ndarray) -> np.ndarray:
     """Hounsfield values (n,) of air, scalp, face and neck, at a depth (n,) below the outer table of the vault, mm."""
-    side = np.abs(p.x) / (head.half_width / 70)
+    side = np.abs(p.x)
     temple = 7 * np.exp(-np.square((p.y - 22) / 22) - np.square((p.z + 14) / 26)) * (side > 30)
     swelling = scalp_haematoma(head, p) if head.haematoma[2] else np.zeros_like(p.z)
     thickness = head.scalp + temple + swelling
@@ -208,7 +131,7 @@ def outside_bone(head: Head, p: Points, depth: np.ndarray) -> np.ndarray:
     hu = np.where(skin > 0, np.where(skin < 1.6, SKIN, FAT), AIR)
     # Below the skull muscle and fat lie in strands; over it there is the temporal muscle, or a scalp haematoma.
     strands = (p.z < -25) & (skin > 4)
-    strands[strands] = texture(head, p.take(strands), 1.8) > -0.05
+    strands[strands] = texture(head.offset, p.take(strands), 1.8) > -0.05
     temporal = (temple > 2.0) & (depth > -temple) & (depth < 0)
     hu[strands | temporal] = MUSCLE
     hu[(swelling > 1.5) & (depth > -swelling) & (depth < 0)] = 58
@@ -224,8 +147,8 @@ def scalp_haematoma(head: Head, p: Points) -> np.ndarray:
 
 def face_and_neck_depth(head: Head, p: Points) -> np.ndarray:
     """Depth (n,) below the skin of face and neck, mm, negative outside."""
-    side = np.abs(p.x) / (head.half_width / 70)
-    front = p.y / (head.half_length / 87)
+    side = np.abs(p.x)
+    front = p.y
     low = np.clip(-p.z / 60, 0, 1)
     face = 1 - np.sqrt(np.square(side / (70 - 12 * low)) + np.square((front - 28) / 62))
     nose_tip = 88 + 20 * np.clip((-14 - p.z) / 34, 0, 1)
@@ -240,21 +163,30 @@ def paint_vault(head: Head, p: Points, depth: np.ndarray, hu: np.ndarray) -> np.
 
     `depth` (n,) is that below the outer table, mm.
     """
+    atlas = load_atlas()
     thickness = bone_thickness(head, p)
     inner = depth - thickness
+    low = p.z < BASE_TOP
     grain = np.zeros_like(p.z)
-    rim = np.flatnonzero((depth > 0) & ((inner <= 0) | (p.z < BASE_TOP)))  # where there may be bone
-    grain[rim] = texture(head, p.take(rim), 1.1)
-    floor = np.full_like(p.z, -99)
-    low = np.flatnonzero((p.z < BASE_TOP) & (depth > 0))
-    floor[low] = skull_base(p.take(low)) + 1.2 * grain[low]
-    cavity = (inner > 0) & (p.z > floor)
-    brow = (p.y > 45) & (p.z > -11 + 2 * grain) & (inner < 2)
-    bone = (depth > 0) & ~cavity & ((p.z > floor - 3.5 - 1.5 * grain) | brow)
+    rim = np.flatnonzero((depth > 0) & ((inner <= 0) | low))  # where there may be bone
+    grain[rim] = texture(head.offset, p.take(rim), 1.1)
+    envelope = np.full_like(p.z, 99)
+    below = np.flatnonzero(low & (inner > 0))
+    envelope[below] = atlas.distance("envelope", p.take(below))
+    cavity = (inner > 0) & (envelope > -1.0)
+    # Under the brain bone is thin, and under that begins the face.
+    wall = np.flatnonzero(low & (depth > 0) & (inner <= 0))
+    q = p.take(wall)
+    rise = atlas.distance("depth", Points(q.x, q.y, q.z + 4)) - inner[wall]
+    floor = (rise > 2.2) & (inner[wall] < -3.0 - 1.2 * grain[wall]) & ~((q.y > 62) & (q.z > -14))
+    bone = (depth > 0) & ~cavity
+    bone[wall[floor]] = False
+    gap = (inner > 0) & ~cavity & ((hu > 300) | (hu == AIR))
+    bone &= ~gap  # of the sphenoid and the petrous bone face.py knows more
     diploe = (np.abs(inner + 0.5 * thickness) < 0.22 * thickness) & (head.bone > 6)
-    hu[bone] = (CORTICAL_BONE + 150 * grain - 450 * diploe)[bone]
-    sinus = Points(np.abs(p.x), p.y / head.half_length * 87, p.z)
-    hu[bone & (sinus.distance2((11, 81, 2), (8 + head.frontal_sinus, 4, 4 + head.frontal_sinus)) < 1)] = (
+    hu[bone] = (CORTICAL_BONE + 150 * grain - 450 * diploe - 300 * (inner > 0))[bone]
+    sinus = Points(np.abs(p.x), p.y, p.z)
+    hu[bone & (sinus.distance2((11, 79, 2), (8 + head.frontal_sinus, 4, 4 + head.frontal_sinus)) < 1)] = (
         AIR if head.frontal_sinus > 2 else 900
     )
-    return np.where(cavity, np.minimum(inner, p.z - floor), -1)
+    return np.where(cavity, inner, -1)

@@ -202,7 +202,7 @@ def subarachnoid(bleed: Bleed, brain: Brain) -> np.ndarray:
     reach, width, _ = bleed.size
     near = np.sqrt(brain.points.distance2(bleed.centre)) + 5 * brain.grain < reach
     # Filled sulci are widened by what fills them.
-    sulci = (brain.sulcus < 0.5 * width * (1 - brain.depth / 36)) & (brain.depth < SULCUS_DEPTH) & (brain.points.z > 0)
+    sulci = (brain.sulcus < 0.5 * width * (1 - brain.depth / 36)) & (brain.depth < SULCUS_DEPTH) & (brain.points.z > -8)
     rim = brain.depth < 0.45 * width * (brain.grain > -0.3)
     return near & (brain.cisterns & (brain.points.z > -20) | sulci | rim)
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from models.phantom.anatomy import AIR, FAT, MUSCLE, ROUNDING, SKIN, Head, Points, capsule, texture
+from models.phantom.anatomy import AIR, FAT, MUSCLE, SKIN, Head
+from models.phantom.points import ROUNDING, Points, capsule, texture
 
 MASTOID = np.array([57, -29, -44])  # centre of the left mastoid, mm
 
@@ -52,17 +53,17 @@ def paint_face(head: Head, p: Points, hu: np.ndarray) -> None:
     low = np.flatnonzero(p.z < TOP)
     if not low.size:
         return
-    scaled = Points(np.abs(p.x) * (70 / head.half_width), p.y * (87 / head.half_length), p.z).take(low)
+    scaled = p.take(low).mirrored()
     values = hu[low]
     inside = values > AIR
     paint_structures(scaled, inside, values)
     ethmoid = (scaled.x < 15) & (np.abs(scaled.y - 49) < 32) & (np.abs(scaled.z + 18) < 9)
     cells = np.flatnonzero(ethmoid & (values == AIR))
-    values[cells[np.abs(texture(head, p.take(low[cells]), 1.1)) < 0.22]] = 350
+    values[cells[np.abs(texture(head.offset, p.take(low[cells]), 1.1)) < 0.22]] = 350
     septum = inside & (scaled.x < 0.9) & (np.abs(scaled.y - 55) < 34) & (np.abs(scaled.z + 32) < 24)
     values[septum] = 250
     mastoid = np.flatnonzero(scaled.distance2(MASTOID, (12, 13, 14)) < 1)
-    values[mastoid[texture(head, p.take(low[mastoid]), 1.1) > 0.1]] = -800  # air cells
+    values[mastoid[texture(head.offset, p.take(low[mastoid]), 1.1) > 0.1]] = -800  # air cells
     values[scaled.distance2((79, -17, -34), (5, 11, 17)) < 1] = SKIN  # ear
     ring = np.sqrt(np.square(scaled.x / 1.15) + np.square(scaled.y + 33))
     atlas = (np.abs(ring - 20) < 5) & (np.abs(scaled.z + 64) < 9)

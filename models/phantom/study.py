@@ -12,22 +12,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from models.common.labels import ANY, LABELS, SUBTYPES
-from models.phantom.anatomy import (
-    AIR,
-    BASE_TOP,
-    BUMP,
-    FACE_TOP,
-    Head,
-    Points,
-    bumps,
-    draw_head,
-    outside_bone,
-    paint_vault,
-    smooth_depth,
-)
+from models.phantom.anatomy import AIR, BASE_TOP, FACE_TOP, REACH, Head, draw_head, outside_bone, paint_vault, skull_depth, warp
 from models.phantom.bleeds import Bleed, draw_bleeds, mass_effect, paint_bleeds
 from models.phantom.brain import paint_brain
 from models.phantom.face import paint_face
+from models.phantom.points import Points
 
 LEAST_BLOOD = 40.0  # mm2 of one kind in a slice from which on its label is 1
 SHARE_WITH_BLOOD = 0.6  # of the studies; about three slices in ten then
@@ -148,7 +137,7 @@ def draw_slice(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, height: float,
         x = np.broadcast_to(across + dx, shape).ravel()
         y = np.broadcast_to(down[:, None] + dy + climb, shape).ravel()
         z = np.broadcast_to(np.float32(height) + dz, shape).ravel()
-        values, blood = sample(head, bleeds, scan, x, y, z)
+        values, blood = sample(head, bleeds, scan, x, y, z, len(offsets))
         hu[first : first + rows_at_once] = values.reshape(shape).mean(axis=0)
         area += blood / len(offsets)
     return hu, area
@@ -160,21 +149,32 @@ def sub_samples(count: int) -> np.ndarray:
     return (0.5 + np.arange(count)[:, None] * step) % 1 - 0.5
 
 
-def sample(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, x, y, z) -> tuple[np.ndarray, np.ndarray]:
-    """Hounsfield values (n,) at points of the scanner (x left, y back, z up; mm), and counts of blood (5,)."""
+def sample(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, x, y, z, samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hounsfield values (n,) at points of the scanner (x left, y back, z up; mm), and counts of blood (5,).
+
+    The points are those of the same pixels, `samples` times in turn: what is smooth is looked up once a pixel.
+    """
     hu = table(scan, x, y)
     shifted = np.stack([x - scan.shift[0], -(y - scan.shift[1]), z]) / np.float32(scan.scale)
-    p = Points(*(scan.rotation.astype(np.float32) @ shifted))
-    depth = smooth_depth(head, p)
-    neck = (p.z < FACE_TOP) & (p.x**2 + (p.y - 5) ** 2 < 115**2)
-    near = np.flatnonzero((depth > -26 - BUMP) | neck)
-    depth = depth[near] + bumps(head, p.take(near))
-    head_or_neck = (depth > -26) | neck[near]
-    near, depth = near[head_or_neck], depth[head_or_neck]
+    inside = np.flatnonzero((shifted[0] ** 2 + (shifted[1] - 5) ** 2 < 125**2) & (shifted[2] < head.top + 40))
+    p = warped(head, scan.rotation.astype(np.float32) @ shifted, samples)
+    p = p.take(inside)
+    depth = skull_depth(head, p)
+    near = np.flatnonzero((depth > -REACH) | (p.z < FACE_TOP))
     blood = np.zeros(len(SUBTYPES))
     if near.size:
-        hu[near], blood = paint(head, bleeds, scan, p.take(near), depth, hu[near])
+        place = inside[near]
+        hu[place], blood = paint(head, bleeds, scan, p.take(near), depth[near], hu[place])
     return hu, blood
+
+
+def warped(head: Head, at: np.ndarray, samples: int) -> Points:
+    """Points (3, n) of this patient -> points of a mean head; the deformation is that of each pixel's middle."""
+    each = at.reshape(3, samples, -1)
+    middle = Points(*each.mean(axis=1))
+    moved = warp(head, middle)
+    change = np.stack([moved.x - middle.x, moved.y - middle.y, moved.z - middle.z])
+    return Points(*(each + change[:, None]).reshape(3, -1))
 
 
 def paint(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, p: Points, depth, background):

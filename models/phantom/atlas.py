@@ -1,0 +1,157 @@
+"""Real anatomy: the ICBM 152 head template (Fonov et al., NeuroImage 2011, 10.1016/j.neuroimage.2010.07.033) as maps.
+
+It is the mean of 152 healthy adults at 1 mm, which nilearn's wheel carries: how much grey and white matter a voxel
+holds. What it does not hold is made from the brain's surface by distance maps: the cavity of the skull, the envelope
+of the brain in it, ventricles and sulci. Here they are in the coordinates of anatomy.py, for a head of mean size.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy.ndimage import (
+    binary_fill_holes,
+    distance_transform_edt,
+    gaussian_filter,
+    label,
+    map_coordinates,
+    zoom,
+)
+
+from models.phantom.points import Points
+
+# A head of mean size is smaller than the template, whose registration has made it larger than most of the 152.
+MILLIMETRE = 0.88  # of the head, one of the template
+ORIGIN = (0.0, -17.0, -18.0)  # of anatomy.py, in the template's coordinates, mm
+COARSE = 3  # voxels of the template to one of the distance maps, which are smooth
+MARGIN = 60  # mm of the template around the brain, for the skull and what lies outside of it
+FAR = 12.0  # mm; how far from a sulcus its distance is told
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """Maps of the template: fractions at its own voxels, distances at coarser ones; index = (mm - corner) / voxel."""
+
+    tissue: np.ndarray  # (x, y, z, 4) uint8: grey, white, fluid in 255ths; distance to a sulcus in 20ths of a mm
+    tissue_corner: np.ndarray  # (3,) mm of the template
+    depth: np.ndarray  # (x, y, z) float32, mm of the head below the surface of the cavity, negative outside
+    envelope: np.ndarray  # the same below the brain's own envelope, which leaves out the bones of the skull base
+    ventricle: np.ndarray  # the same outside of the ventricles, negative inside
+    corner: np.ndarray  # (3,) of the distance maps, mm of the template
+
+    def fractions(self, p: Points) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Grey, white and fluid (n,), shares of 1, and the distance to the nearest sulcus (n,), mm, at most FAR."""
+        x, y, z = (
+            np.clip(np.rint(a - c).astype(np.intp), 0, n - 1)
+            for a, c, n in zip(template_coordinates(p), self.tissue_corner, self.tissue.shape, strict=False)
+        )
+        place = (x * self.tissue.shape[1] + y) * self.tissue.shape[2] + z
+        found = self.tissue.reshape(-1, 4).view(np.uint32)[:, 0][place]  # four bytes at once
+        parts = found.view(np.uint8).reshape(-1, 4).astype(np.float32)
+        return parts[:, 0] / 255, parts[:, 1] / 255, parts[:, 2] / 255, parts[:, 3] / 20
+
+    def distance(self, which: str, p: Points) -> np.ndarray:
+        """One of the distance maps at points: (n,) mm, linear between its voxels."""
+        at = [(a - c) / COARSE for a, c in zip(template_coordinates(p), self.corner, strict=True)]
+        return map_coordinates(getattr(self, which), at, order=1, mode="nearest", output=np.float32)
+
+
+def template_coordinates(p: Points) -> list[np.ndarray]:
+    """Head coordinates of a head of mean size -> coordinates of the template, mm, each (n,)."""
+    return [a / np.float32(MILLIMETRE) + np.float32(o) for a, o in zip((p.x, p.y, p.z), ORIGIN, strict=True)]
+
+
+@lru_cache(maxsize=1)
+def load_atlas() -> Atlas:
+    """The maps, made once a process from nilearn's files, in three seconds."""
+    from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
+
+    image = load_mni152_template(resolution=1)
+    t1, grey, white = (
+        np.asarray(each.get_fdata(dtype=np.float32))
+        for each in (image, load_mni152_gm_template(resolution=1), load_mni152_wm_template(resolution=1))
+    )
+    t1, grey, white = (np.pad(a, ((0, 0), (0, 0), (24, 0))) for a in (t1, grey, white))  # it ends at the brainstem
+    corner = image.affine[:3, 3] - [0, 0, 24]
+    brain = t1 > 0.02
+    fluid = np.clip(1 - grey - white, 0, 1)
+    cavity, envelope = coarse_cavity(brain)
+    deep = distance_map(cavity)
+    margin = MARGIN // COARSE
+    depth = zoom(deep[margin:-margin, margin:-margin, margin:-margin], COARSE, order=1)
+    depth = fit(depth, t1.shape)
+    ventricles = ventricle_mask(fluid, corner)
+    sulci = (fluid > 0.55) & ~ventricles & (depth > 0)
+    to_sulcus = np.full(t1.shape, FAR, np.float32)
+    box = tuple(slice(low, high + 1) for low, high in zip(*np.sort(np.argwhere(brain), axis=0)[[0, -1]], strict=True))
+    to_sulcus[box] = distance_transform_edt(~sulci[box]) * MILLIMETRE
+    soft = sharpen(grey, white, fluid)
+    tissue = np.stack([*(255 * a for a in soft), 20 * np.minimum(to_sulcus, FAR)], axis=-1).astype(np.uint8)
+    coarse = np.pad(shrink(ventricles), margin)
+    return Atlas(
+        tissue=np.ascontiguousarray(tissue),
+        tissue_corner=corner,
+        depth=deep,
+        envelope=distance_map(envelope),
+        ventricle=-distance_map(coarse),
+        corner=corner + (COARSE - 1) / 2 - MARGIN,
+    )
+
+
+def coarse_cavity(brain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the skull holds, and the brain's envelope, as coarse masks with a margin."""
+    margin = MARGIN // COARSE
+    small = np.pad(shrink(brain), margin)
+    return closed(small, 24 / COARSE), closed(small, 7 / COARSE)
+
+
+def closed(mask: np.ndarray, radius: float) -> np.ndarray:
+    """A mask closed by a ball of so many voxels, without holes."""
+    grown = distance_transform_edt(~mask) <= radius
+    return binary_fill_holes(distance_transform_edt(grown) > radius)
+
+
+def distance_map(mask: np.ndarray) -> np.ndarray:
+    """Signed distance (x, y, z) float32 to the border of a coarse mask, mm of the head, positive inside."""
+    signed = distance_transform_edt(mask) - distance_transform_edt(~mask)
+    signed -= 0.5 * np.sign(signed)  # the border lies between two voxels
+    return gaussian_filter(signed * COARSE * MILLIMETRE, 0.7).astype(np.float32)
+
+
+def shrink(mask: np.ndarray) -> np.ndarray:
+    """A mask at coarse voxels: where at least half of their voxels are set."""
+    x, y, z = (n // COARSE for n in mask.shape)
+    blocks = mask[: x * COARSE, : y * COARSE, : z * COARSE].reshape(x, COARSE, y, COARSE, z, COARSE)
+    return blocks.mean(axis=(1, 3, 5)) >= 0.5
+
+
+def fit(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """An array cut or continued by its last values to a shape."""
+    values = values[tuple(slice(0, n) for n in shape)]
+    return np.pad(values, [(0, n - m) for n, m in zip(shape, values.shape, strict=True)], mode="edge")
+
+
+def ventricle_mask(fluid: np.ndarray, corner: np.ndarray) -> np.ndarray:
+    """The ventricles (x, y, z) bool: the fluid of the template in four regions around them that hold no other."""
+    x, y, z = (
+        (c + np.arange(n)).reshape([-1 if axis == along else 1 for axis in range(3)])
+        for along, (c, n) in enumerate(zip(corner, fluid.shape, strict=True))
+    )
+    side = np.abs(x)
+    lateral = (side > 1) & (side < 34) & (y > -58) & (y < 36) & (z > -2) & (z < 33) & ~((side > 24) & (y > -28))
+    lateral &= (z > 4) | (side > 15)  # not the cisterns behind the midbrain
+    temporal = (side > 24) & (side < 42) & (y > -42) & (y < -6) & (z > -24) & (z < 0)
+    third = (side < 6) & (y > -34) & (y < 10) & (z > -12) & (z < 12)
+    fourth = (side < 12) & (y > -52) & (y < -34) & (z > -46) & (z < -16)
+    inside = (fluid > 0.5) & (lateral | temporal | third | fourth)
+    parts, _ = label(inside)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return np.isin(parts, np.flatnonzero(sizes > 150))
+
+
+def sharpen(grey: np.ndarray, white: np.ndarray, fluid: np.ndarray) -> list[np.ndarray]:
+    """Shares of three tissues, nearer to one of them than the mean of 152 people is."""
+    powers = [np.clip(a, 0, 1) ** 2.5 for a in (grey, white, fluid)]
+    total = sum(powers) + 1e-6
+    return [a / total for a in powers]
