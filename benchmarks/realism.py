@@ -26,11 +26,11 @@ from realism_features import (
     WINDOWS,
     Judged,
     Look,
+    chance,
     distances,
     features_of,
     patch_images,
     told_apart,
-    told_apart_from_itself,
     whole_images,
 )
 from realism_measures import Measures, compare, measure_all
@@ -139,20 +139,22 @@ def look_at(slices: Slices, options: RealismOptions, seed: int) -> Seen:
 def compare_features(kind: str, seen: list[Seen], peers: Seen) -> dict[str, dict[str, float]]:
     """For each window, and as their mean: AUC and Fréchet distance, means and spread of the seeds.
 
-    Beside them what the same ways give for real slices alone: `chance` is the AUC between halves of the real studies.
+    Beside them what is there by chance: both numbers of one half of the real studies against the other.
     """
     rows, scores = {}, []
     for window in (key for of_kind, key in peers if of_kind == kind):
         peer = peers[kind, window]
         scores.append([np.mean(told_apart(own[kind, window], peer, number)) for number, own in enumerate(seen)])
         apart = np.mean([distances(own[kind, window], peer, number) for number, own in enumerate(seen)], axis=0)
+        by_chance = chance(peer, seed=0)
         rows[window] = {
             "AUC": float(np.mean(scores[-1])),
             "spread": float(np.std(scores[-1])),
-            "chance": float(np.mean(told_apart_from_itself(peer, seed=0))),
+            "AUC by chance": by_chance[0],
             "Fréchet": float(apart[0]),
             "among real": float(apart[1]),
             "ratio": float(apart[0] / apart[1]),
+            "ratio by chance": by_chance[1],
         }
     mean = {name: float(np.mean([row[name] for row in rows.values()])) for name in next(iter(rows.values()))}
     mean["spread"] = float(np.std(np.mean(scores, axis=0)))  # of the seeds' means
@@ -168,9 +170,9 @@ def show(judged: dict[str, Any]) -> None:
             print(f"{name:46}{three}{row['inside']:7.2f}")
     for kind, goal in GOALS.items():
         rows = judged[kind]
-        print(f"\n{f'{kind}, window':24}" + "".join(f"{name:>12}" for name in rows["mean"]))
+        print(f"\n{f'{kind}, window':24}" + "".join(f"{name:>17}" for name in rows["mean"]))
         for window, row in rows.items():
-            print(f"{window:24}" + "".join(f"{value:12.3f}" for value in row.values()))
+            print(f"{window:24}" + "".join(f"{value:17.3f}" for value in row.values()))
         for name, limit in (("AUC", goal), ("ratio", RATIO)):
             reached = "reached" if rows["mean"][name] <= limit else "not reached"
             print(f"goal: {name} of {kind} <= {limit:.2f}: {rows['mean'][name]:.3f}, {reached}")

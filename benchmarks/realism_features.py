@@ -119,10 +119,10 @@ def halves(studies: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray
     return first, ~first
 
 
-def told_apart(one: Judged, other: Judged, seed: int) -> list[float]:
+def told_apart(one: Judged, other: Judged, seed: int, halvings: int = HALVINGS) -> list[float]:
     """AUC of a classifier that learns on half of the studies of each to tell one from the other, on the other half."""
     random, scores = np.random.default_rng(seed), []
-    for _ in range(HALVINGS):
+    for _ in range(halvings):
         parts = zip(halves(one[1], random), halves(other[1], random), strict=True)
         sets = [(np.concatenate([one[0][a], other[0][b]]), np.repeat([0, 1], [a.sum(), b.sum()])) for a, b in parts]
         for (seen, kinds), (unseen, truth) in (sets, sets[::-1]):
@@ -134,17 +134,21 @@ def told_apart(one: Judged, other: Judged, seed: int) -> list[float]:
     return scores
 
 
-def told_apart_from_itself(one: Judged, seed: int) -> list[float]:
-    """The same of two halves of the same studies, drawn anew each time: what there is to see by chance, about .5."""
-    random, scores = np.random.default_rng(seed), []
-    for number in range(HALVINGS):
-        first, second = halves(one[1], random)
-        parts = [(one[0][mask], one[1][mask]) for mask in (first, second)]
-        scores += told_apart(*parts, seed=seed + number)[:2]
-    return scores
+def chance(one: Judged, seed: int) -> tuple[float, float]:
+    """The AUC, and the ratio of Fréchet distances, between two halves of the same studies: what is seen by chance.
+
+    About .5 and 1, and each division by itself far from it where studies are few.
+    """
+    random, scores, apart = np.random.default_rng(seed), [], []
+    for number in range(2 * HALVINGS):
+        first, second = ((one[0][mask], one[1][mask]) for mask in halves(one[1], random))
+        scores += told_apart(first, second, number, halvings=1)
+        apart.append(distances(first, second, number, halvings=2))
+    across, within = np.mean(apart, axis=0)
+    return float(np.mean(scores)), float(across / within)
 
 
-def distances(one: Judged, other: Judged, seed: int) -> tuple[float, float]:
+def distances(one: Judged, other: Judged, seed: int, halvings: int = HALVINGS) -> tuple[float, float]:
     """Fréchet distance of half of the studies of `one` to half of those of `other`, and between halves of `other`.
 
     Halves in both, for the distance grows as the samples get smaller; means of random halvings.
@@ -155,7 +159,7 @@ def distances(one: Judged, other: Judged, seed: int) -> tuple[float, float]:
     axes = PCA(min(DIMENSIONS, *sample.shape), random_state=0).fit(sample)
     values, peers = axes.transform(one[0]), axes.transform(other[0])
     across, within = [], []
-    for _ in range(HALVINGS):
+    for _ in range(halvings):
         parts = zip(halves(one[1], random), halves(other[1], random), strict=True)
         across += [frechet(values[a], peers[b]) for a, b in parts]
         first, second = halves(other[1], random)
