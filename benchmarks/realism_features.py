@@ -140,15 +140,15 @@ def chance(one: Judged, seed: int) -> tuple[float, float]:
     About .5 and 1, and each division by itself far from it where studies are few.
     """
     random, scores, apart = np.random.default_rng(seed), [], []
-    for number in range(2 * HALVINGS):
+    for number in range(4 * HALVINGS):
         first, second = ((one[0][mask], one[1][mask]) for mask in halves(one[1], random))
         scores += told_apart(first, second, number, halvings=1)
-        apart.append(distances(first, second, number, halvings=2))
+        apart.append(distances(first, second, number))
     across, within = np.mean(apart, axis=0)
     return float(np.mean(scores)), float(across / within)
 
 
-def distances(one: Judged, other: Judged, seed: int, halvings: int = HALVINGS) -> tuple[float, float]:
+def distances(one: Judged, other: Judged, seed: int) -> tuple[float, float]:
     """Fréchet distance of half of the studies of `one` to half of those of `other`, and between halves of `other`.
 
     Halves in both, for the distance grows as the samples get smaller; means of random halvings.
@@ -159,7 +159,7 @@ def distances(one: Judged, other: Judged, seed: int, halvings: int = HALVINGS) -
     axes = PCA(min(DIMENSIONS, *sample.shape), random_state=0).fit(sample)
     values, peers = axes.transform(one[0]), axes.transform(other[0])
     across, within = [], []
-    for _ in range(halvings):
+    for _ in range(HALVINGS):
         parts = zip(halves(one[1], random), halves(other[1], random), strict=True)
         across += [frechet(values[a], peers[b]) for a, b in parts]
         first, second = halves(other[1], random)
