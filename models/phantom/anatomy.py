@@ -17,6 +17,7 @@ from models.phantom.points import Points, texture
 AIR, FAT, SKIN, MUSCLE, CORTICAL_BONE = -1000.0, -95.0, 15.0, 55.0, 1150.0
 REACH = 26.0  # how far outside of the skull's outer table there may be scalp, mm
 FACE_TOP = 12.0  # above it there are neither face nor neck, mm
+SELLA = -9.0  # height of its clinoids, over which there is the suprasellar cistern, mm
 BASE_TOP = 16.0  # above it there is no bone but the vault, mm
 
 
@@ -58,8 +59,8 @@ def draw_head(rng: np.random.Generator) -> Head:
     white = rng.uniform(25.5, 31.5)
     hydrocephalus = rng.uniform(1.5, 2.6) if rng.random() < 0.06 else 1.0
     return Head(
-        half_width=rng.uniform(66, 74),
-        half_length=rng.uniform(82, 92),
+        half_width=rng.uniform(65, 76),
+        half_length=rng.uniform(81, 95),
         top=rng.uniform(78, 90),
         egg=rng.uniform(0.06, 0.18),
         skew=rng.normal(0, 0.025),
@@ -131,7 +132,7 @@ def outside_bone(head: Head, p: Points, depth: np.ndarray) -> np.ndarray:
     hu = np.where(skin > 0, np.where(skin < 1.6, SKIN, FAT), AIR)
     # Below the skull muscle and fat lie in strands; over it there is the temporal muscle, or a scalp haematoma.
     strands = (p.z < -25) & (skin > 4)
-    strands[strands] = texture(head.offset, p.take(strands), 1.8) > -0.05
+    strands[strands] = texture(head.offset, p.take(strands), 1.8) > -0.6
     temporal = (temple > 2.0) & (depth > -temple) & (depth < 0)
     hu[strands | temporal] = MUSCLE
     hu[(swelling > 1.5) & (depth > -swelling) & (depth < 0)] = 58
@@ -173,7 +174,8 @@ def paint_vault(head: Head, p: Points, depth: np.ndarray, hu: np.ndarray) -> np.
     envelope = np.full_like(p.z, 99)
     below = np.flatnonzero(low & (inner > 0))
     envelope[below] = atlas.distance("envelope", p.take(below))
-    cavity = (inner > 0) & (envelope > -1.0)
+    cisterns = (np.abs(p.x) < 22) & (p.z > SELLA + 2 * grain) & (p.y > -20) & (p.y < 25)
+    cavity = (inner > 0) & ((envelope > -1.0) | cisterns)
     # Under the brain bone is thin, and under that begins the face.
     wall = np.flatnonzero(low & (depth > 0) & (inner <= 0))
     q = p.take(wall)

@@ -21,8 +21,8 @@ from scipy.ndimage import (
 from models.phantom.points import Points
 
 # A head of mean size is smaller than the template, whose registration has made it larger than most of the 152.
-MILLIMETRE = 0.88  # of the head, one of the template
-ORIGIN = (0.0, -17.0, -18.0)  # of anatomy.py, in the template's coordinates, mm
+MILLIMETRE = 0.92  # of the head, one of the template
+ORIGIN = (0.0, -17.0, -17.0)  # of anatomy.py, in the template's coordinates, mm
 COARSE = 3  # voxels of the template to one of the distance maps, which are smooth
 MARGIN = 60  # mm of the template around the brain, for the skull and what lies outside of it
 FAR = 12.0  # mm; how far from a sulcus its distance is told
