@@ -1,6 +1,7 @@
 """Laws of benchmarks/realism.py: what is alike is not told apart, what differs is, and numbers mean what they say."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from functools import partial
@@ -208,6 +209,14 @@ def test_all_is_judged_and_what_was_judged_before_is_kept(bench, drawn_as_real, 
         assert all(np.isfinite(list(row.values())).all() for row in now[kind].values())
     assert str(tmp_path) not in output.read_text()
     assert "goal: AUC of patches <= 0.80" in printed
+
+
+def test_the_numbers_of_the_first_phantom_are_kept(bench):
+    before = json.loads((FOLDER / "realism.json").read_text())["before"]
+    assert re.fullmatch(r"[0-9a-f]{40}", before["commit"])
+    assert before["settings"]["seeds"] == 3
+    assert before["settings"]["network"] == "lite0"
+    assert before["patches"]["mean"]["AUC"] > bench.realism.GOALS["patches"]
 
 
 def test_without_real_slices_nothing_is_judged(bench):
