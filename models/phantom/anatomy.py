@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.phantom import dials
 from models.phantom.atlas import load_atlas
 from models.phantom.points import Points, texture
 
-AIR, FAT, SKIN, MUSCLE, CORTICAL_BONE = -1000.0, -95.0, 15.0, 55.0, 1150.0
+AIR, FAT, SKIN, MUSCLE = -1000.0, -95.0, 15.0, 55.0
 REACH = 26.0  # how far outside of the skull's outer table there may be scalp, mm
 FACE_TOP = 12.0  # above it there are neither face nor neck, mm
 SELLA = -9.0  # height of its clinoids, over which there is the suprasellar cistern, mm
@@ -33,6 +34,8 @@ class Head:
     warp: tuple[float, float]  # deviation of the smooth deformations, coarse and fine, mm
     bone: float
     scalp: float
+    cortical: float  # HU
+    fat: float
     grey: float
     white: float
     csf: float
@@ -47,6 +50,12 @@ class Head:
     ganglia: float  # HU of calcified basal ganglia, 0 for none
     electrode: float  # HU of a shunt or of stimulation electrodes, 0 for none
     infarct: tuple[float, float, float, float]  # x, y, z, radius of an old infarct; radius 0 for none
+    stroke: tuple[float, float, float, float]  # the same of a fresh one, and by how many HU it is darker below
+    darker: float
+    tumour: tuple[float, float, float, float]  # the same of a tumour without blood, and its HU below
+    tumour_hounsfield: float
+    oedema: float  # how much wider its oedema is, times the radius
+    craniotomy: tuple[float, float, float]  # angle (radian), height and radius (mm) of a hole in the vault, 0 for none
     haematoma: tuple[float, float, float]  # angle (radian), height, thickness under the scalp, 0 for none
     frontal_sinus: float
     offset: tuple[float, float, float]  # where this patient reads the noise cubes, voxels
@@ -54,25 +63,27 @@ class Head:
 
 def draw_head(rng: np.random.Generator) -> Head:
     """A patient from a random stream."""
-    atrophy = rng.beta(1.3, 2.0)
+    atrophy = rng.beta(1.0, 1.4)
     angle = rng.uniform(0, 2 * np.pi)
-    white = rng.uniform(25.5, 31.5)
+    white = dials.WHITE.draw(rng)
     hydrocephalus = rng.uniform(1.5, 2.6) if rng.random() < 0.06 else 1.0
     return Head(
-        half_width=rng.uniform(65, 76),
-        half_length=rng.uniform(81, 95),
-        top=rng.uniform(78, 90),
-        egg=rng.uniform(0.06, 0.18),
+        half_width=dials.HALF_WIDTH.draw(rng),
+        half_length=dials.HALF_LENGTH.draw(rng),
+        top=dials.TOP.draw(rng),
+        egg=dials.EGG.draw(rng),
         skew=rng.normal(0, 0.025),
-        warp=(rng.uniform(1.0, 3.5), rng.uniform(0.3, 1.2)),
-        bone=rng.uniform(6.0, 11.5),
-        scalp=rng.uniform(3.5, 6.5),
-        grey=white + rng.uniform(5, 9),
+        warp=(dials.LONG_WARP.draw(rng), dials.SHORT_WARP.draw(rng)),
+        bone=dials.BONE.draw(rng),
+        scalp=dials.SCALP.draw(rng),
+        cortical=dials.CORTICAL.draw(rng),
+        fat=dials.FAT.draw(rng),
+        grey=white + dials.CONTRAST.draw(rng),
         white=white,
-        csf=rng.uniform(3, 10),
-        falx=rng.uniform(42, 56),
-        sinus=rng.uniform(44, 62),
-        sulcus=0.5 + 2.6 * atrophy,
+        csf=dials.FLUID.draw(rng),
+        falx=dials.FALX.draw(rng),
+        sinus=dials.SINUS.draw(rng) + (rng.random() < 0.04) * rng.uniform(40, 120),
+        sulcus=dials.SULCUS.low + (dials.SULCUS.high - dials.SULCUS.low) * atrophy,
         ventricle=float(np.clip(0.6 + 1.0 * atrophy + rng.normal(0, 0.15), 0.5, 2.0)) * hydrocephalus,
         lean=rng.normal(0, 0.15),
         leukoaraiosis=rng.uniform(0, 9) if rng.random() < 0.35 else 0.0,
@@ -86,10 +97,22 @@ def draw_head(rng: np.random.Generator) -> Head:
             rng.uniform(-5, 55),
             rng.uniform(10, 30) * (rng.random() < 0.2),
         ),
+        stroke=(*wedge_centre(rng), rng.uniform(15, 38) * (rng.random() < 0.12)),
+        darker=rng.uniform(3, 9),
+        tumour=(*wedge_centre(rng), rng.uniform(6, 20) * (rng.random() < 0.07)),
+        tumour_hounsfield=rng.uniform(30, 47),  # with or without calcium; denser ones are taken for blood by people too
+        oedema=rng.uniform(1.1, 2.2),
+        craniotomy=(rng.uniform(-np.pi, np.pi), rng.uniform(10, 60), rng.uniform(5, 32) * (rng.random() < 0.08)),
         haematoma=(rng.uniform(-np.pi, np.pi), rng.uniform(-10, 60), rng.uniform(4, 12) * (rng.random() < 0.18)),
         frontal_sinus=rng.uniform(0, 7),
         offset=tuple(rng.uniform(0, 64, 3)),
     )
+
+
+def wedge_centre(rng: np.random.Generator) -> tuple[float, float, float]:
+    """A point of one hemisphere, mm."""
+    angle = rng.uniform(0, 2 * np.pi)
+    return (48 * np.cos(angle), 60 * np.sin(angle), rng.uniform(0, 60))
 
 
 def warp(head: Head, p: Points) -> Points:
@@ -129,11 +152,13 @@ def outside_bone(head: Head, p: Points, depth: np.ndarray) -> np.ndarray:
     skin = depth + thickness
     low = np.flatnonzero(p.z < FACE_TOP)
     skin[low] = np.maximum(skin[low], face_and_neck_depth(head, p.take(low)))
-    hu = np.where(skin > 0, np.where(skin < 1.6, SKIN, FAT), AIR)
+    hu = np.where(skin > 0, np.where(skin < 2.0, SKIN, np.float32(head.fat)), AIR)
     # Below the skull muscle and fat lie in strands; over it there is the temporal muscle, or a scalp haematoma.
     strands = (p.z < -25) & (skin > 4)
     strands[strands] = texture(head.offset, p.take(strands), 1.8) > -0.6
+    fibrous = (skin > 2.0) & (depth > -2.2) & (depth <= 0)  # the galea, with muscle and vessels
     temporal = (temple > 2.0) & (depth > -temple) & (depth < 0)
+    hu[fibrous] = 20
     hu[strands | temporal] = MUSCLE
     hu[(swelling > 1.5) & (depth > -swelling) & (depth < 0)] = 58
     return hu
@@ -151,10 +176,10 @@ def face_and_neck_depth(head: Head, p: Points) -> np.ndarray:
     side = np.abs(p.x)
     front = p.y
     low = np.clip(-p.z / 60, 0, 1)
-    face = 1 - np.sqrt(np.square(side / (70 - 12 * low)) + np.square((front - 28) / 62))
+    face = 1 - np.sqrt(np.square(side / (76 - 10 * low)) + np.square((front - 26) / 68))
     nose_tip = 88 + 20 * np.clip((-14 - p.z) / 34, 0, 1)
     nose = (1 - side / 15) * 15 - np.maximum(front - nose_tip + 14, 0)
-    neck = 1 - np.sqrt(np.square(side / 62) + np.square((front + 26) / 56))
+    neck = 1 - np.sqrt(np.square(side / 68) + np.square((front + 26) / 64))
     below = np.maximum(np.maximum(face * 60, neck * 50), np.where(front > 60, nose, -99))
     return below - np.maximum(p.z, 0) * 3
 
@@ -185,8 +210,13 @@ def paint_vault(head: Head, p: Points, depth: np.ndarray, hu: np.ndarray) -> np.
     bone[wall[floor]] = False
     gap = (inner > 0) & ~cavity & ((hu > 300) | (hu == AIR))
     bone &= ~gap  # of the sphenoid and the petrous bone face.py knows more
+    if head.craniotomy[2]:
+        angle, height, radius = head.craniotomy
+        hole = p.distance2((66 * np.cos(angle), 82 * np.sin(angle), height)) < radius**2
+        hu[bone & hole] = 35  # scalp and dura, without the flap
+        bone &= ~hole
     diploe = (np.abs(inner + 0.5 * thickness) < 0.22 * thickness) & (head.bone > 6)
-    hu[bone] = (CORTICAL_BONE + 150 * grain - 450 * diploe - 300 * (inner > 0))[bone]
+    hu[bone] = (head.cortical + 150 * grain - 450 * diploe - 300 * (inner > 0))[bone]
     sinus = Points(np.abs(p.x), p.y, p.z)
     hu[bone & (sinus.distance2((11, 79, 2), (8 + head.frontal_sinus, 4, 4 + head.frontal_sinus)) < 1)] = (
         AIR if head.frontal_sinus > 2 else 900

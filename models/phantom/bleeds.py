@@ -1,4 +1,4 @@
-"""The five hemorrhages of the synthetic studies, each where anatomy puts it, as acute blood of 50 to 80 HU."""
+"""The five hemorrhages of the synthetic studies, each where anatomy puts it, of 38 to 92 HU as blood ages."""
 
 from dataclasses import dataclass
 
@@ -29,6 +29,7 @@ class Bleed:
     centre: tuple[float, float, float]
     size: tuple[float, float, float]
     hounsfield: float
+    swirl: float  # HU by which fresh and clotted blood differ within it
     style: float  # uniform in [0, 1]: chooses among the shapes of a kind
     mass: float  # millimetres by which it moves the midline
 
@@ -43,6 +44,18 @@ def draw_bleeds(rng: np.random.Generator, head: Head, share_with_blood: float) -
     return tuple(bleeds) if bleeding else ()
 
 
+def draw_density(rng: np.random.Generator) -> tuple[float, float]:
+    """Mean density of a bleed and the deviation within it, HU: acute, clotted, or of hours, of weeks, of the anaemic."""
+    age = rng.random()
+    mean = rng.uniform(55, 76) if age < 0.66 else rng.uniform(72, 86) if age < 0.78 else rng.uniform(44, 57)
+    return mean, rng.uniform(1.5, 4) if rng.random() < 0.7 else rng.uniform(5, 10)
+
+
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """A size as sizes are spread: as often between 5 and 10 as between 10 and 20."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
 def surface_point(head: Head, angle: float, height: float) -> tuple[float, float, float]:
     """A point near the inner table at a height, mm; the angle (radian) runs from the left side to the front."""
     rest = np.sqrt(max(0.05, 1 - (height / head.top) ** 2))
@@ -54,17 +67,17 @@ def draw_epidural(rng, head: Head) -> list[Bleed]:
     """One, mostly at the temple of either side."""
     angle = rng.normal(0.2, 0.45) if rng.random() < 0.75 else rng.uniform(-1.2, 1.2)
     centre = surface_point(head, angle + np.pi * (rng.random() < 0.5), rng.uniform(8, 58))
-    thick = rng.uniform(9, 23)
-    return [Bleed("epidural", centre, (thick, rng.uniform(24, 40), 0), rng.uniform(57, 78), rng.random(), 0.3 * thick)]
+    thick = log_uniform(rng, 5, 24)
+    return [Bleed("epidural", centre, (thick, rng.uniform(18, 40), 0), *draw_density(rng), rng.random(), 0.3 * thick)]
 
 
 def draw_subdural(rng, head: Head) -> list[Bleed]:
     """One, over either hemisphere or along the falx."""
     left = rng.choice([-1.0, 1.0])
-    thick = rng.uniform(6.5, 18)
+    thick = log_uniform(rng, 4, 19)
     centre = (left, rng.normal(0, 0.5), rng.uniform(18, 60))
     size = (thick, rng.uniform(0.9, 1.7), rng.uniform(30, 60))
-    return [Bleed("subdural", centre, size, rng.uniform(58, 78), rng.random(), 0.5 * thick * (rng.random() < 0.7))]
+    return [Bleed("subdural", centre, size, *draw_density(rng), rng.random(), 0.5 * thick * (rng.random() < 0.7))]
 
 
 def draw_intraparenchymal(rng, head: Head) -> list[Bleed]:
@@ -72,10 +85,10 @@ def draw_intraparenchymal(rng, head: Head) -> list[Bleed]:
     style = rng.random()
     side = rng.choice([-1.0, 1.0])
     if style < 0.15:  # contusions: several small ones at the frontal and temporal poles
-        count, low, high = rng.integers(2, 5), 5, 11
+        count, low, high = rng.integers(2, 6), 3, 11
     else:
-        count, low, high = 1, 8, 26
-    bleeds = []
+        count, low, high = 1, 4.5, 28
+    bleeds, density = [], draw_density(rng)
     for _ in range(count):
         if style < 0.15:
             spots = [(25, 58, 14), (45, 20, -12), (30, 45, 30), (48, -5, 5)]
@@ -87,11 +100,11 @@ def draw_intraparenchymal(rng, head: Head) -> list[Bleed]:
         else:  # lobar
             angle = rng.uniform(-np.pi, np.pi)
             centre = np.array([8 + 36 * abs(np.cos(angle)), 58 * np.sin(angle), rng.uniform(5, 58)])
-        radius = rng.uniform(low, high)
+        radius = log_uniform(rng, low, high)
         size = tuple(radius * rng.uniform(0.7, 1.25, 3))
         mass = 0.35 * max(radius - 8, 0) * (style > 0.15)
         bleeds.append(
-            Bleed("intraparenchymal", (side * centre[0], centre[1], centre[2]), size, rng.uniform(55, 78), style, mass)
+            Bleed("intraparenchymal", (side * centre[0], centre[1], centre[2]), size, *density, style, mass)
         )
     return bleeds
 
@@ -100,7 +113,7 @@ def draw_intraventricular(rng, head: Head) -> list[Bleed]:
     """One, which sinks to a level or fills one side or all."""
     level = rng.uniform(-48, -15)
     return [
-        Bleed("intraventricular", (rng.choice([-1.0, 1.0]), level, 0), (0, 0, 0), rng.uniform(57, 78), rng.random(), 0)
+        Bleed("intraventricular", (rng.choice([-1.0, 1.0]), level, 0), (0, 0, 0), *draw_density(rng), rng.random(), 0)
     ]
 
 
@@ -108,12 +121,12 @@ def draw_subarachnoid(rng, head: Head) -> list[Bleed]:
     """One, in the cisterns as from an aneurysm, or over the convexity of either side."""
     style = rng.random()
     if style < 0.35:  # aneurysmal: cisterns and fissures around the circle of Willis
-        centre, reach = (rng.normal(0, 8), rng.uniform(-5, 18), rng.uniform(-8, 6)), rng.uniform(36, 66)
+        centre, reach = (rng.normal(0, 8), rng.uniform(-5, 18), rng.uniform(-8, 6)), rng.uniform(24, 66)
     else:  # over the convexity of one side
         angle = rng.uniform(-np.pi, np.pi)
-        centre, reach = surface_point(head, angle, rng.uniform(12, 76)), rng.uniform(34, 64)
+        centre, reach = surface_point(head, angle, rng.uniform(12, 76)), rng.uniform(16, 60)
     mass = rng.uniform(0, 5) * (style >= 0.35)  # the hemisphere under it swells
-    return [Bleed("subarachnoid", centre, (reach, rng.uniform(2.2, 5.4), 0), rng.uniform(55, 76), style, mass)]
+    return [Bleed("subarachnoid", centre, (reach, rng.uniform(1.6, 5.0), 0), *draw_density(rng), style, mass)]
 
 
 DRAW = {
@@ -143,7 +156,7 @@ def paint_bleeds(bleeds: tuple[Bleed, ...], brain: Brain) -> np.ndarray:
     blood = np.zeros((len(SUBTYPES), brain.depth.size), bool)
     for bleed in bleeds:
         where = KINDS[bleed.kind](bleed, brain)
-        brain.hounsfield[where] = np.clip(bleed.hounsfield + 3.5 * brain.grain[where], 50, 80)
+        brain.hounsfield[where] = np.clip(bleed.hounsfield + bleed.swirl * brain.grain[where], 38, 92)
         blood[:, where] = False  # the last painted lies in front
         blood[SUBTYPES.index(bleed.kind)] |= where
     return blood

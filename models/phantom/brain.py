@@ -56,6 +56,13 @@ def paint_brain(head: Head, p: Points, depth: np.ndarray, shift: np.ndarray, swe
     old_infarct = p.distance2(head.infarct[:3]) < np.square(head.infarct[3] + 3 * grain)
     hu[old_infarct & ~behind & (head.infarct[3] > 0) & (fluid < 0.5)] = 17
     hu[seam & (white > 0.5) & ~behind] = head.white - 8
+    if head.stroke[3]:
+        fresh = p.distance2(head.stroke[:3]) < np.square(head.stroke[3] + 4 * grain)
+        hu -= head.darker * (fresh & ~behind & (fluid < 0.5) & (p.x * head.stroke[0] > 0))
+    if head.tumour[3]:
+        reach = np.sqrt(p.distance2(head.tumour[:3]))
+        hu[(reach < head.oedema * head.tumour[3] + 4 * grain) & (white > 0.5) & ~behind] = 20
+        hu[(reach < head.tumour[3] + 0.6 * grain) & ~behind] = head.tumour_hounsfield
     cisterns = (fluid > 0.4) & (depth > 9) & ~ventricles
     hu[(wide & ~stem) | ventricles] = head.csf
     paint_membranes(head, p, depth, tentorium, stem, hu)
@@ -107,7 +114,7 @@ def paint_membranes(head: Head, p: Points, depth, tentorium, stem, hu) -> None:
     vessels = straight | sagittal & ((p.z > 20) | (p.y < 0)) | transverse
     for start, end, r0, r1 in VESSELS:
         vessels |= capsule(side, start, end, r0, r1)
-    hu[vessels] = head.sinus - 2
+    hu[vessels] = head.sinus
 
 
 def paint_calcium(head: Head, p: Points, hu) -> None:

@@ -12,13 +12,14 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from models.common.labels import ANY, LABELS, SUBTYPES
+from models.phantom import dials
 from models.phantom.anatomy import AIR, BASE_TOP, FACE_TOP, REACH, Head, draw_head, outside_bone, paint_vault, skull_depth, warp
 from models.phantom.bleeds import Bleed, draw_bleeds, mass_effect, paint_bleeds
 from models.phantom.brain import paint_brain
 from models.phantom.face import paint_face
 from models.phantom.points import Points
 
-LEAST_BLOOD = 40.0  # mm2 of one kind in a slice from which on its label is 1
+LEAST_BLOOD = 30.0  # mm2 of one kind in a slice from which on its label is 1
 SHARE_WITH_BLOOD = 0.6  # of the studies; about three slices in ten then
 POINTS_AT_ONCE = 1 << 15  # so that the arrays of a band of rows stay in the processor's cache
 SMALL_IMAGE = 128  # up to here a pixel is wider than a sulcus and is sampled at eight points instead of four
@@ -48,9 +49,12 @@ class Scan:
     thickness: float
     noise: float  # HU at 512 x 512
     kernel: float  # mm, by which the reconstruction smooths image and noise
+    grain: float  # by which the noise is smoother than white, as a share of the kernel
     metal: tuple[float, float, float] | None  # where a clip or coil throws a star of streaks, mm
     calibration: float  # HU by which this scanner reads all soft tissue too high
     glow: float  # share of the bone around that beam hardening adds to soft tissue
+    edge: float  # HU that bone adds to the brain beside it
+    shade: tuple[float, float]  # HU by which the left side and the back read higher than the middle, over 100 mm
     table: tuple[float, float, float, float]  # kind, distance behind the centre, radius or half width, HU
     frame: np.ndarray  # (3,) where the scanner's origin lies
 
@@ -90,9 +94,9 @@ def draw_scan(rng: np.random.Generator, head: Head) -> Scan:
     pitch = rng.normal(0, np.radians(6))
     tilted = rng.random() < 0.5
     tilt = np.clip(rng.normal(-12, 6), -20, -2) if tilted else 0.0
-    scale = rng.uniform(0.94, 1.06)
+    scale = dials.SCALE.draw(rng)
     spacing = rng.choice([5.0, 5.0, 4.8, 5.4, 4.5])
-    lowest = rng.uniform(-68, -30)
+    lowest = rng.uniform(-78, -34)
     heights = [lowest]
     thin_base = rng.random() < 0.2  # thin slices through the posterior fossa, thick ones above
     while heights[-1] < scale * head.top + rng.uniform(4, 12):
@@ -109,11 +113,14 @@ def draw_scan(rng: np.random.Generator, head: Head) -> Scan:
         scale=scale,
         heights=np.array(heights),
         thickness=spacing,
-        noise=rng.uniform(2.2, 4.8),
-        kernel=rng.uniform(0.45, 0.75),
+        noise=dials.NOISE.draw(rng),
+        kernel=dials.KERNEL.draw(rng),
+        grain=dials.GRAIN.draw(rng),
         metal=tuple(rng.normal([0, -20, -5], [15, 15, 12])) if rng.random() < 0.05 else None,
-        calibration=float(np.clip(rng.normal(0, 2.0), -5, 5)),
-        glow=0.13 * rng.beta(1.0, 2.0),
+        calibration=dials.CALIBRATION.draw(rng),
+        glow=dials.GLOW.draw(rng),
+        edge=dials.EDGE.draw(rng),
+        shade=(dials.SHADE.draw(rng), dials.SHADE.draw(rng)),
         table=(rng.random(), rng.uniform(104, 122), rng.uniform(95, 140), rng.uniform(-150, 700)),
         frame=np.array([0.0, rng.uniform(-30, 150), rng.uniform(-50, 300)]),
     )
@@ -193,7 +200,7 @@ def paint(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, p: Points, depth, b
     brain = paint_brain(head, q, inner[cavity], *mass_effect(bleeds, q))
     blood = paint_bleeds(bleeds, brain)
     # A few points a pixel cannot give a few per cent of bone: the tails of kernel and slice profile are added here.
-    hu[cavity] = brain.hounsfield + 260 * np.exp(-inner[cavity] / np.float32(2 * scan.kernel))
+    hu[cavity] = brain.hounsfield + scan.edge * np.exp(-inner[cavity] / np.float32(2 * scan.kernel))
     return hu, blood.sum(axis=1)
 
 
@@ -227,7 +234,7 @@ def add_artefacts(hounsfield: np.ndarray, rng: np.random.Generator, scan: Scan) 
     for index, height in enumerate(scan.heights):
         hounsfield[index] = gaussian_filter(hounsfield[index], 1.3 * scan.kernel * pixels)
         bone = np.clip(hounsfield[index] - 150, 0, 1000)
-        change = scan.calibration + scan.glow * gaussian_filter(bone, 12 * pixels, truncate=2.5)
+        change = scan.calibration + (scan.shade[0] * x + scan.shade[1] * y) / 100 + scan.glow * gaussian_filter(bone, 12 * pixels, truncate=2.5)
         angle, place, width, wave, strength, dice = rng.random(6)
         if -45 < height < -5:  # beam hardening
             band = np.cos((y - 15 - 20 * place) / (2 + 4 * width) + 0.1 * x * (wave - 0.5))
@@ -257,7 +264,7 @@ def add_noise(hounsfield: np.ndarray, rng: np.random.Generator, scan: Scan) -> N
     size = hounsfield.shape[-1]
     across = (np.arange(size, dtype=np.float32) - (size - 1) / 2) / size
     middle = 1.25 - 2.0 * (across[None, :] ** 2 + across[:, None] ** 2)
-    kernel = scan.kernel * size / scan.field_of_view  # pixels
+    kernel = scan.grain * scan.kernel * size / scan.field_of_view  # pixels
     amount = scan.noise * np.sqrt(size / 512) / impulse_energy(kernel)
     for index, image in enumerate(hounsfield):
         bony = 1 + 2.5 * (image > 300).mean()
