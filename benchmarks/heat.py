@@ -23,7 +23,8 @@ from models.inference.runs import finished_folds, read_fold
 from models.phantom.anatomy import draw_head
 from models.phantom.bleeds import draw_bleeds
 from models.phantom.dicom import identify
-from models.phantom.study import SHARE_WITH_BLOOD, draw_scan, draw_slice, stream
+from models.phantom.scan import draw_scan
+from models.phantom.study import SHARE_WITH_BLOOD, draw_slice, stream
 from models.preprocessing.tables import read_slices
 from models.reporting.resampling import resample_means, to_interval
 from models.training.kinds import kind_of

@@ -126,7 +126,8 @@ def warp(head: Head, p: Points) -> Points:
     parts = [x, y, z]
     for amount, voxel, turn in zip(head.warp, (14.0, 5.0), (0, 21), strict=True):
         for axis in range(3):
-            offset = tuple(o + turn + 11 * axis for o in head.offset)
+            here = turn + 11 * axis
+            offset = (head.offset[0] + here, head.offset[1] + here, head.offset[2] + here)
             parts[axis] = parts[axis] + np.float32(amount) * texture(offset, p, voxel)
     return Points(*(part.astype(np.float32) for part in parts))
 

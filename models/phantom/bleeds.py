@@ -45,7 +45,7 @@ def draw_bleeds(rng: np.random.Generator, head: Head, share_with_blood: float) -
 
 
 def draw_density(rng: np.random.Generator) -> tuple[float, float]:
-    """Mean density of a bleed and the deviation within it, HU: acute, clotted, or of hours, of weeks, of the anaemic."""
+    """Mean density of a bleed and the deviation within it, HU: acute, clotted, or of hours, of weeks, of anaemia."""
     age = rng.random()
     mean = rng.uniform(55, 76) if age < 0.66 else rng.uniform(72, 86) if age < 0.78 else rng.uniform(44, 57)
     return mean, rng.uniform(1.5, 4) if rng.random() < 0.7 else rng.uniform(5, 10)
@@ -103,9 +103,7 @@ def draw_intraparenchymal(rng, head: Head) -> list[Bleed]:
         radius = log_uniform(rng, low, high)
         size = tuple(radius * rng.uniform(0.7, 1.25, 3))
         mass = 0.35 * max(radius - 8, 0) * (style > 0.15)
-        bleeds.append(
-            Bleed("intraparenchymal", (side * centre[0], centre[1], centre[2]), size, *density, style, mass)
-        )
+        bleeds.append(Bleed("intraparenchymal", (side * centre[0], centre[1], centre[2]), size, *density, style, mass))
     return bleeds
 
 
@@ -155,6 +153,9 @@ def paint_bleeds(bleeds: tuple[Bleed, ...], brain: Brain) -> np.ndarray:
     """Paint the blood over the brain's values and return where each kind lies. # (5, n)"""
     blood = np.zeros((len(SUBTYPES), brain.depth.size), bool)
     for bleed in bleeds:
+        if bleed.kind == "intraparenchymal":
+            paint_oedema(bleed, brain)  # of all first: one does not darken the blood of another
+    for bleed in bleeds:
         where = KINDS[bleed.kind](bleed, brain)
         brain.hounsfield[where] = np.clip(bleed.hounsfield + bleed.swirl * brain.grain[where], 38, 92)
         blood[:, where] = False  # the last painted lies in front
@@ -187,13 +188,23 @@ def subdural(bleed: Bleed, brain: Brain) -> np.ndarray:
 
 
 def intraparenchymal(bleed: Bleed, brain: Brain) -> np.ndarray:
-    """A ragged ellipsoid in the parenchyma, (n,) bool; paints a dark seam of oedema. Size is its radii, mm."""
-    p = brain.points
-    radius = np.sqrt(p.distance2(bleed.centre, bleed.size)) + 0.18 * brain.grain
-    inside = (p.x * bleed.centre[0] > 0) & (brain.depth > 1.0) & ~brain.ventricles
+    """A ragged ellipsoid in the parenchyma, (n,) bool. Size is its radii, mm."""
+    inside, radius = in_parenchyma(bleed, brain)
+    return inside & (radius < 1)
+
+
+def paint_oedema(bleed: Bleed, brain: Brain) -> None:
+    """Paint the dark seam around a bleed in the parenchyma."""
+    inside, radius = in_parenchyma(bleed, brain)
     seam = inside & (radius < 1 + (2 + 14 * bleed.style**3) / min(bleed.size))
     brain.hounsfield[seam & (brain.hounsfield > 20) & (brain.hounsfield < 45)] = 21
-    return inside & (radius < 1)
+
+
+def in_parenchyma(bleed: Bleed, brain: Brain) -> tuple[np.ndarray, np.ndarray]:
+    """Whether points lie in the parenchyma of the bleed's side, and how many of its radii from it: (n,) bool, (n,)."""
+    p = brain.points
+    radius = np.sqrt(p.distance2(bleed.centre, bleed.size)) + 0.18 * brain.grain
+    return (p.x * bleed.centre[0] > 0) & (brain.depth > 1.0) & ~brain.ventricles, radius
 
 
 def intraventricular(bleed: Bleed, brain: Brain) -> np.ndarray:

@@ -9,19 +9,31 @@ Nothing here knows about files; dicom.py writes them.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from models.common.labels import ANY, LABELS, SUBTYPES
-from models.phantom import dials
-from models.phantom.anatomy import AIR, BASE_TOP, FACE_TOP, REACH, Head, draw_head, outside_bone, paint_vault, skull_depth, warp
+from models.phantom.anatomy import (
+    AIR,
+    BASE_TOP,
+    FACE_TOP,
+    REACH,
+    Head,
+    draw_head,
+    outside_bone,
+    paint_vault,
+    skull_depth,
+    warp,
+)
+from models.phantom.artefacts import add_artefacts, add_noise
 from models.phantom.bleeds import Bleed, draw_bleeds, mass_effect, paint_bleeds
 from models.phantom.brain import paint_brain
 from models.phantom.face import paint_face
 from models.phantom.points import Points
+from models.phantom.scan import Scan, draw_scan, scanner_geometry, table
 
 LEAST_BLOOD = 30.0  # mm2 of one kind in a slice from which on its label is 1
 SHARE_WITH_BLOOD = 0.6  # of the studies; about three slices in ten then
 POINTS_AT_ONCE = 1 << 15  # so that the arrays of a band of rows stay in the processor's cache
+AROUND = 125.0  # mm from the axis of the head, beyond which there is neither head nor neck
 SMALL_IMAGE = 128  # up to here a pixel is wider than a sulcus and is sampled at eight points instead of four
 
 
@@ -34,29 +46,6 @@ class PhantomStudy:
     positions: np.ndarray  # (slices, 3) centre of the first pixel, mm
     orientation: np.ndarray  # (6,) direction of rows and columns; tilted in half of the studies
     pixel_spacing: float  # mm
-
-
-@dataclass(frozen=True)
-class Scan:
-    """How the scanner looks at the head: angles in radian, lengths in mm."""
-
-    field_of_view: float
-    tilt: float  # of the gantry, about the x axis
-    rotation: np.ndarray  # (3, 3) from scanner to head coordinates
-    shift: np.ndarray  # (3,) of the head in the field of view
-    scale: float
-    heights: np.ndarray  # (slices,) along the slice normal
-    thickness: float
-    noise: float  # HU at 512 x 512
-    kernel: float  # mm, by which the reconstruction smooths image and noise
-    grain: float  # by which the noise is smoother than white, as a share of the kernel
-    metal: tuple[float, float, float] | None  # where a clip or coil throws a star of streaks, mm
-    calibration: float  # HU by which this scanner reads all soft tissue too high
-    glow: float  # share of the bone around that beam hardening adds to soft tissue
-    edge: float  # HU that bone adds to the brain beside it
-    shade: tuple[float, float]  # HU by which the left side and the back read higher than the middle, over 100 mm
-    table: tuple[float, float, float, float]  # kind, distance behind the centre, radius or half width, HU
-    frame: np.ndarray  # (3,) where the scanner's origin lies
 
 
 def draw_study(seed: int, image_size: int, patient_seed: int | None = None) -> PhantomStudy:
@@ -86,44 +75,6 @@ def draw_study(seed: int, image_size: int, patient_seed: int | None = None) -> P
 def stream(seed: int, number: int) -> np.random.Generator:
     """One of the independent random streams of a seed."""
     return np.random.default_rng([seed, number])
-
-
-def draw_scan(rng: np.random.Generator, head: Head) -> Scan:
-    """Pose, protocol and scanner of one study."""
-    roll, yaw = rng.normal(0, np.radians([5, 3]))
-    pitch = rng.normal(0, np.radians(6))
-    tilted = rng.random() < 0.5
-    tilt = np.clip(rng.normal(-12, 6), -20, -2) if tilted else 0.0
-    scale = dials.SCALE.draw(rng)
-    spacing = rng.choice([5.0, 5.0, 4.8, 5.4, 4.5])
-    lowest = rng.uniform(-78, -34)
-    heights = [lowest]
-    thin_base = rng.random() < 0.2  # thin slices through the posterior fossa, thick ones above
-    while heights[-1] < scale * head.top + rng.uniform(4, 12):
-        heights.append(heights[-1] + (0.6 * spacing if thin_base and heights[-1] < lowest + 25 else spacing))
-    cos, sin = np.cos, np.sin
-    about_z = np.array([[cos(roll), -sin(roll), 0], [sin(roll), cos(roll), 0], [0, 0, 1]])
-    about_x = np.array([[1, 0, 0], [0, cos(pitch), -sin(pitch)], [0, sin(pitch), cos(pitch)]])
-    about_y = np.array([[cos(yaw), 0, sin(yaw)], [0, 1, 0], [-sin(yaw), 0, cos(yaw)]])
-    return Scan(
-        field_of_view=rng.choice([220.0, 230.0, 235.0, 250.0, 250.0]),
-        tilt=np.radians(tilt),
-        rotation=about_z @ about_x @ about_y,
-        shift=np.array([rng.normal(0, 4), rng.normal(-6, 7), 0.0]),
-        scale=scale,
-        heights=np.array(heights),
-        thickness=spacing,
-        noise=dials.NOISE.draw(rng),
-        kernel=dials.KERNEL.draw(rng),
-        grain=dials.GRAIN.draw(rng),
-        metal=tuple(rng.normal([0, -20, -5], [15, 15, 12])) if rng.random() < 0.05 else None,
-        calibration=dials.CALIBRATION.draw(rng),
-        glow=dials.GLOW.draw(rng),
-        edge=dials.EDGE.draw(rng),
-        shade=(dials.SHADE.draw(rng), dials.SHADE.draw(rng)),
-        table=(rng.random(), rng.uniform(104, 122), rng.uniform(95, 140), rng.uniform(-150, 700)),
-        frame=np.array([0.0, rng.uniform(-30, 150), rng.uniform(-50, 300)]),
-    )
 
 
 def draw_slice(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, height: float, size: int):
@@ -163,7 +114,7 @@ def sample(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, x, y, z, samples: 
     """
     hu = table(scan, x, y)
     shifted = np.stack([x - scan.shift[0], -(y - scan.shift[1]), z]) / np.float32(scan.scale)
-    inside = np.flatnonzero((shifted[0] ** 2 + (shifted[1] - 5) ** 2 < 125**2) & (shifted[2] < head.top + 40))
+    inside = np.flatnonzero(shifted[0] ** 2 + (shifted[1] - 5) ** 2 < AROUND**2)
     p = warped(head, scan.rotation.astype(np.float32) @ shifted, samples)
     p = p.take(inside)
     depth = skull_depth(head, p)
@@ -202,91 +153,3 @@ def paint(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, p: Points, depth, b
     # A few points a pixel cannot give a few per cent of bone: the tails of kernel and slice profile are added here.
     hu[cavity] = brain.hounsfield + scan.edge * np.exp(-inner[cavity] / np.float32(2 * scan.kernel))
     return hu, blood.sum(axis=1)
-
-
-def table(scan: Scan, x, y) -> np.ndarray:
-    """Hounsfield values (n,) of air, of the rest behind the head and of its cushion, at points of the scanner (mm)."""
-    kind, behind, radius, value = scan.table
-    hu = np.full(x.shape, AIR, np.float32)
-    if kind < 0.45:  # a round shell
-        distance = np.hypot(x, y - behind + radius)
-        shell = (np.abs(distance - radius) < 2.5) & (y > behind - radius * 0.9)
-    elif kind < 0.8:  # a trough with upright sides
-        distance = np.maximum(np.abs(x), np.hypot(0.8 * x, np.maximum(y - 20, 0)))
-        shell = (np.abs(distance - radius) < 2) & (y > -30)
-    else:  # a flat board
-        shell = np.abs(y - behind) < 3
-    hu[shell] = value
-    cushion = np.hypot(x, y - 20) - 92
-    hu[(np.abs(cushion) < 0.6) & (y > 80)] = -350
-    return hu
-
-
-def add_artefacts(hounsfield: np.ndarray, rng: np.random.Generator, scan: Scan) -> None:
-    """Add calibration, the glow of bone, bands between the petrous bones and a rare streak, in place.
-
-    Takes Hounsfield values (slices, size, size); what is no soft tissue stays as it is.
-    """
-    size = hounsfield.shape[-1]
-    across = (np.arange(size, dtype=np.float32) - (size - 1) / 2) * scan.field_of_view / size
-    x, y = across[None, :], across[:, None]
-    pixels = size / scan.field_of_view  # a millimetre
-    for index, height in enumerate(scan.heights):
-        hounsfield[index] = gaussian_filter(hounsfield[index], 1.3 * scan.kernel * pixels)
-        bone = np.clip(hounsfield[index] - 150, 0, 1000)
-        change = scan.calibration + (scan.shade[0] * x + scan.shade[1] * y) / 100 + scan.glow * gaussian_filter(bone, 12 * pixels, truncate=2.5)
-        angle, place, width, wave, strength, dice = rng.random(6)
-        if -45 < height < -5:  # beam hardening
-            band = np.cos((y - 15 - 20 * place) / (2 + 4 * width) + 0.1 * x * (wave - 0.5))
-            change += (1 + 7 * strength) * band * np.exp(-np.square((y - 15) / 18) - np.square(x / 45))
-        if scan.metal and abs(scan.metal[2] - height) < scan.thickness:
-            change += star(x - scan.metal[0], y - scan.metal[1], angle)
-        if dice < 0.04:  # one bright or dark streak
-            along = x * np.cos(np.pi * angle) + y * np.sin(np.pi * angle) - 60 * (place - 0.5)
-            change += (45 * strength - 15) * np.exp(-np.square(along / (1 + 4 * width)))
-        soft = (hounsfield[index] > -20) & (hounsfield[index] < 100)
-        hounsfield[index] += change * soft
-
-
-def star(x, y, angle: float) -> np.ndarray:
-    """Bright and dark streaks (size, size), HU, around metal at the origin of x (1, size) and y (size, 1), mm."""
-    turn = np.arctan2(y, x)
-    rays = np.cos(7 * turn + 9 * angle) + np.cos(12 * turn + 5 * angle) + np.cos(19 * turn)
-    distance = np.hypot(x, y)
-    return 35 * rays * np.exp(-distance / 50) + 2500 * (distance < 3)
-
-
-def add_noise(hounsfield: np.ndarray, rng: np.random.Generator, scan: Scan) -> None:
-    """Add the scanner's noise to (slices, size, size), stronger in the middle and where there is much bone.
-
-    A smoothing kernel correlates it over neighbours; larger pixels average it out.
-    """
-    size = hounsfield.shape[-1]
-    across = (np.arange(size, dtype=np.float32) - (size - 1) / 2) / size
-    middle = 1.25 - 2.0 * (across[None, :] ** 2 + across[:, None] ** 2)
-    kernel = scan.grain * scan.kernel * size / scan.field_of_view  # pixels
-    amount = scan.noise * np.sqrt(size / 512) / impulse_energy(kernel)
-    for index, image in enumerate(hounsfield):
-        bony = 1 + 2.5 * (image > 300).mean()
-        grain = gaussian_filter(rng.standard_normal((size, size), np.float32), kernel)
-        hounsfield[index] += amount * bony * middle * grain
-
-
-def impulse_energy(kernel: float) -> float:
-    """Standard deviation of unit white noise after a Gaussian of this width (pixels)."""
-    impulse = np.zeros((25, 25))
-    impulse[12, 12] = 1
-    return float(np.sqrt(np.square(gaussian_filter(impulse, kernel)).sum()))
-
-
-def scanner_geometry(scan: Scan, spacing: float) -> tuple[np.ndarray, np.ndarray]:
-    """ImagePositionPatient (slices, 3), mm, and ImageOrientationPatient (6,), DICOM PS3.3 C.7.6.2.
-
-    A tilted gantry cuts along (0, cos, sin) while the table moves along z: the stack is sheared, as the RSNA's are.
-    """
-    down = np.array([0, np.cos(scan.tilt), np.sin(scan.tilt)])
-    half = scan.field_of_view / 2 - spacing / 2
-    corner = scan.frame - half * np.array([1.0, 0, 0]) - half * down
-    heights = (scan.heights - scan.heights[0]) / np.cos(scan.tilt)
-    positions = corner + heights[:, None] * np.array([0, 0, 1.0])
-    return positions, np.concatenate([[1.0, 0, 0], down])

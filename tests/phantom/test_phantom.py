@@ -13,10 +13,11 @@ import pytest
 
 from models.common.errors import InputError
 from models.common.labels import ANY, LABELS, SUBTYPES
-from models.phantom.anatomy import Points, draw_head, paint_vault, skull_depth
+from models.phantom.anatomy import draw_head, paint_vault, skull_depth
 from models.phantom.bleeds import draw_bleeds, mass_effect, paint_bleeds
 from models.phantom.brain import paint_brain
 from models.phantom.dicom import FAMILIES, identify, stored_values, to_dicom, write_phantom
+from models.phantom.points import Points
 from models.phantom.study import SHARE_WITH_BLOOD, PhantomStudy, draw_study, stream
 from models.preprocessing.pictures import WINDOWS, contact_sheet
 
@@ -114,12 +115,12 @@ def test_a_seed_is_one_patient_at_every_image_size(studies):
 def test_what_is_left_out_for_speed_changes_no_pixel(seed, monkeypatch):
     quick = draw_study(seed, 32)
     for limit in (
-        "study.BUMP",
+        "study.REACH",
+        "study.AROUND",
         "study.BASE_TOP",
-        "brain.SULCUS_DEPTH",
         "face.TOP",
         "face.ROUNDING",
-        "anatomy.ROUNDING",
+        "points.ROUNDING",
     ):
         monkeypatch.setattr(f"models.phantom.{limit}", 1e3)
     whole = draw_study(seed, 32)
@@ -146,16 +147,16 @@ def test_tissues_have_their_hounsfield_values(studies):
         assert 22 < np.median(soft) < 45  # brain
         assert middle.max() > 600  # bone
         assert (middle > 300).mean() > 0.03
-        assert study.hounsfield[-1].max() < 900 or (study.hounsfield[-1] > 0).mean() < 0.1  # over the vertex
+        assert study.hounsfield[-1].max() < 900 or (study.hounsfield[-1] > 0).mean() < 0.2  # over the vertex
 
 
-def test_blood_has_50_to_80_hounsfield_units_and_lies_where_anatomy_puts_it():
+def test_blood_has_38_to_92_hounsfield_units_and_lies_where_anatomy_puts_it():
     seen = Counter()
     for brain, _, blood in bleeding_brains(30):
         where = dict(zip(SUBTYPES, blood, strict=True))
         values = brain.hounsfield[blood.any(axis=0)]
-        assert values.min() >= 50
-        assert values.max() <= 80
+        assert values.min(initial=38) >= 38
+        assert values.max(initial=92) <= 92
         assert (blood.sum(axis=0) <= 1).all()
         assert brain.depth[where["epidural"]].max(initial=0) < 26
         assert np.quantile(brain.depth[where["subdural"]], 0.9) < 38 if where["subdural"].any() else True

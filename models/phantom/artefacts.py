@@ -1,0 +1,64 @@
+"""What a scanner adds to the Hounsfield values of a study: blur, calibration, beam hardening, streaks and noise."""
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from models.phantom.scan import Scan
+
+
+def add_artefacts(hounsfield: np.ndarray, rng: np.random.Generator, scan: Scan) -> None:
+    """Add calibration, the glow of bone, bands between the petrous bones and a rare streak, in place.
+
+    Takes Hounsfield values (slices, size, size); what is no soft tissue stays as it is.
+    """
+    size = hounsfield.shape[-1]
+    across = (np.arange(size, dtype=np.float32) - (size - 1) / 2) * scan.field_of_view / size
+    x, y = across[None, :], across[:, None]
+    pixels = size / scan.field_of_view  # a millimetre
+    for index, height in enumerate(scan.heights):
+        hounsfield[index] = gaussian_filter(hounsfield[index], 1.3 * scan.kernel * pixels)
+        bone = np.clip(hounsfield[index] - 150, 0, 1000)
+        change = scan.calibration + (scan.shade[0] * x + scan.shade[1] * y) / 100
+        change += scan.glow * gaussian_filter(bone, 12 * pixels, truncate=2.5)
+        angle, place, width, wave, strength, dice = rng.random(6)
+        if -45 < height < -5:  # beam hardening
+            band = np.cos((y - 15 - 20 * place) / (2 + 4 * width) + 0.1 * x * (wave - 0.5))
+            change += (1 + 7 * strength) * band * np.exp(-np.square((y - 15) / 18) - np.square(x / 45))
+        if scan.metal and abs(scan.metal[2] - height) < scan.thickness:
+            change += star(x - scan.metal[0], y - scan.metal[1], angle)
+        if dice < 0.04:  # one bright or dark streak
+            along = x * np.cos(np.pi * angle) + y * np.sin(np.pi * angle) - 60 * (place - 0.5)
+            change += (45 * strength - 15) * np.exp(-np.square(along / (1 + 4 * width)))
+        soft = (hounsfield[index] > -20) & (hounsfield[index] < 100)
+        hounsfield[index] += change * soft
+
+
+def add_noise(hounsfield: np.ndarray, rng: np.random.Generator, scan: Scan) -> None:
+    """Add the scanner's noise to (slices, size, size), stronger in the middle and where there is much bone.
+
+    A smoothing kernel correlates it over neighbours; larger pixels average it out.
+    """
+    size = hounsfield.shape[-1]
+    across = (np.arange(size, dtype=np.float32) - (size - 1) / 2) / size
+    middle = 1.25 - 2.0 * (across[None, :] ** 2 + across[:, None] ** 2)
+    kernel = scan.grain * scan.kernel * size / scan.field_of_view  # pixels
+    amount = scan.noise * np.sqrt(size / 512) / impulse_energy(kernel)
+    for index, image in enumerate(hounsfield):
+        bony = 1 + 2.5 * (image > 300).mean()
+        grain = gaussian_filter(rng.standard_normal((size, size), np.float32), kernel)
+        hounsfield[index] += amount * bony * middle * grain
+
+
+def star(x, y, angle: float) -> np.ndarray:
+    """Bright and dark streaks (size, size), HU, around metal at the origin of x (1, size) and y (size, 1), mm."""
+    turn = np.arctan2(y, x)
+    rays = np.cos(7 * turn + 9 * angle) + np.cos(12 * turn + 5 * angle) + np.cos(19 * turn)
+    distance = np.hypot(x, y)
+    return 35 * rays * np.exp(-distance / 50) + 2500 * (distance < 3)
+
+
+def impulse_energy(kernel: float) -> float:
+    """Standard deviation of unit white noise after a Gaussian of this width (pixels)."""
+    impulse = np.zeros((25, 25))
+    impulse[12, 12] = 1
+    return float(np.sqrt(np.square(gaussian_filter(impulse, kernel)).sum()))
