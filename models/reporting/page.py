@@ -85,7 +85,7 @@ def _of_studies(studies: Scored) -> dict:
     """Tables and figures of studies as a whole."""
     target, probability = studies.target[:, ANY], studies.probability[:, ANY]
     values = {name: predict_values(studies, *name) for name in FIXED}
-    points = calibrate(target, probability)
+    points = calibrate(target, probability, studies.slices["patient_id"].to_numpy())
     return {
         "study_scores": _rows(score_labels(studies)),
         "operating": _rows(operate(studies)),
@@ -116,9 +116,9 @@ def _certainty(scored: Scored, subject: Subject, work: Work) -> dict:
 def _evidence(scored: Scored) -> dict:
     """Tables and figures of all scored slices."""
     scores, target, probability = score_labels(scored), scored.target, scored.probability
-    calibration = {}
+    patients, calibration = scored.slices["patient_id"].to_numpy(), {}
     for number, label in enumerate(LABELS):
-        points = calibrate(target[:, number], probability[:, number])
+        points = calibrate(target[:, number], probability[:, number], patients)
         calibration[label] = {
             "predicted": probability[:, number].mean(),
             "observed": target[:, number].mean(),

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from once import HANG
 from report_pages import copy_of, predict, scored, write_run
+from scipy.special import expit
 from scipy.stats import binomtest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.wait import WebDriverWait
 
 from models.common.errors import InputError
 from models.common.files import write_parquet
@@ -31,6 +34,7 @@ FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 )
+ENDS = ("Network.loadingFinished", "Network.loadingFailed")  # of a request, as the browser notes them
 HIT = "window.hit=1"
 PAYLOADS = [
     f"<script>{HIT}</script>",
@@ -102,16 +106,51 @@ def visit(browser, file: Path, width: int = 1280) -> None:
 
 
 def requests(browser) -> list[str]:
-    """What the page has asked for, data URIs aside, and the policy has let pass."""
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    """What the page has asked for, data URIs aside, and the policy has let pass; waits until all of it has ended.
+
+    The browser's notes come when they come: that a request was blocked, for one, some time after the request.
+    """
+    events = []
+
+    def sent() -> dict[str, str]:
+        asked = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        urls = {params["requestId"]: params["request"]["url"] for params in asked}
+        return {name: url for name, url in urls.items() if not url.startswith("data:")}
+
+    def have_ended(browser) -> bool:
+        events.extend(json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
+        ended = {event["params"]["requestId"] for event in events if event["method"] in ENDS}
+        return sent().keys() <= ended and any(event["method"] == "Page.loadEventFired" for event in events)
+
+    WebDriverWait(browser, HANG).until(have_ended)
     blocked = {event["params"]["requestId"] for event in events if event["params"].get("blockedReason") == "csp"}
-    sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    urls = [params["request"]["url"] for params in sent if params["requestId"] not in blocked]
-    return [url for url in urls if not url.startswith("data:")]
+    return [url for name, url in sent().items() if name not in blocked]
 
 
 def has_run(browser) -> bool:
     return browser.execute_script("return window.hit !== undefined")
+
+
+class LateBrowser:
+    """One whose notes of a page come one by one: of the page itself, and of a picture that the policy has blocked."""
+
+    def __init__(self) -> None:
+        self.notes = [
+            ("Network.requestWillBeSent", {"requestId": "1", "request": {"url": "file:///page.html"}}),
+            ("Network.loadingFinished", {"requestId": "1"}),
+            ("Page.loadEventFired", {}),
+            ("Network.requestWillBeSent", {"requestId": "2", "request": {"url": "http://127.0.0.1:9/x"}}),
+            ("Network.loadingFailed", {"requestId": "2", "blockedReason": "csp"}),
+        ]
+        self.batches = [[0, 1], [], [3], [], [2, 4]]
+
+    def get_log(self, _: str) -> list[dict[str, str]]:
+        some = [self.notes[place] for place in self.batches.pop(0)]
+        return [{"message": json.dumps({"message": {"method": name, "params": values}})} for name, values in some]
+
+
+def test_a_request_is_judged_when_its_end_is_noted_however_late_that_is():
+    assert requests(LateBrowser()) == ["file:///page.html"]
 
 
 def test_the_page_opens_without_a_request_or_an_error(browser, plain):
@@ -247,16 +286,50 @@ def test_a_few_slices_of_one_class_without_a_store_make_a_page(metadata, tmp_pat
     assert "<td>\N{EN DASH}</td>" in html
 
 
-def test_calibration_counts_every_slice_and_its_intervals_are_wilsons():
+def answers(patients: int, slices: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, what is said of them, whose they are, and the share that a patient like that has of them."""
+    generator = np.random.default_rng(seed)
+    whose = np.repeat(np.arange(patients), slices)
+    logits = generator.normal(-2, 1, patients)[whose] + generator.normal(0, 2, len(whose))
+    unknown = generator.normal(0, 1, patients)[whose]  # what no network sees of a patient
+    target = (generator.random(len(whose)) < expit(logits + unknown)).astype(float)
+    points, weights = np.polynomial.hermite_e.hermegauss(30)
+    return target, expit(logits), whose, expit(logits[:, None] + points) @ (weights / weights.sum())
+
+
+def test_calibration_counts_every_slice_and_of_single_slices_its_intervals_are_wilsons():
     generator = np.random.default_rng(0)
     probability = np.append(generator.random(300), [0, 1])
     target = (generator.random(302) < probability).astype(float)
-    points = calibrate(target, probability)
+    points = calibrate(target, probability, np.arange(302))
     assert points["slices"].sum() == len(target)
     assert (points["observed"] * points["slices"]).sum() == pytest.approx(target.sum())
     for row in points.itertuples():
         interval = binomtest(round(row.observed * row.slices), row.slices).proportion_ci(method="wilson")
-        assert (row.low, row.high) == pytest.approx(tuple(interval), abs=1e-4)
+        assert (row.low, row.high) == pytest.approx(tuple(interval), abs=0.01)
+
+
+def test_intervals_of_calibration_are_of_patients():
+    target, probability, patients, _ = answers(40, 1)
+    alone = calibrate(target, probability, patients)
+    often = calibrate(np.tile(target, 30), np.tile(probability, 30), np.tile(patients, 30))  # the same slice again
+    pd.testing.assert_frame_equal(alone[["low", "high"]], often[["low", "high"]])
+    nobody = calibrate(0 * target, 0 * probability, patients).iloc[0]
+    assert nobody["low"] == pytest.approx(0)
+    assert nobody["high"] == pytest.approx(binomtest(0, 40).proportion_ci(method="wilson").high, abs=1e-4)
+    assert calibrate(target, probability, 0 * patients)[["low", "high"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize(("patients", "slices"), [(40, 34), (150, 34), (60, 1)])
+def test_intervals_of_calibration_hold_the_truth(patients, slices):
+    held = []
+    for seed in range(40):
+        target, probability, whose, truth = answers(patients, slices, seed)
+        points = calibrate(target, probability, whose)
+        edges = np.quantile(probability, np.linspace(0, 1, 11)[1:-1])
+        of_tenth = pd.Series(truth).groupby(np.searchsorted(edges, probability)).mean()
+        held += [*((points["low"] <= of_tenth) & (of_tenth <= points["high"]))]
+    assert 0.92 <= np.mean(held) <= 0.98
 
 
 def test_types_are_confused_over_slices_that_show_one_type_alone():
