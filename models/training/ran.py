@@ -1,8 +1,5 @@
 """What a run was carried out on and at what speed: nothing of it defines the run, all of it may explain a result."""
 
-import subprocess
-from pathlib import Path
-
 import torch
 
 from models.common.options import TrainOptions
@@ -10,9 +7,8 @@ from models.common.repair import typed_command
 from models.preprocessing.origin import is_synthetic
 from models.training.callbacks import History
 from models.training.processes import Processes
+from models.training.run_record import commit
 from models.training.steps import StepLearner
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def what_ran(learner: StepLearner, history: History, options: TrainOptions, processes: Processes) -> dict:
@@ -36,12 +32,3 @@ def what_ran(learner: StepLearner, history: History, options: TrainOptions, proc
         "command": typed_command(),
         "synthetic": is_synthetic(options.machine.working_folder),
     }
-
-
-def commit() -> str | None:
-    """The commit of this repository, with "+" where files have been changed; None where it is not one of git's."""
-    words = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
-    try:
-        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

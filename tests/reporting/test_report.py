@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from once import HANG
-from report_pages import copy_of, predict, scored, write_run
+from report_pages import Page, copy_of, predict, scored, write_run
 from scipy.special import expit
 from scipy.stats import binomtest
 from selenium import webdriver
@@ -18,9 +18,12 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.wait import WebDriverWait
 
 from models.common.errors import InputError
-from models.common.files import write_parquet
+from models.common.files import hash_file, write_parquet
 from models.common.folders import Work
 from models.common.labels import ANY, LABELS
+from models.inference.blend_record import BlendRecord, inputs_of, write_record
+from models.inference.runs import Run, load_out_of_fold
+from models.inference.smoothed_run import SmoothOptions, smooth_run
 from models.preprocessing.tables import UNREADABLE, read_slices
 from models.report import ReportOptions, report
 from models.reporting import page
@@ -28,6 +31,8 @@ from models.reporting.mistakes import SHOWN, nearest_store, worst_mistakes
 from models.reporting.subgroups import group_slices, score_subgroups
 from models.reporting.subject import Scored, Subject, join_truth
 from models.reporting.tables import NO_BLEED, calibrate, confuse_types, score_labels
+from models.train_small import CONFIG
+from models.training.run_record import save_config
 
 REPOSITORY = Path(__file__).parent.parent.parent
 FLAGS = (
@@ -260,8 +265,11 @@ def test_every_file_of_the_page_is_installed_with_the_package():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("absent", r"no finished fold in .*absent; train one with: python models/train_absent\.py"),
-        ("blend", r"no .*blend/valid\.parquet; make it with: blending\.ipynb"),
+        (
+            "absent",
+            r"no finished fold in .*absent; train one with: python models/train_small\.py --name absent",
+        ),
+        ("blend", r"no .*blend/valid\.parquet; make it with: python models/blend\.py --work "),
         ("../runs/small", r"\.\./runs/small is not the name of a run"),
     ],
 )
@@ -428,3 +436,78 @@ def test_the_page_of_drawings_says_so_and_that_of_people_does_not(prepared, meta
     report(ReportOptions("small", work=work.root))
     assert "nobody was scanned" in (work.root / "report_small.html").read_text()
     assert "nobody was scanned" not in plain.read_text()
+
+
+def test_the_page_says_of_which_slices_by_what_and_what_was_chosen_on_them(prepared, metadata, tmp_path):
+    work = Work(tmp_path, stage=2)
+    write_parquet(work.metadata("train"), metadata)
+    write_run(work, "small", metadata)
+    for name in ("small", "small_smoothed"):
+        if name == "small_smoothed":
+            smooth_run(SmoothOptions("small", work=work.root, stage=2))
+        report(ReportOptions(name, work=work.root, stage=2, heat=False))
+        text = (tmp_path / f"report_{name}.html").read_text()
+        page = Page(text)
+        assert "out-of-fold predictions · stage 2</p>" in text
+        chosen = text.partition("Chosen on these very slices")[2].partition("</p>")[0]
+        assert "the epoch whose weights are kept, of folds 0 and 1" in chosen
+        slices, own = dict(page.tables["Slices"]), dict(page.tables["This page"])
+        assert (slices["split"], slices["stage"]) == ("train, out-of-fold", "2")
+        assert slices["each is the mean of"] == "one view"  # nothing is noted
+        assert own["command"] == f"python models/report.py {name} --no-heat --stage 2"
+        assert re.fullmatch(r"[0-9a-f]{40}\+?|not known", own["commit"])
+        assert str(tmp_path) not in text
+
+
+def test_what_a_run_was_carried_out_on_stands_on_its_page(prepared, metadata, tmp_path):
+    work = copy_of(prepared, tmp_path, metadata)
+    write_run(work, "small", metadata)
+    for fold in (0, 1):
+        ran = {"commit": f"{fold:040d}", "command": "python models/train_small.py", "synthetic": True}
+        save_config(work.run("small", fold), CONFIG, fold, {"best_epoch": 3}, stage=1, ran=ran)
+    report(ReportOptions("small", work=work.root, heat=False))
+    page = Page((tmp_path / "report_small.html").read_text())
+    carried_out = dict(page.tables["Carried out"])
+    assert carried_out["commit"] == f"{0:040d} | {1:040d}"
+    assert (carried_out["command"], carried_out["synthetic"]) == ("python models/train_small.py", "True")
+    assert "weights of epoch 3, trained on stage 1, sha256 " in dict(page.tables["Folds"])["fold 0"]
+
+
+def test_the_page_of_a_blend_tells_what_blend_json_tells(prepared, metadata, tmp_path):
+    work = copy_of(prepared, tmp_path, metadata)
+    for name in ("a", "b"):
+        write_run(work, name, metadata)
+    write_parquet(work.blend / "valid.parquet", predict(metadata).reset_index())  # without a note
+    fitted = {"kind": "Blend", "weights": {"a": 0.25, "b": 0.75}, "spaces": "logit", "calibrations": None}
+    record = BlendRecord(
+        asked="best",
+        ways=dict.fromkeys(LABELS, "fitted") | {"any": "best_single"},
+        fitted=dict.fromkeys(LABELS, fitted),
+        nested={label: {"equal": 0.2, "fitted": 0.12345} for label in LABELS},
+        files_sha256={"valid.parquet": hash_file(work.blend / "valid.parquet")},
+        command="python models/blend.py a b",
+        **inputs_of(work, load_runs_without_test(work, "a", "b")),
+    )
+    write_record(work, record)
+    report(ReportOptions(work=work.root))
+    text = (tmp_path / "report_blend.html").read_text()
+    page = Page(text)
+    told, ways = dict(page.tables["Blend"]), dict(page.tables["Way of each label"])
+    assert told["way"] == "a way for each label, chosen for each label by nested scores"
+    assert (told["runs"], told["command"]) == ("a, folds 0 and 1; b, folds 0 and 1", record.command)
+    said = "log loss on unseen patients: equal 0.2000, fitted 0.1235; weights: a 0.25, b 0.75; spaces: logit"
+    assert ways["epidural"].startswith(f"fitted; {said}")
+    assert ways["any"].startswith("b alone; ")
+    hashes = dict(page.tables["sha256 of what it was made of"])
+    assert hashes["a/fold0/valid.parquet"] == hash_file(work.prediction("a", 0, "valid"))
+    chosen = text.partition("Chosen on these very slices")[2].partition("</p>")[0]
+    assert "the way, by nested scores" in chosen
+    assert "the epoch whose weights are kept, of folds 0 and 1 of b" in chosen
+    assert "a, b have predicted the same" in text
+    write_parquet(work.prediction("a", 0, "valid"), predict(metadata[::2], 9).reset_index())
+    with pytest.raises(InputError, match=r"blend was made from another a/fold0/valid.parquet; delete .*blend, then: "):
+        report(ReportOptions(work=work.root))
+
+
+def load_runs_without_test(work: Work, *names: str) -> list[Run]:
+    return [Run(name, [0, 1], table, table[:0]) for name, table in load_out_of_fold(work, names).items()]
