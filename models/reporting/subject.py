@@ -11,6 +11,7 @@ from models.common.files import hash_file
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference.blend_record import BlendRecord, read_record_of_blend
+from models.inference.gained import Gain
 from models.inference.predictions import align
 from models.inference.runs import (
     chosen_on_own_slices,
@@ -133,7 +134,8 @@ def _describe(records: dict[str, RunRecord | SmoothedRecord]) -> dict[str, dict[
     smoothed = {fold: record for fold, record in records.items() if isinstance(record, SmoothedRecord)}
     trained = {fold: record for fold, record in records.items() if isinstance(record, RunRecord)}
     widths = {
-        fold: f"{record.run}, smoothed with a width of {record.width_mm:.2f} mm" for fold, record in smoothed.items()
+        fold: f"{record.run}, smoothed with a width of {record.width_mm:.2f} mm{_gain(record)}"
+        for fold, record in smoothed.items()
     }
     weights = {
         fold: f"weights of epoch {record.results.get('best_epoch')}{_of_stage(record)}, sha256 {record.weights_sha256}"
@@ -145,6 +147,10 @@ def _describe(records: dict[str, RunRecord | SmoothedRecord]) -> dict[str, dict[
         "Carried out": _merge([record.ran for record in trained.values()]),
         "Trained with": _merge([record.versions for record in trained.values()]),
     }
+
+
+def _gain(record: SmoothedRecord) -> str:
+    return "" if record.gain is None else "; " + Gain(**record.gain).describe("smoothed", "before")
 
 
 def _of_stage(record: RunRecord) -> str:

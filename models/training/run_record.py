@@ -101,6 +101,8 @@ class SmoothedRecord(NamedTuple):
     run: str  # the other one
     width_mm: float
     predictions_sha256: dict[str, str]  # of its files that this fold depends on: fold0/valid.parquet -> hash
+    # Weighted log loss after smoothing less before: value, low, high, slices, patients; it was not always noted.
+    gain: dict[str, Any] | None = None
 
     @property
     def fitted_on_own(self) -> bool:

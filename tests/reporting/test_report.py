@@ -457,6 +457,8 @@ def test_the_page_says_of_which_slices_by_what_and_what_was_chosen_on_them(prepa
         assert own["command"] == f"python models/report.py {name} --no-heat --stage 2"
         assert re.fullmatch(r"[0-9a-f]{40}\+?|not known", own["commit"])
         assert str(tmp_path) not in text
+        told = dict(page.tables["Folds"])["fold 0"]
+        assert ("smoothed less before: weighted log loss " in told) == (name == "small_smoothed")
 
 
 def test_what_a_run_was_carried_out_on_stands_on_its_page(prepared, metadata, tmp_path):
