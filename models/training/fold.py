@@ -187,5 +187,5 @@ def write_results(
     print(table.to_string(float_format="{:.4f}".format, na_rep=""))
     print(
         f"{folder}: weighted log loss {own:.4f} (the prior's is {baseline:.4f}), "
-        f"epoch {history.best_epoch} of {options.config.epochs}"
+        f"epoch {history.best_epoch} of {options.config.epochs}, which is chosen on these slices"
     )

@@ -20,7 +20,7 @@ def write_history_picture(
     losses.plot(history["epoch"], history["train_loss"], "s--", color=ORANGE, label="training, running mean")
     losses.plot(history["epoch"], history["valid_loss"], "o-", color=BLUE, label="validation")
     losses.axhline(prior, color=GREY, linestyle="--", label="the prior's, validation")
-    losses.axvline(best_epoch, color=GREY, linestyle=":", label="kept epoch")
+    losses.axvline(best_epoch, color=GREY, linestyle=":", label="kept epoch, chosen by it")
     losses.set_ylabel("weighted log loss")
     losses.legend()
     for label, colour, dash in zip(LABELS, LABEL_COLOURS, LABEL_DASHES, strict=True):

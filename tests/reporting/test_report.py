@@ -434,7 +434,9 @@ def test_the_page_of_drawings_says_so_and_that_of_people_does_not(prepared, meta
     shutil.copy(prepared.prepared, work.prepared)  # the mark with which a phantom's cache is born
     write_run(work, "small", metadata)
     report(ReportOptions("small", work=work.root))
-    assert "nobody was scanned" in (work.root / "report_small.html").read_text()
+    drawn = (work.root / "report_small.html").read_text()
+    assert "nobody was scanned" in drawn
+    assert "<title>small: hemorrhage on synthetic head CT</title>" in drawn
     assert "nobody was scanned" not in plain.read_text()
 
 
