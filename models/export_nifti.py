@@ -6,7 +6,8 @@ Needs cache/ with the slices of that size and, with --run, the predictions of a 
 every series of the test is written; cache/series.csv holds the keys.
 Writes volumes/<series>.nii.gz, which any viewer opens in the right orientation, and volumes/<series>.png, the six
 probabilities over z. Prints the size of a volume's elements, and how far from their place a viewer shows slices of
-uneven spacing. Research software, not a medical device: do not base a decision about a patient on it.
+uneven spacing. What is made of a phantom says so: the header, the picture and the screen. Research software, not a
+medical device: do not base a decision about a patient on it.
 """
 
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import tyro
 from models.common.cli import command
 from models.common.errors import InputError
 from models.common.folders import Stage, Work, WorkFolder, default_work
+from models.preprocessing.origin import describe_synthetic
 from models.preprocessing.tables import require_slices
 
 
@@ -56,6 +58,7 @@ def export(options: ExportOptions) -> None:
         read_predicted,
     )  # with matplotlib: seconds
 
+    print(describe_synthetic(work), end="")
     for split, table in find_series(work, splits, options.series).items():
         predictions = read_predicted(work, options.run, options.fold, split) if options.run is not None else None
         for series_id, slices in table.groupby("series_id", sort=False):

@@ -3,10 +3,11 @@
     python models/report.py b2
     python models/report.py
 
-Needs cache/ and finished folds in runs/b2; without a name blend/valid.parquet, which blending.ipynb writes.
+Needs cache/ and finished folds in runs/b2; without a name blend/, which blend.py writes.
 Writes report_b2.html: scores of slices and of studies beside the prior's with intervals, curves, calibration, which
 type is taken for which, scores by subgroup, how sure the answers are, and the worst mistakes as images, which need a
-slice store, with heat where the networks looked. The same input gives the same bytes.
+slice store, with heat where the networks looked; and how all of it was made, and chosen on what. The same input gives
+the same bytes.
 """
 
 from dataclasses import dataclass, field

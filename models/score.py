@@ -7,7 +7,8 @@
 The third line is a local leaderboard: stage_2_train.csv holds the labels of the slices that were the test of stage 1.
 Needs cache/ and finished folds in runs/, or prediction files (.parquet) or submissions (.csv) and a label file in
 Kaggle's format. Prints a table: weighted log loss, the prior's (the best constant prediction), and the AUC of each
-label. Before it, for what is named, the log loss of each label with a 95 % interval from a bootstrap of patients.
+label. Before it, for what is named, the log loss of each label with a 95 % interval from a bootstrap of patients; below
+it, where a run and the one that it was made from are both scored (b5_pseudo and b5), their paired difference.
 Patients whom a network has trained on are never in one score with others; the cache tells whose a slice is.
 """
 
@@ -22,6 +23,7 @@ from models.common.cli import command
 from models.common.errors import InputError
 from models.common.folders import Stage, Work, WorkFolder, default_work
 from models.common.labels import LABELS
+from models.inference.gained import describe_gains
 from models.inference.scored import Scored, print_table, read_everything, read_named
 from models.inference.scoring import read_patients
 from models.preprocessing.challenge_csv import read_labels
@@ -53,7 +55,11 @@ def score(options: ScoreOptions) -> None:
     for each in predictions:
         require_labels(each, labels)
     print(describe_synthetic(work), end="")
-    print_table(predictions, labels, read_patients(work), work, with_intervals=bool(options.files))
+    patients = read_patients(work)
+    print_table(predictions, labels, patients, work, with_intervals=bool(options.files))
+    tables = {each.name: each.table for each in predictions}
+    for line in describe_gains(work, tables, labels, patients["patient_id"]):
+        print(line)
 
 
 def require_labels(predictions: Scored, labels: pd.DataFrame) -> None:

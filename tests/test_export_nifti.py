@@ -1,6 +1,7 @@
 """Laws of export_nifti.py: a viewer finds the stored values at their mm, and what was predicted is a picture."""
 
 import gzip
+import shutil
 
 import nibabel
 import numpy as np
@@ -15,6 +16,7 @@ from models.export_nifti import ExportOptions, export
 from models.preprocessing.affine import place_series, to_ras
 from models.preprocessing.store import Series
 from models.preprocessing.tables import UNREADABLE, read_slices
+from models.reporting import export as exporting
 from models.reporting.figures import draw_along_z, plot_along_z
 from models.reporting.nifti import to_nifti
 
@@ -86,6 +88,25 @@ def test_all_series_of_the_test_are_written_as_they_are_stored(work, capsys):
         assert ("evenly spaced" in line) == (placed.departure > 0.1)
     assert "sheared" in said
     assert len(list((work.root / "volumes").iterdir())) == 12
+
+
+def test_volumes_and_pictures_of_drawings_say_so_and_those_of_people_do_not(work, monkeypatch, capsys):
+    titles = []
+    monkeypatch.setattr(exporting, "draw_along_z", lambda *drawn: titles.append(drawn[-1]) or PNG)
+    series_id = read_slices(work, "test")["series_id"].iloc[0]
+    marks = {}
+    for name in ("drawn", "people"):
+        own = Work(work.root / name)
+        shutil.copytree(work.cache, own.cache)
+        shutil.copytree(work.runs, own.runs)
+        if name == "people":
+            own.prepared.unlink()
+        export(ExportOptions((series_id,), SIZE, run="b2", output=own.root, work=own.root))
+        image = nibabel.load(own.root / f"{series_id}.nii.gz")
+        marks[name] = image.header["descrip"].item(), titles[-1], capsys.readouterr().out
+    assert all("synthetic" in str(text) and "nobody was scanned" in str(text) for text in marks["drawn"])
+    assert all("synthetic" not in str(text) for text in marks["people"])
+    assert all(b"Hounsfield units" in descrip and b"research software" in descrip for descrip, *_ in marks.values())
 
 
 def test_a_series_of_the_training_has_a_picture_where_the_fold_was_validated_on_it(work, capsys):

@@ -30,6 +30,7 @@ from models.inference.evidence import WAYS
 from models.preprocessing.challenge_csv import read_labels
 from models.preprocessing.elements import Reason
 from models.preprocessing.folds import label_shares
+from models.preprocessing.origin import SYNTHETIC
 from models.preprocessing.problems import NO_SLICE_OF_FILE, Problem
 from models.preprocessing.raw import find_raw
 from models.preprocessing.tables import read_slices, split_fold
@@ -94,8 +95,11 @@ def metadata_notebook(named_phantom, prepared, tmp_path_factory) -> tuple[Notebo
     staged.tables.mkdir(parents=True)
     for path in prepared.cache.iterdir():
         ((staged.tables if path.name in tables else staged.cache) / path.name).symlink_to(path)
-    notebook = execute(METADATA, named_phantom, staged, last='print(*slices["patient_id"].unique())')
-    return notebook, set(notebook.cells.pop().outputs[0].text.split())
+    last = 'print([text.get_text() for text in plt.figure().texts])\nprint(*slices["patient_id"].unique())'
+    notebook = execute(METADATA, named_phantom, staged, last=last)
+    marks, patients = notebook.cells.pop().outputs[0].text.splitlines()
+    assert marks == str([SYNTHETIC])  # on every figure of a phantom
+    return notebook, set(patients.split())
 
 
 @pytest.mark.parametrize("name", [METADATA, BLENDING])
@@ -123,6 +127,7 @@ def test_notebooks_hold_no_absolute_path(name):
 def test_the_metadata_notebook_runs_and_names_no_patient(metadata_notebook, prepared):
     notebook, of_traps = metadata_notebook
     assert count_figures(notebook) == 9
+    assert text_outputs(notebook).startswith(SYNTHETIC)
     text = text_outputs(notebook)
     assert "largest difference between the two tables: 0.0000\n" in text  # this project's statistics and fastai's
     assert "largest difference between the repaired slice and the original: 0 HU" in text
@@ -150,6 +155,7 @@ def test_the_blending_notebook_takes_for_each_label_what_nested_scores_speak_for
     write_run(work, SMALL, folds=[0, 1], noise=3.0, phantom=phantom)
     write_run(work, B0_224, folds=[0], noise=4.0, phantom=phantom)
     last = "print(scores.to_json())\nprint(summary.to_json())\nprint(chosen_ways)"
+    last += "\nprint([text.get_text() for text in plt.figure().texts])"
     notebook = execute(BLENDING, phantom, work, last=last)
     assert count_figures(notebook) == 5
 
@@ -159,7 +165,9 @@ def test_the_blending_notebook_takes_for_each_label_what_nested_scores_speak_for
     assert list(submission["ID"]) == list(sample["ID"])
     assert submission["Label"].between(0, 1).all()
 
-    *tables, ways = notebook.cells[-1].outputs[0].text.splitlines()
+    *tables, ways, marks = notebook.cells[-1].outputs[0].text.splitlines()
+    assert marks == str([SYNTHETIC])
+    assert text_outputs(notebook).startswith(SYNTHETIC)
     scores, summary = (pd.DataFrame(json.loads(table)) for table in tables)
     assert set(scores.index) == {*WAYS, "by_label"}
     assert set(summary.index) == {"small", "b0_224", "prior", *(f"blend: {way}" for way in scores.index)}

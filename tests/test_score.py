@@ -13,12 +13,15 @@ from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.prediction_files import prediction_table
+from models.inference.comparing import differences, resample
 from models.inference.scoring import read_patients, score_intervals
 from models.inference.whose import IN_TRAIN, NOT_IN_TRAIN, SEEN, UNSEEN, note_seen
 from models.score import ScoreOptions, score
+from models.train_b5_pseudo import CONFIG as PSEUDO
 from models.train_small import CONFIG
 from models.training.metric import weighted_log_loss
 from models.training.run_record import save_config
+from models.training.scoring import WEIGHTED
 from models.training.seen import Seen, write_seen
 
 NAMES = np.array([f"ID_{number:03d}" for number in range(300)])
@@ -170,6 +173,31 @@ def test_a_run_and_its_smoothed_one_are_scored_by_name_and_what_was_chosen_on_th
     assert "b2: chosen on the slices that it is scored on: the epoch whose weights are kept, of fold 0" in text
     with pytest.raises(InputError, match=r"no finished fold in \S+/b0; train one with: python models/train_b0.py"):
         scored("b0")
+
+
+def test_a_run_with_pseudolabels_stands_beside_the_one_that_it_started_from(work, scored):
+    others = np.clip(PROBABILITY + 0.2 * (TARGET - 0.5), 0.01, 0.99)
+    for name, config in (("b5", CONFIG), ("b5_pseudo", PSEUDO)):
+        folder = finish(work, name, 0, set(PATIENTS[100:]), name, valid=slice(0, 98))
+        save_config(folder, replace(config, name=name), 0, {"best_epoch": 3})
+    write_parquet(work.run("b5_pseudo", 0) / "valid.parquet", prediction_table(pd.Series(NAMES[7:98]), others[7:98]))
+    drawn = [resample(TARGET[7:98], some[7:98].astype(np.float32), PATIENTS[7:98]) for some in (others, PROBABILITY)]
+    value, low, high = differences(*drawn).loc[WEIGHTED]
+    line = f"b5_pseudo less b5: weighted log loss {value:+.4f} [{low:+.4f}, {high:+.4f}], paired, on 91 slices of 13"
+    assert high < 0
+    assert line in scored("b5", "b5_pseudo")
+    assert line in scored("b5_pseudo", "b5")
+    assert "less" not in scored("b5_pseudo")
+    write_parquet(work.run("b5_pseudo", 0) / "valid.parquet", prediction_table(pd.Series(NAMES[:7]), others[:7]))
+    assert "on 7 slices of a single patient, and so without an interval" in scored("b5", "b5_pseudo")
+
+
+def test_a_difference_that_may_be_none_is_said_to_be_one(work, scored):
+    for name, config in (("b5", CONFIG), ("b5_pseudo", PSEUDO)):
+        folder = finish(work, name, 0, set(PATIENTS[100:]), name, valid=slice(0, 98))
+        save_config(folder, replace(config, name=name), 0, {"best_epoch": 3})
+    text = scored("b5", "b5_pseudo")
+    assert "+0.0000 [+0.0000, +0.0000], paired, on 98 slices of 14 patients: it may be none" in text
 
 
 def test_one_half_done_run_blocks_nobody(work, capsys):

@@ -6,7 +6,7 @@ blending      runs -> one                          (calibration, stacking; evide
 blend_run     the same, written down               (blend_options; blend_record: blend.json, which tells how)
 smoothing     along z, without training            (smoothed_run: a run of it)
 pseudolabels  predictions -> labels to train on    (pseudolabel_files: fold by fold)
-scoring       scores with intervals                (comparing: of drawn patients, and paired differences)
+scoring       scores with intervals                (comparing: of drawn patients, paired; gained: of two runs)
 scored        of what                              (whose: of patients that were trained on, or not)
 heat          where a network of slices looked
 submission    a blend -> submission.csv

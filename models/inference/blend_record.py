@@ -13,7 +13,7 @@ from models.common.labels import LABELS
 from models.common.repair import command_of
 from models.inference.runs import Run, changed_files
 from models.preprocessing.tables import hash_tables
-from models.training.run_record import project_version
+from models.training.run_record import commit, project_version
 
 _ALONE = "best_single"
 
@@ -32,6 +32,7 @@ class BlendRecord:
     files_sha256: dict[str, str]  # of what was written: valid.parquet, test.parquet, submission.csv
     stage: int | None
     command: str
+    commit: str | None = None  # of the code that has fitted it; it was not always noted
 
     @property
     def name(self) -> str:
@@ -63,7 +64,10 @@ def describe_fit(fitted: object, label: int, names: Sequence[str]) -> dict[str, 
 
 
 def inputs_of(work: Work, runs: Sequence[Run]) -> dict[str, Any]:
-    """The fields of a record that tell what a blend is made of. Raises InputError for damaged tables."""
+    """The fields of a record that tell what a blend is made of, and by which code.
+
+    Raises InputError for damaged tables.
+    """
     hashes = {}
     for run in runs:
         files = [work.prediction(run.name, fold, split) for fold in run.folds for split in ("valid", "test")]
@@ -73,6 +77,7 @@ def inputs_of(work: Work, runs: Sequence[Run]) -> dict[str, Any]:
         "runs_sha256": hashes,
         "tables_sha256": hash_tables(work),
         "stage": work.stage,
+        "commit": commit(),
     }
 
 

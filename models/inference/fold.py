@@ -9,10 +9,12 @@ import pandas as pd
 
 from models.common.errors import InputError
 from models.common.files import write_parquet
+from models.common.folders import Work
 from models.common.options import InferOptions
 from models.inference.parts import Parts, find_run, is_finished, only_inference, parts_of
 from models.inference.predictions import fill_unreadable
 from models.inference.whose import note_seen
+from models.preprocessing.origin import is_synthetic
 from models.preprocessing.tables import UNREADABLE, read_slices
 from models.training.device import count_workers
 from models.training.evaluation import predict_batches
@@ -41,6 +43,7 @@ def carry_out(options: InferOptions) -> None:
             missing = readable[~readable["image_id"].isin(processes.on_main(parts.read).index)]
             if len(missing):
                 processes.on_main(lambda: require_sources(kind, record))  # before hours of extraction
+                processes.on_main(lambda: warn_of_drawings(record, options.machine.working_folder))
                 kind.make_inputs(slices, options.machine, processes)
                 print(f"{output}: {len(missing):,} of {len(slices):,} slices to predict")
                 with processes.as_one():
@@ -56,6 +59,12 @@ def require_sources(kind: Kind, record: RunRecord) -> None:
     for name, sha256 in kind.input_weights().items():
         if record.sources.get(name) != sha256:
             raise InputError(f"{kind.folder} was trained on another {name}; delete it and train that fold anew")
+
+
+def warn_of_drawings(record: RunRecord, work: Work) -> None:
+    """Say so if a network that has learnt from drawings is to predict people."""
+    if record.ran.get("synthetic") and not is_synthetic(work):
+        print("warning: this network has learnt from drawings of make_phantom.py; it knows nothing of people")
 
 
 def predict_missing(

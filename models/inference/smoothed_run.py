@@ -11,6 +11,7 @@ from models.common.files import hash_file, without_temporaries, write_parquet
 from models.common.folders import Stage, Work, WorkFolder, default_work
 from models.common.labels import LABELS
 from models.common.locks import only_process
+from models.inference.gained import measure_gain
 from models.inference.predictions import align
 from models.inference.runs import join_folds, read_fold, require_finished
 from models.inference.smoothing import fit_width, smooth
@@ -42,6 +43,7 @@ def smooth_run(options: SmoothOptions) -> None:
     join_folds(run, list(valid.values()))
     slices = read_slices(work, "train")
     labels = slices.set_index("image_id")[list(LABELS)].dropna()
+    patients = slices.set_index("image_id")["patient_id"]
     output = work.runs / name
     with only_process(work.runs / f".{name}.lock", "smoothing", item=output), without_temporaries(output):
         origins = {fold: hash_predictions(work, run, folds, fold) for fold in folds}
@@ -49,9 +51,12 @@ def smooth_run(options: SmoothOptions) -> None:
         missing = [fold for fold in folds if fold not in records]
         for fold in missing:
             others = [valid[other] for other in folds if other != fold] or [valid[fold]]
-            records[fold] = SmoothedRecord(name, run, fit_width(pd.concat(others), slices, labels), origins[fold])
-            write_fold(work, fold, records[fold], valid[fold], slices)
-    print_scores(work, name, records, valid, labels)
+            width = fit_width(pd.concat(others), slices, labels)
+            smoothed = smooth(valid[fold], slices, width)
+            gain = measure_gain(smoothed, valid[fold], labels, patients)
+            records[fold] = SmoothedRecord(name, run, width, origins[fold], None if gain is None else gain._asdict())
+            write_fold(work, fold, records[fold], smoothed)
+    print_scores(work, name, records, valid, labels, patients)
 
 
 def hash_predictions(work: Work, run: str, folds: list[int], fold: int) -> dict[str, str]:
@@ -79,10 +84,10 @@ def read_finished(work: Work, name: str, fold: int, origin: dict[str, str]) -> S
     return record
 
 
-def write_fold(work: Work, fold: int, record: SmoothedRecord, valid: pd.DataFrame, slices: pd.DataFrame) -> None:
-    """Write the files of a fold, config.json last; `slices` is the metadata of training."""
+def write_fold(work: Work, fold: int, record: SmoothedRecord, valid: pd.DataFrame) -> None:
+    """Write the files of a fold, config.json last; `valid` are its smoothed out-of-fold predictions."""
     folder = work.run(record.name, fold)
-    write_parquet(work.prediction(record.name, fold, "valid"), smooth(valid, slices, record.width_mm).reset_index())
+    write_parquet(work.prediction(record.name, fold, "valid"), valid.reset_index())
     for stage in work.stages:
         if stage.prediction(record.run, fold, "test").is_file():
             test = read_fold(stage, record.run, fold, "test")
@@ -93,17 +98,28 @@ def write_fold(work: Work, fold: int, record: SmoothedRecord, valid: pd.DataFram
 
 
 def print_scores(
-    work: Work, name: str, records: dict[int, SmoothedRecord], valid: dict[int, pd.DataFrame], labels: pd.DataFrame
+    work: Work,
+    name: str,
+    records: dict[int, SmoothedRecord],
+    valid: dict[int, pd.DataFrame],
+    labels: pd.DataFrame,
+    patients: pd.Series,
 ) -> None:
-    """Width and weighted log loss of each fold and of all, before smoothing and after; what is scored is the files."""
+    """Width and weighted log loss of each fold and of all, before smoothing and after; what is scored is the files.
+
+    And the paired difference; `labels` and `patients` are indexed by `image_id`.
+    """
     after = {fold: read_fold(work, name, fold, "valid") for fold in valid}
     rows = {
         f"fold {fold}": {"width, mm": records[fold].width_mm} | compare(labels, valid[fold], after[fold])
         for fold in valid
     }
-    rows["all"] = compare(labels, pd.concat(valid.values()), pd.concat(after.values()))
+    before, smoothed = pd.concat(valid.values()), pd.concat(after.values())
+    rows["all"] = compare(labels, before, smoothed)
     print(f"{describe_synthetic(work)}{name}: {WEIGHTED}")
     print(pd.DataFrame.from_dict(rows, orient="index").to_string(float_format="{:.4f}".format, na_rep=""))
+    if (gain := measure_gain(smoothed, before, labels, patients)) is not None:
+        print(gain.describe(name, next(iter(records.values())).run))
     for fold, record in records.items():
         if record.fitted_on_own:
             print(f"fold {fold} has but its own slices: the width is fitted on the very slices that it is scored on")

@@ -1,10 +1,7 @@
 """What is unlike in the predictions of runs, and so has to be said before they are compared or blended."""
 
-import json
-
-from pyarrow import parquet
-
 from models.common.folders import Work
+from models.common.prediction_files import read_notes
 from models.inference.runs import Run
 from models.training.run_record import SmoothedRecord, read_record
 
@@ -70,11 +67,9 @@ def describe_views(work: Work, runs: list[Run]) -> list[str]:
 def view_of(work: Work, name: str, fold: int, split: str) -> str:
     """The test-time augmentation of a prediction file, that of its origin if it is smoothed.
 
-    Out-of-fold predictions did not always note it: then they are of one view.
+    Out-of-fold predictions did not always note it: then they are of one view. Raises InputError if it is damaged.
     """
     record = read_record(work.run(name, fold))
     if isinstance(record, SmoothedRecord):
         return view_of(work, record.run, fold, split)
-    file = work.prediction(name, fold, split)
-    noted = json.loads((parquet.read_schema(file).metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
-    return noted.get("tta", "none")
+    return read_notes(work.prediction(name, fold, split), "the script that has made it").get("tta", "none")

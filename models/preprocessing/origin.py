@@ -19,6 +19,11 @@ def title_of(settings: dict[str, Any]) -> str | None:
     return SYNTHETIC if settings.get("synthetic") else None
 
 
+def listed(table: pd.DataFrame, settings: dict[str, Any]) -> pd.DataFrame:
+    """The same table with a column that says so where it is of drawings: for a file that a person opens."""
+    return table.assign(synthetic=True) if settings.get("synthetic") else table
+
+
 def marked(table: pd.DataFrame, settings: dict[str, Any]) -> pd.DataFrame:
     """The same table, marked as drawn where it is: the mark is kept in its file."""
     table.attrs |= {"synthetic": True} if settings.get("synthetic") else {}
@@ -31,6 +36,11 @@ def is_synthetic(work: Work) -> bool:
     A cache of an older version has no mark; the same prepare.py adds it in a second.
     """
     return any(noted(stage).get("synthetic", False) for stage in work.stages)
+
+
+def synthetic_title(work: Work) -> str | None:
+    """SYNTHETIC, to stand above a picture; None where people were scanned."""
+    return SYNTHETIC if is_synthetic(work) else None
 
 
 def describe_synthetic(work: Work) -> str:

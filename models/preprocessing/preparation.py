@@ -15,7 +15,7 @@ from models.preprocessing.folds import make_folds
 from models.preprocessing.grouping import SeriesTask
 from models.preprocessing.metadata import slice_table
 from models.preprocessing.options import PrepareOptions
-from models.preprocessing.origin import marked, title_of
+from models.preprocessing.origin import listed, marked, title_of
 from models.preprocessing.parallel import progress_batches
 from models.preprocessing.problems import ProblemRows, problem_table, wait_for_decoder
 from models.preprocessing.raw import RawFolder, find_raw
@@ -135,13 +135,13 @@ def write_tables(
     if waits and not options.check:
         work.prepared.unlink(missing_ok=True)
     write_csv(work.problems, problems)
-    write_csv(work.series_list, series)
+    write_csv(work.series_list, listed(series, settings))
     if not options.check:
         if folds is not None:
             write_csv(work.folds, folds)
         whole = pd.concat(tables.values(), ignore_index=True)
         for size in settings["image_size"]:
-            write_csv(work.affines(size), affine_table(whole, size))
+            write_csv(work.affines(size), listed(affine_table(whole, size), settings))
         shown = next(iter(tables.values()))
         shown = shown[~shown["series_id"].isin(pictures(series))]
         write_contact_sheet(work.contact_sheet, work, shown, max(settings["image_size"]), title_of(settings))

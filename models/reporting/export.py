@@ -12,6 +12,7 @@ from models.common.files import replacing
 from models.common.folders import Work
 from models.inference.runs import read_fold
 from models.preprocessing.affine import Placement, place_series
+from models.preprocessing.origin import SYNTHETIC, is_synthetic
 from models.preprocessing.store import Series
 from models.preprocessing.tables import UNREADABLE, read_slices
 from models.reporting.figures import draw_along_z
@@ -58,12 +59,12 @@ def export_series(
 
     Returns what is to be said of them. Raises InputError if the store is not there or damaged.
     """
-    lines, placed = [], place_series(slices, image_size)
+    lines, placed, synthetic = [], place_series(slices, image_size), is_synthetic(work)
     if placed.is_known:
         store = Series(work.series(image_size, slices["series_id"].iloc[0]))
         hounsfield = np.stack([store.read(number) for number in range(len(store))])
         volume = path.with_name(f"{path.name}.nii.gz")
-        _write(volume, to_nifti(hounsfield, placed.affine))
+        _write(volume, to_nifti(hounsfield, placed.affine, synthetic))
         lines.append(f"{volume}: {len(store)} slices, {describe(placed)}")
     else:
         lines.append(f"{path.name}: no volume, for its files do not tell where its slices lie")
@@ -74,7 +75,8 @@ def export_series(
         return [*lines, f"{path.name}: no picture, for {predictions.by}, has not predicted it"]
     picture = path.with_name(f"{path.name}.png")
     probability = predictions.probabilities.loc[seen["image_id"]].to_numpy()
-    _write(picture, draw_along_z(seen, probability, f"{path.name}: {predictions.by}"))
+    title = f"{path.name}: {predictions.by}" + (f"\n{SYNTHETIC}" if synthetic else "")
+    _write(picture, draw_along_z(seen, probability, title))
     return [*lines, f"{picture}: {len(seen)} predicted slices"]
 
 

@@ -13,6 +13,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from models.common.colours import BLUE, GREY, LABEL_COLOURS, LABEL_DASHES, VERMILION
 from models.common.labels import ANY, LABELS
 from models.preprocessing.geometry import known_z, plane_of
+from models.preprocessing.origin import SYNTHETIC
 
 _ENDS = {"coronal": ("front", "back"), "sagittal": ("right", "left")}  # of a series along z
 _ENDS |= dict.fromkeys(("axial", "unknown"), ("feet", "head"))
@@ -36,6 +37,11 @@ _STYLE = {
 
 
 Curves = dict[int, tuple[np.ndarray, np.ndarray]]  # x and y by the number of a label
+
+
+def mark_synthetic(figure: Figure) -> None:
+    """Write below a figure that it shows drawings: for matplotlib's `figure.hooks`, of the figures of a notebook."""
+    figure.text(0.5, -0.01, SYNTHETIC, ha="center", va="top", fontsize=11)  # which notebooks show without cutting
 
 
 def data_uri(kind: str, content: bytes) -> str:

@@ -9,12 +9,16 @@ from models.preprocessing.affine import to_ras
 from models.preprocessing.windows import BRAIN
 
 _SCANNER = 1  # NIfTI's code for coordinates of the scanner
+# What the header tells, in its 80 bytes.
+_SCAN = b"Hounsfield units; research software, not a medical device"
+_DRAWING = b"synthetic, nobody was scanned; Hounsfield units; research software"
 _LEVEL = 4  # of gzip, 1 to 9: more takes longer than it saves
 
 
-def to_nifti(hounsfield: np.ndarray, affine: np.ndarray) -> bytes:
+def to_nifti(hounsfield: np.ndarray, affine: np.ndarray, synthetic: bool = False) -> bytes:
     """A .nii.gz of slices (slices, rows, columns), int16, with the affine (4, 4) of (column, row, slice) -> LPS mm.
 
+    Its header says what it is, and where it is `synthetic` that nobody was scanned.
     The same slices give the same bytes. Software that knows no shear finds the nearest affine without one as qform.
     """
     affine = to_ras(affine)
@@ -24,5 +28,5 @@ def to_nifti(hounsfield: np.ndarray, affine: np.ndarray) -> bytes:
     image.header.set_xyzt_units("mm")
     image.header["cal_min"] = BRAIN.center - BRAIN.width / 2  # as viewers open it
     image.header["cal_max"] = BRAIN.center + BRAIN.width / 2
-    image.header["descrip"] = b"Hounsfield units; research software, not a medical device"
+    image.header["descrip"] = _DRAWING if synthetic else _SCAN
     return gzip.compress(image.to_bytes(), _LEVEL, mtime=0)

@@ -7,7 +7,6 @@ or a series reaches the template: images alone are named.
 import base64
 import hashlib
 import platform
-import shlex
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,8 +15,9 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from models.common.folders import Work
+from models.common.folders import Work, default_work
 from models.common.labels import ANY, LABELS, SUBTYPES
+from models.common.repair import command_of
 from models.preprocessing.origin import is_synthetic
 from models.reporting import figures
 from models.reporting.certainty import at_coverages, cover, find_dispute, uncertainties
@@ -28,6 +28,7 @@ from models.reporting.studies import LEVELS, join_studies, operate, predict_valu
 from models.reporting.subgroups import FEW, read_series, score_sizes, score_subgroups
 from models.reporting.subject import Scored, Subject, join_truth
 from models.reporting.tables import calibrate, calibration_error, confuse_named, confuse_types, score_labels
+from models.training.run_record import commit
 from models.training.scoring import WEIGHTED
 
 _FOLDER = Path(__file__).parent
@@ -59,6 +60,7 @@ def render(subject: Subject, metadata: pd.DataFrame, work: Work, heat: bool = Tr
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         subject=subject,
         synthetic=is_synthetic(work),
+        stage=work.stage,
         labels=LABELS,
         subtypes=SUBTYPES,
         any=ANY,
@@ -68,7 +70,7 @@ def render(subject: Subject, metadata: pd.DataFrame, work: Work, heat: bool = Tr
         side=SIDE,
         looked_at=LOOKED_AT,
         store=nearest_store(work),
-        made={**subject.made, "This page": _origin(subject)},
+        made={**subject.made, "This page": _origin(subject, work, heat)},
         counts={name: scored.slices[f"{name}_id"].nunique() for name in ("image", "study", "patient")},
         **_evidence(scored),
         subgroups={name: _rows(table) for name, table in score_subgroups(scored, metadata, read_series(work)).items()},
@@ -85,7 +87,7 @@ def _of_studies(studies: Scored) -> dict:
     """Tables and figures of studies as a whole."""
     target, probability = studies.target[:, ANY], studies.probability[:, ANY]
     values = {name: predict_values(studies, *name) for name in FIXED}
-    points = calibrate(target, probability)
+    points = calibrate(target, probability, studies.slices["patient_id"].to_numpy())
     return {
         "study_scores": _rows(score_labels(studies)),
         "operating": _rows(operate(studies)),
@@ -116,9 +118,9 @@ def _certainty(scored: Scored, subject: Subject, work: Work) -> dict:
 def _evidence(scored: Scored) -> dict:
     """Tables and figures of all scored slices."""
     scores, target, probability = score_labels(scored), scored.target, scored.probability
-    calibration = {}
+    patients, calibration = scored.slices["patient_id"].to_numpy(), {}
     for number, label in enumerate(LABELS):
-        points = calibrate(target[:, number], probability[:, number])
+        points = calibrate(target[:, number], probability[:, number], patients)
         calibration[label] = {
             "predicted": probability[:, number].mean(),
             "observed": target[:, number].mean(),
@@ -140,9 +142,12 @@ def _rows(table: pd.DataFrame) -> dict[str, dict]:
     return {str(name): row for name, row in table.to_dict("index").items()}
 
 
-def _origin(subject: Subject) -> dict[str, str]:
-    command = shlex.join(["python", "models/report.py", subject.name])
-    return {"command": command, "Python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+def _origin(subject: Subject, work: Work, heat: bool) -> dict[str, str]:
+    """By which command, code and packages; without folders, whose names may tell of a person."""
+    flags = [] if heat else ["--no-heat"]
+    command = command_of("report", subject.name, *flags, work=Work(default_work(), work.stage))
+    code = {"command": command, "commit": commit() or "not known", "Python": platform.python_version()}
+    return code | {name: version(name) for name in _PACKAGES}
 
 
 def _count(value: float) -> str:

@@ -7,16 +7,25 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from models.common.errors import InputError
 from models.common.files import hash_file
 from models.common.folders import Work
 from models.common.labels import LABELS
-from models.common.prediction_files import read_predictions
+from models.inference.blend_record import BlendRecord, read_record_of_blend
+from models.inference.gained import Gain
 from models.inference.predictions import align
-from models.inference.runs import finished_folds, join_folds, read_fold
+from models.inference.runs import (
+    chosen_on_own_slices,
+    describe_folds,
+    finished_folds,
+    join_folds,
+    read_fold,
+    require_finished,
+)
+from models.inference.scored import BLEND, read_named
+from models.inference.unlike import VIEWS, view_of
 from models.training.run_record import RunRecord, SmoothedRecord, read_record
 
-BLEND = "blend"
+_FITTED = ("weights", "spaces", "calibrations")  # of the ways of a blend, what a table can tell
 
 
 class Subject(NamedTuple):
@@ -26,6 +35,7 @@ class Subject(NamedTuple):
     folds: list[int]  # of a run; the blend has none
     predictions: pd.DataFrame  # out-of-fold, index image_id, columns LABELS
     made: dict[str, dict[str, str]]  # how: tables of a name and a value a row, each with its heading
+    chosen: tuple[str, ...] = ()  # what was chosen on the very slices that these are, in words
     members: Mapping[str, pd.DataFrame] = MappingProxyType({})  # of a blend: the out-of-fold predictions of its runs
     fold_of: Mapping[str, int] = MappingProxyType({})  # of a run: the fold that has predicted an image
 
@@ -39,20 +49,65 @@ class Scored(NamedTuple):
 
 
 def read_subject(work: Work, name: str) -> Subject:
-    """Read the blend or the finished folds of a run. Raises InputError if there are none, or a file is damaged."""
+    """Read the blend or the finished folds of a run.
+
+    Raises InputError if there are none, a file is damaged, or the blend was made from others than there are now.
+    """
     if name == BLEND:
-        file = work.blend / "valid.parquet"
-        predictions = read_predictions(file, "blending.ipynb")
-        notes = {str(note): _plain(value) for note, value in predictions.attrs.items()}
-        made = {"Blend": notes | {"sha256 of its predictions": hash_file(file)}}
-        return Subject(name, [], predictions, made, _read_members(work, predictions.attrs.get("runs", [])))
-    folds = finished_folds(work, name)
-    if not folds:
-        raise InputError(f"no finished fold in {work.runs / name}; train one with: python models/train_{name}.py")
+        return _read_blend(work)
+    folds = require_finished(work, name)
     valid = {fold: read_fold(work, name, fold, "valid") for fold in folds}
     records = {f"fold {fold}": record for fold in folds if (record := read_record(work.run(name, fold))) is not None}
-    fold_of = {image: fold for fold, table in valid.items() for image in table.index}
-    return Subject(name, folds, join_folds(name, list(valid.values())), _describe(records), fold_of=fold_of)
+    views = {VIEWS[view_of(work, name, fold, "valid")] for fold in folds}
+    made = {"Slices": _slices(work) | {"each is the mean of": " or ".join(sorted(views))}, **_describe(records)}
+    return Subject(
+        name,
+        folds,
+        join_folds(name, list(valid.values())),
+        made,
+        tuple(chosen_on_own_slices(work, name, folds)),
+        fold_of={image: fold for fold, table in valid.items() for image in table.index},
+    )
+
+
+def _read_blend(work: Work) -> Subject:
+    """The blend, as blend.json tells of it; where an older version has made it, as its predictions do."""
+    said, record = read_named(work, BLEND), read_record_of_blend(work)
+    hashed = {"sha256 of its predictions": hash_file(work.blend / "valid.parquet")}
+    if record is None:
+        notes = {str(note): _plain(value) for note, value in said.table.attrs.items()}
+        made, runs = {"Blend": notes | hashed}, said.table.attrs.get("runs", [])
+    else:
+        made, runs = _describe_blend(record, hashed), list(record.folds)
+    made = {"Slices": _slices(work), **made}
+    return Subject(BLEND, [], said.table, made, said.notes, _read_members(work, runs))
+
+
+def _slices(work: Work) -> dict[str, str]:
+    """Which slices are predicted."""
+    return {"split": "train, out-of-fold", "stage": "not named" if work.stage is None else str(work.stage)}
+
+
+def _describe_blend(record: BlendRecord, hashed: dict[str, str]) -> dict[str, dict[str, str]]:
+    """How a blend was made, which the report tells as blend.json does, but for the numbers of its second levels."""
+    asked = "chosen for each label by nested scores" if record.asked == "best" else "asked for"
+    runs = [f"{name}, {describe_folds(folds)}" for name, folds in record.folds.items()]
+    by = {"command": record.command, "commit": record.commit or "not noted"}
+    files = {f"{run}/{file}": sha256 for run, of in record.runs_sha256.items() for file, sha256 in of.items()}
+    return {
+        "Blend": {"way": f"{record.name}, {asked}", "runs": "; ".join(runs), **by, **hashed},
+        "Way of each label": {label: _describe_way(record, label) for label in LABELS},
+        "sha256 of what it was made of": files | record.tables_sha256,
+    }
+
+
+def _describe_way(record: BlendRecord, label: str) -> str:
+    """The way of a label, its log loss on unseen patients beside that of the others, and what it has fitted."""
+    nested = record.nested.get(label, {})
+    losses = ", ".join(f"{way} {loss:.4f}" for way, loss in nested.items())
+    fitted = {name: value for name, value in record.fitted.get(label, {}).items() if name in _FITTED}
+    told = [record.called(label), f"log loss on unseen patients: {losses}" if losses else ""]
+    return "; ".join([part for part in told if part] + [f"{name}: {_plain(value)}" for name, value in fitted.items()])
 
 
 def _read_members(work: Work, names: list[str]) -> dict[str, pd.DataFrame]:
@@ -79,17 +134,27 @@ def _describe(records: dict[str, RunRecord | SmoothedRecord]) -> dict[str, dict[
     smoothed = {fold: record for fold, record in records.items() if isinstance(record, SmoothedRecord)}
     trained = {fold: record for fold, record in records.items() if isinstance(record, RunRecord)}
     widths = {
-        fold: f"{record.run}, smoothed with a width of {record.width_mm:.2f} mm" for fold, record in smoothed.items()
+        fold: f"{record.run}, smoothed with a width of {record.width_mm:.2f} mm{_gain(record)}"
+        for fold, record in smoothed.items()
     }
     weights = {
-        fold: f"weights of epoch {record.results.get('best_epoch')}, sha256 {record.weights_sha256}"
+        fold: f"weights of epoch {record.results.get('best_epoch')}{_of_stage(record)}, sha256 {record.weights_sha256}"
         for fold, record in trained.items()
     }
     return {
         "Folds": widths | weights,
         "Configuration": _merge([record.config.to_json() for record in trained.values()]),
+        "Carried out": _merge([record.ran for record in trained.values()]),
         "Trained with": _merge([record.versions for record in trained.values()]),
     }
+
+
+def _gain(record: SmoothedRecord) -> str:
+    return "" if record.gain is None else "; " + Gain(**record.gain).describe("smoothed", "before")
+
+
+def _of_stage(record: RunRecord) -> str:
+    return "" if record.stage is None else f", trained on stage {record.stage}"
 
 
 def _merge(tables: list[dict]) -> dict[str, str]:
@@ -99,7 +164,9 @@ def _merge(tables: list[dict]) -> dict[str, str]:
 
 def _plain(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {part}" for name, part in value.items())
+        return ", ".join(f"{name} {_plain(part)}" for name, part in value.items())
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        return ", ".join(map(_plain, value))
+    if isinstance(value, float):
+        return f"{value:g}"
     return "none" if value is None else str(value)

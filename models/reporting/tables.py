@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from pandas.api.typing import SeriesGroupBy
 from scipy.special import xlogy
 from sklearn.metrics import average_precision_score
 
@@ -64,18 +65,34 @@ def average_precision(target: np.ndarray, probability: np.ndarray) -> float:
     return float(average_precision_score(target, probability)) if 0 < target.mean() < 1 else float("nan")
 
 
-def calibrate(target: np.ndarray, probability: np.ndarray) -> pd.DataFrame:
+def calibrate(target: np.ndarray, probability: np.ndarray, patients: np.ndarray) -> pd.DataFrame:
     """Slices in tenths of equal size by the probability of one label: `slices`, mean `predicted`, share `observed`.
 
-    Targets and probabilities are (slices,). Slices of one probability stay together, so there may be fewer tenths. The
-    interval, `low` to `high`, is Wilson's, 95 %, of independent slices.
+    Targets, probabilities and patients are (slices,). Slices of one probability stay together, so there may be fewer
+    tenths. The interval, `low` to `high`, is Wilson's, 95 %, of `independent_slices`; NaN for a single patient.
     """
     edges = np.quantile(probability, np.linspace(0, 1, BINS + 1)[1:-1])
-    groups = pd.DataFrame({"predicted": probability, "observed": target}).groupby(np.searchsorted(edges, probability))
-    points = groups.mean()
-    points.insert(0, "slices", groups.size())
-    low, high = _wilson(points["observed"], points["slices"])
+    table = pd.DataFrame({"predicted": probability, "observed": target})
+    tenth = np.searchsorted(edges, probability)
+    points = table.groupby(tenth).mean()
+    points.insert(0, "slices", table.groupby(tenth).size())
+    low, high = _wilson(points["observed"], independent_slices(table["observed"].groupby([tenth, patients])))
     return points.assign(low=low, high=high)
+
+
+def independent_slices(of_patients: SeriesGroupBy) -> pd.Series:
+    """How many independent slices would tell as much of a share as those of some patients, who are alike in themselves.
+
+    `of_patients` are ones and zeros by group, and by patient within it. The variance between patients tells it
+    (E. L. Korn and B. I. Graubard, Survey Methodology 1998). Where all have it, or none, there are as many as patients.
+    """
+    table = of_patients.agg(["sum", "size"])
+    patients, totals = table.groupby(level=0).size(), table.groupby(level=0).sum()
+    share = totals["sum"] / totals["size"]
+    apart = table["sum"] - table["size"] * share.reindex(table.index, level=0)
+    variance = (apart**2).groupby(level=0).sum() / totals["size"] ** 2 * patients / (patients - 1)
+    alone = share * (1 - share)  # the variance of a single slice
+    return (alone / variance).where(alone > 0, patients).clip(1, totals["size"]).where(patients > 1)
 
 
 def calibration_error(points: pd.DataFrame) -> float:

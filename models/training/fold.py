@@ -17,6 +17,7 @@ from models.common.labels import LABELS
 from models.common.options import TrainOptions
 from models.common.prediction_files import prediction_table
 from models.preprocessing.folds import label_shares
+from models.preprocessing.origin import describe_synthetic, synthetic_title
 from models.preprocessing.tables import read_slices, split_fold
 from models.training.callbacks import History
 from models.training.checkpoint_files import changes_of_version, delete_checkpoints
@@ -170,7 +171,8 @@ def write_results(
     assert history.best_epoch is not None  # fit has refused a history without one
     save_weights(folder, network)
     write_csv(folder / "history.csv", epochs)
-    write_history_picture(folder / "history.png", epochs, history.best_epoch, baseline)
+    title = synthetic_title(options.machine.working_folder)
+    write_history_picture(folder / "history.png", epochs, history.best_epoch, baseline, title)
     predictions = prediction_table(fold.valid_slices["image_id"], probability)
     predictions.attrs = {"tta": options.tta}  # kept in the file
     write_parquet(folder / "valid.parquet", predictions)
@@ -181,8 +183,9 @@ def write_results(
     warnings = changes_of_version(folder)
     save_config(folder, options.config, options.fold, results, options.machine.stage, ran, warnings)
     delete_checkpoints(folder)
+    print(describe_synthetic(options.machine.working_folder), end="")
     print(table.to_string(float_format="{:.4f}".format, na_rep=""))
     print(
         f"{folder}: weighted log loss {own:.4f} (the prior's is {baseline:.4f}), "
-        f"epoch {history.best_epoch} of {options.config.epochs}"
+        f"epoch {history.best_epoch} of {options.config.epochs}, which is chosen on these slices"
     )

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from models.common.config import RunConfig
 from models.common.errors import InputError
 from models.common.options import TrainOptions
+from models.preprocessing.origin import synthetic_title
 from models.training.callbacks import Bar, History, OwnRandomNumbers, RecomputeBatchNorm, ShareStatistics, Validation
 from models.training.checkpoint_callback import Checkpoints
 from models.training.checkpoint_files import Checkpoint, read_checkpoint
@@ -117,7 +118,8 @@ def find_learning_rate(network: nn.Module, train: DataLoader, options: TrainOpti
         folder = options.folder
         picture = folder.with_name(f"{folder.name}_learning_rate.png")
         losses = pd.DataFrame({"rate": learner.recorder.lrs, "loss": [float(loss) for loss in learner.recorder.losses]})
-        write_rate_picture(picture, losses, suggestion.valley)
+        title = synthetic_title(options.machine.working_folder)
+        write_rate_picture(picture, losses, suggestion.valley, title)
         print(f"{picture}: the longest valley of the loss suggests --max-lr {suggestion.valley:.2g}")
 
 

@@ -1,21 +1,21 @@
 """What a run was carried out on and at what speed: nothing of it defines the run, all of it may explain a result."""
 
-import subprocess
-from pathlib import Path
-
 import torch
 
 from models.common.options import TrainOptions
 from models.common.repair import typed_command
+from models.preprocessing.origin import is_synthetic
 from models.training.callbacks import History
 from models.training.processes import Processes
+from models.training.run_record import commit
 from models.training.steps import StepLearner
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def what_ran(learner: StepLearner, history: History, options: TrainOptions, processes: Processes) -> dict:
-    """Device and card, how many processes, precision, parts of a batch, seconds, slices a second, commit, command."""
+    """Device and card, how many processes, precision, parts of a batch, seconds, slices a second, commit, command.
+
+    And whether it has learnt from drawings: the network may be used where nothing else tells of it.
+    """
     device = processes.device
     trained = [row for row in history.rows if "train_seconds" in row]  # those of older checkpoints lack it
     seconds = sum(row["train_seconds"] for row in trained)
@@ -30,13 +30,5 @@ def what_ran(learner: StepLearner, history: History, options: TrainOptions, proc
         "slices_per_s": round(sum(row["slices_per_s"] * row["train_seconds"] for row in trained) / (seconds or 1), 1),
         "commit": commit(),
         "command": typed_command(),
+        "synthetic": is_synthetic(options.machine.working_folder),
     }
-
-
-def commit() -> str | None:
-    """The commit of this repository, with "+" where files have been changed; None where it is not one of git's."""
-    words = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
-    try:
-        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

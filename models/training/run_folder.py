@@ -8,6 +8,7 @@ from models.common.errors import InputError
 from models.common.files import remove_temporaries, require_writable
 from models.common.locks import only_process
 from models.common.options import TrainOptions
+from models.common.prediction_files import read_notes
 from models.preprocessing.tables import hash_tables, split_fold
 from models.training.checkpoint_files import delete_checkpoints
 from models.training.run_record import RunRecord, differences, read_run, stage_difference
@@ -17,12 +18,14 @@ from models.training.seen import describe_seen, require_unseen
 def is_finished(options: TrainOptions) -> bool:
     """Whether this fold has been trained.
 
-    Raises InputError if another configuration or stage lies in its folder, or the tables of the cache are others now.
+    Raises InputError if another configuration, stage or view of the out-of-fold predictions lies in its folder, or the
+    tables of the cache are others now; and if the record or these predictions are damaged.
     """
     folder, previous = options.folder, read_run(options.folder)
     if previous is None:
         return False
     different = differences(options.config, previous.config) + stage_difference(options.machine.stage, previous.stage)
+    different += view_difference(options)
     if different:
         raise InputError(
             f"{folder} was trained with {', '.join(different)}; delete it, or write this run elsewhere with --name"
@@ -31,6 +34,16 @@ def is_finished(options: TrainOptions) -> bool:
     print(f"{folder} is finished; delete it to train it again")
     delete_checkpoints(folder)  # a kill may have come between the last file and this
     return True
+
+
+def view_difference(options: TrainOptions) -> list[str]:
+    """What the test-time augmentation of the out-of-fold predictions was, if another one is asked for now.
+
+    An older version has not noted it: then nothing is different. Raises InputError if they are damaged.
+    """
+    file, repair = options.folder / "valid.parquet", f"the same command, after deleting {options.folder}"
+    before = read_notes(file, repair).get("tta", options.tta) if file.is_file() else options.tta
+    return [] if before == options.tta else [f"tta {before!r} (now {options.tta!r})"]
 
 
 def require_same_tables(options: TrainOptions, record: RunRecord) -> None:

@@ -1,6 +1,7 @@
 """A finished run on disk: config.json, the record of what was trained and how; reading it needs no torch."""
 
 import json
+import subprocess
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,6 +12,7 @@ from models.common.errors import InputError
 from models.common.files import hash_file, write_text
 
 PATIENTS = "patients.parquet"  # of a run's files: whose slices it has trained on
+ROOT = Path(__file__).parent.parent.parent
 _PROJECT = "rsna-intracranial-hemorrhage"
 _PACKAGES = ("torch", "fastai", "albumentations", "efficientnet-pytorch", "pretrainedmodels", "numpy", "blosc2")
 
@@ -66,6 +68,15 @@ def project_version() -> str:
         return ""
 
 
+def commit() -> str | None:
+    """The commit of this repository, with "+" where files have been changed; None where it is not one of git's."""
+    words = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
 class RunRecord(NamedTuple):
     """What config.json tells of a finished run."""
 
@@ -90,6 +101,8 @@ class SmoothedRecord(NamedTuple):
     run: str  # the other one
     width_mm: float
     predictions_sha256: dict[str, str]  # of its files that this fold depends on: fold0/valid.parquet -> hash
+    # Weighted log loss after smoothing less before: value, low, high, slices, patients; it was not always noted.
+    gain: dict[str, Any] | None = None
 
     @property
     def fitted_on_own(self) -> bool:

@@ -11,6 +11,7 @@ from fastai.callback.core import Callback
 
 from models.common.errors import InputError
 from models.common.options import TrainOptions
+from models.preprocessing.origin import is_synthetic, synthetic_title
 from models.training.callbacks import LAST
 from models.training.processes import Processes
 
@@ -81,6 +82,8 @@ def _tensorboard(options: TrainOptions, step: int, stack: ExitStack) -> Write:
     events = folder.parent / "tensorboard" / folder.name  # for: tensorboard --logdir runs
     # What a killed run has told of steps that are made again is not shown twice.
     writer = stack.enter_context(SummaryWriter(str(events), purge_step=step + 1 if step else None))
+    if (title := synthetic_title(options.machine.working_folder)) is not None:
+        writer.add_text("data", title)
 
     def write(numbers: dict[str, float], step: int) -> None:
         for name, value in numbers.items():
@@ -96,8 +99,9 @@ def _wandb(options: TrainOptions, identity: str, stack: ExitStack) -> Write:
 
     name = f"{options.config.name}_fold{options.fold}"
     words = {"project": PROJECT, "name": name, "id": identity, "resume": "allow", "dir": options.machine.work}
+    told = options.config.to_json() | {"synthetic": is_synthetic(options.machine.working_folder)}
     try:
-        run = stack.enter_context(wandb.init(**words, config=options.config.to_json()))
+        run = stack.enter_context(wandb.init(**words, config=told))
     except wandb.Error as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(

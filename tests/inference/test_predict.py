@@ -14,6 +14,7 @@ import torch
 
 from models.common.channels import Channel
 from models.common.errors import InputError
+from models.common.files import read_json, write_json
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.options import InferOptions, Machine, TrainOptions
@@ -155,6 +156,19 @@ def test_parts_that_were_made_in_another_way_are_refused(own, monkeypatch):
             infer(options)
     with pytest.raises(InputError, match="was made with tta flip, not d4; delete it to make it anew"):
         infer(replace(options, tta="d4"))
+
+
+def test_a_network_of_drawings_that_predicts_people_says_so(own, few, tmp_path, capsys):
+    options, output = own
+    infer(options)
+    assert "warning: this network" not in capsys.readouterr().out  # it predicts drawings
+    output.unlink()
+    (tmp_path / "cache").unlink()
+    shutil.copytree(few.cache, tmp_path / "cache")
+    prepared = Work(tmp_path).prepared
+    write_json(prepared, read_json(prepared, "") | {"synthetic": False})
+    infer(options)
+    assert "warning: this network has learnt from drawings of make_phantom.py" in capsys.readouterr().out
 
 
 def test_a_second_inference_of_the_same_file_is_refused(own):

@@ -20,13 +20,16 @@ from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.prediction_files import read_predictions
+from models.inference.comparing import differences, resample
+from models.inference.gained import Gain
 from models.inference.runs import chosen_on_own_slices, load_out_of_fold, load_runs
 from models.inference.smoothed_run import SmoothOptions, smooth_run
 from models.inference.smoothing import fit_width, smooth
 from models.preprocessing.geometry import USUAL_GAP
 from models.train_small import CONFIG
 from models.training.metric import weighted_log_loss
-from models.training.run_record import read_run, save_config
+from models.training.run_record import read_record, read_run, save_config
+from models.training.scoring import WEIGHTED
 from models.training.weights import save_weights
 
 widths = st.floats(0.05, 60)
@@ -39,7 +42,7 @@ seeds = st.integers(0, 2**32 - 1)
 def slice_table(series: dict[str | None, list[float]]) -> pd.DataFrame:
     """Metadata of series with slices at these z, in anatomical order."""
     rows = [(f"ID_{name}_{i:03d}", name, z) for name, places in series.items() for i, z in enumerate(sorted(places))]
-    return pd.DataFrame(rows, columns=["image_id", "series_id", "z"])
+    return pd.DataFrame(rows, columns=["image_id", "series_id", "z"]).assign(patient_id=[row[1] for row in rows])
 
 
 def slice_tables(heads: list[list[float]]) -> pd.DataFrame:
@@ -287,7 +290,31 @@ def test_the_script_writes_a_run_that_is_loaded_and_blended_like_any_other(work,
     labels = studies()[2].loc[b2.out_of_fold.index].to_numpy()
     losses = [f"{weighted_log_loss(labels, run.out_of_fold.to_numpy()):.4f}" for run in (b2, smoothed)]
     assert losses[1] < losses[0]
-    assert capsys.readouterr().out.splitlines()[-1].split() == ["all", "1800", *losses]
+    *_, table, difference = capsys.readouterr().out.splitlines()
+    assert table.split() == ["all", "1800", *losses]
+    assert difference == paired(b2.out_of_fold, smoothed.out_of_fold).describe("b2_smoothed", "b2")
+    assert "paired, on 1,800 slices of 60 patients" in difference
+
+
+def paired(before: pd.DataFrame, after: pd.DataFrame) -> Gain:
+    """The paired difference of two predictions, from what is drawn of each."""
+    labels, patients = studies()[2].loc[before.index].to_numpy(), before.index.str.split("_").str[1].to_numpy()
+    drawn = [resample(labels, table.loc[before.index].to_numpy(), patients) for table in (after, before)]
+    row = differences(*drawn).loc[WEIGHTED]
+    return Gain(row["value"], row["low"], row["high"], len(before), len(set(patients)))
+
+
+def test_each_fold_notes_what_smoothing_has_gained_on_its_slices(work):
+    smooth_b2(work)
+    for fold in range(3):
+        record = read_record(work.run("b2_smoothed", fold))
+        before, after = (read(work.run(name, fold) / "valid.parquet") for name in ("b2", "b2_smoothed"))
+        assert record.gain == pytest.approx(paired(before, after)._asdict())
+        assert record.gain["high"] < 0
+    path = work.run("b2_smoothed", 0) / "config.json"
+    older = {name: value for name, value in json.loads(path.read_text()).items() if name != "gain"}
+    path.write_text(json.dumps(older))
+    assert read_record(path.parent).gain is None
 
 
 def test_the_width_of_a_fold_is_fitted_on_the_others_and_serves_its_test_slices(work):
@@ -333,11 +360,11 @@ def test_the_only_fold_is_fitted_on_itself_and_that_is_said(work, capsys):
 
 def test_what_is_smoothed_is_left_alone_and_what_lacks_is_added_to_the_same_bytes(work, capsys):
     smooth_b2(work)
-    first, table = written(work), capsys.readouterr().out.splitlines()[-5:]
+    first, table = written(work), capsys.readouterr().out.splitlines()[-6:]
     smooth_b2(work)
     again = capsys.readouterr().out
     assert again.count("is there; delete") == 3
-    assert again.splitlines()[-5:] == table
+    assert again.splitlines()[-6:] == table
     assert written(work) == first
     (work.run("b2_smoothed", 1) / "config.json").unlink()  # as after a kill
     (work.run("b2_smoothed", 1) / "test.parquet").unlink()

@@ -14,7 +14,7 @@ from models.common.files import read_json, write_json
 from models.common.folders import Work
 from models.phantom.dicom import write_phantom
 from models.preprocessing import report
-from models.preprocessing.origin import DRAWN, SYNTHETIC, describe_synthetic, is_synthetic
+from models.preprocessing.origin import DRAWN, SYNTHETIC, describe_synthetic, is_synthetic, synthetic_title
 from models.preprocessing.pictures import contact_sheet
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.score import ScoreOptions, score
@@ -59,6 +59,8 @@ def test_a_cache_of_drawings_says_so_wherever_they_lie(data, drawn, tmp_path, ti
     assert titles == [SYNTHETIC]
     assert SYNTHETIC in capsys.readouterr().out
     assert pd.read_parquet(work.metadata("test")).attrs == {"synthetic": True}
+    for file in (work.affines(SIZE), work.series_list):
+        assert pd.read_csv(file)["synthetic"].all()
 
 
 def test_slices_that_nobody_has_marked_are_peoples(drawn, tmp_path, titles, capsys):
@@ -67,9 +69,12 @@ def test_slices_that_nobody_has_marked_are_peoples(drawn, tmp_path, titles, caps
     prepare(options(data, tmp_path))
     assert not is_synthetic(Work(tmp_path))
     assert describe_synthetic(Work(tmp_path)) == ""
+    assert synthetic_title(Work(tmp_path)) is None
     assert titles == [None]
     assert "synthetic" not in capsys.readouterr().out
     assert pd.read_parquet(Work(tmp_path).metadata("train")).attrs == {}
+    for file in (Work(tmp_path).affines(SIZE), Work(tmp_path).series_list):
+        assert "synthetic" not in pd.read_csv(file)
 
 
 def test_the_mark_counts_for_all_stages(drawn, tmp_path):

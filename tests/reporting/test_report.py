@@ -9,15 +9,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from report_pages import copy_of, predict, scored, write_run
+from once import HANG
+from report_pages import Page, copy_of, predict, scored, write_run
+from scipy.special import expit
 from scipy.stats import binomtest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.wait import WebDriverWait
 
 from models.common.errors import InputError
-from models.common.files import write_parquet
+from models.common.files import hash_file, write_parquet
 from models.common.folders import Work
 from models.common.labels import ANY, LABELS
+from models.inference.blend_record import BlendRecord, inputs_of, write_record
+from models.inference.runs import Run, load_out_of_fold
+from models.inference.smoothed_run import SmoothOptions, smooth_run
 from models.preprocessing.tables import UNREADABLE, read_slices
 from models.report import ReportOptions, report
 from models.reporting import page
@@ -25,12 +31,15 @@ from models.reporting.mistakes import SHOWN, nearest_store, worst_mistakes
 from models.reporting.subgroups import group_slices, score_subgroups
 from models.reporting.subject import Scored, Subject, join_truth
 from models.reporting.tables import NO_BLEED, calibrate, confuse_types, score_labels
+from models.train_small import CONFIG
+from models.training.run_record import save_config
 
 REPOSITORY = Path(__file__).parent.parent.parent
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 )
+ENDS = ("Network.loadingFinished", "Network.loadingFailed")  # of a request, as the browser notes them
 HIT = "window.hit=1"
 PAYLOADS = [
     f"<script>{HIT}</script>",
@@ -102,16 +111,51 @@ def visit(browser, file: Path, width: int = 1280) -> None:
 
 
 def requests(browser) -> list[str]:
-    """What the page has asked for, data URIs aside, and the policy has let pass."""
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    """What the page has asked for, data URIs aside, and the policy has let pass; waits until all of it has ended.
+
+    The browser's notes come when they come: that a request was blocked, for one, some time after the request.
+    """
+    events = []
+
+    def sent() -> dict[str, str]:
+        asked = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        urls = {params["requestId"]: params["request"]["url"] for params in asked}
+        return {name: url for name, url in urls.items() if not url.startswith("data:")}
+
+    def have_ended(browser) -> bool:
+        events.extend(json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
+        ended = {event["params"]["requestId"] for event in events if event["method"] in ENDS}
+        return sent().keys() <= ended and any(event["method"] == "Page.loadEventFired" for event in events)
+
+    WebDriverWait(browser, HANG).until(have_ended)
     blocked = {event["params"]["requestId"] for event in events if event["params"].get("blockedReason") == "csp"}
-    sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    urls = [params["request"]["url"] for params in sent if params["requestId"] not in blocked]
-    return [url for url in urls if not url.startswith("data:")]
+    return [url for name, url in sent().items() if name not in blocked]
 
 
 def has_run(browser) -> bool:
     return browser.execute_script("return window.hit !== undefined")
+
+
+class LateBrowser:
+    """One whose notes of a page come one by one: of the page itself, and of a picture that the policy has blocked."""
+
+    def __init__(self) -> None:
+        self.notes = [
+            ("Network.requestWillBeSent", {"requestId": "1", "request": {"url": "file:///page.html"}}),
+            ("Network.loadingFinished", {"requestId": "1"}),
+            ("Page.loadEventFired", {}),
+            ("Network.requestWillBeSent", {"requestId": "2", "request": {"url": "http://127.0.0.1:9/x"}}),
+            ("Network.loadingFailed", {"requestId": "2", "blockedReason": "csp"}),
+        ]
+        self.batches = [[0, 1], [], [3], [], [2, 4]]
+
+    def get_log(self, _: str) -> list[dict[str, str]]:
+        some = [self.notes[place] for place in self.batches.pop(0)]
+        return [{"message": json.dumps({"message": {"method": name, "params": values}})} for name, values in some]
+
+
+def test_a_request_is_judged_when_its_end_is_noted_however_late_that_is():
+    assert requests(LateBrowser()) == ["file:///page.html"]
 
 
 def test_the_page_opens_without_a_request_or_an_error(browser, plain):
@@ -221,8 +265,11 @@ def test_every_file_of_the_page_is_installed_with_the_package():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("absent", r"no finished fold in .*absent; train one with: python models/train_absent\.py"),
-        ("blend", r"no .*blend/valid\.parquet; make it with: blending\.ipynb"),
+        (
+            "absent",
+            r"no finished fold in .*absent; train one with: python models/train_small\.py --name absent",
+        ),
+        ("blend", r"no .*blend/valid\.parquet; make it with: python models/blend\.py --work "),
         ("../runs/small", r"\.\./runs/small is not the name of a run"),
     ],
 )
@@ -247,16 +294,50 @@ def test_a_few_slices_of_one_class_without_a_store_make_a_page(metadata, tmp_pat
     assert "<td>\N{EN DASH}</td>" in html
 
 
-def test_calibration_counts_every_slice_and_its_intervals_are_wilsons():
+def answers(patients: int, slices: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, what is said of them, whose they are, and the share that a patient like that has of them."""
+    generator = np.random.default_rng(seed)
+    whose = np.repeat(np.arange(patients), slices)
+    logits = generator.normal(-2, 1, patients)[whose] + generator.normal(0, 2, len(whose))
+    unknown = generator.normal(0, 1, patients)[whose]  # what no network sees of a patient
+    target = (generator.random(len(whose)) < expit(logits + unknown)).astype(float)
+    points, weights = np.polynomial.hermite_e.hermegauss(30)
+    return target, expit(logits), whose, expit(logits[:, None] + points) @ (weights / weights.sum())
+
+
+def test_calibration_counts_every_slice_and_of_single_slices_its_intervals_are_wilsons():
     generator = np.random.default_rng(0)
     probability = np.append(generator.random(300), [0, 1])
     target = (generator.random(302) < probability).astype(float)
-    points = calibrate(target, probability)
+    points = calibrate(target, probability, np.arange(302))
     assert points["slices"].sum() == len(target)
     assert (points["observed"] * points["slices"]).sum() == pytest.approx(target.sum())
     for row in points.itertuples():
         interval = binomtest(round(row.observed * row.slices), row.slices).proportion_ci(method="wilson")
-        assert (row.low, row.high) == pytest.approx(tuple(interval), abs=1e-4)
+        assert (row.low, row.high) == pytest.approx(tuple(interval), abs=0.01)
+
+
+def test_intervals_of_calibration_are_of_patients():
+    target, probability, patients, _ = answers(40, 1)
+    alone = calibrate(target, probability, patients)
+    often = calibrate(np.tile(target, 30), np.tile(probability, 30), np.tile(patients, 30))  # the same slice again
+    pd.testing.assert_frame_equal(alone[["low", "high"]], often[["low", "high"]])
+    nobody = calibrate(0 * target, 0 * probability, patients).iloc[0]
+    assert nobody["low"] == pytest.approx(0)
+    assert nobody["high"] == pytest.approx(binomtest(0, 40).proportion_ci(method="wilson").high, abs=1e-4)
+    assert calibrate(target, probability, 0 * patients)[["low", "high"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize(("patients", "slices"), [(40, 34), (150, 34), (60, 1)])
+def test_intervals_of_calibration_hold_the_truth(patients, slices):
+    held = []
+    for seed in range(40):
+        target, probability, whose, truth = answers(patients, slices, seed)
+        points = calibrate(target, probability, whose)
+        edges = np.quantile(probability, np.linspace(0, 1, 11)[1:-1])
+        of_tenth = pd.Series(truth).groupby(np.searchsorted(edges, probability)).mean()
+        held += [*((points["low"] <= of_tenth) & (of_tenth <= points["high"]))]
+    assert 0.92 <= np.mean(held) <= 0.98
 
 
 def test_types_are_confused_over_slices_that_show_one_type_alone():
@@ -353,5 +434,84 @@ def test_the_page_of_drawings_says_so_and_that_of_people_does_not(prepared, meta
     shutil.copy(prepared.prepared, work.prepared)  # the mark with which a phantom's cache is born
     write_run(work, "small", metadata)
     report(ReportOptions("small", work=work.root))
-    assert "nobody was scanned" in (work.root / "report_small.html").read_text()
+    drawn = (work.root / "report_small.html").read_text()
+    assert "nobody was scanned" in drawn
+    assert "<title>small: hemorrhage on synthetic head CT</title>" in drawn
     assert "nobody was scanned" not in plain.read_text()
+
+
+def test_the_page_says_of_which_slices_by_what_and_what_was_chosen_on_them(prepared, metadata, tmp_path):
+    work = Work(tmp_path, stage=2)
+    write_parquet(work.metadata("train"), metadata)
+    write_run(work, "small", metadata)
+    for name in ("small", "small_smoothed"):
+        if name == "small_smoothed":
+            smooth_run(SmoothOptions("small", work=work.root, stage=2))
+        report(ReportOptions(name, work=work.root, stage=2, heat=False))
+        text = (tmp_path / f"report_{name}.html").read_text()
+        page = Page(text)
+        assert "out-of-fold predictions · stage 2</p>" in text
+        chosen = text.partition("Chosen on these very slices")[2].partition("</p>")[0]
+        assert "the epoch whose weights are kept, of folds 0 and 1" in chosen
+        slices, own = dict(page.tables["Slices"]), dict(page.tables["This page"])
+        assert (slices["split"], slices["stage"]) == ("train, out-of-fold", "2")
+        assert slices["each is the mean of"] == "one view"  # nothing is noted
+        assert own["command"] == f"python models/report.py {name} --no-heat --stage 2"
+        assert re.fullmatch(r"[0-9a-f]{40}\+?|not known", own["commit"])
+        assert str(tmp_path) not in text
+        told = dict(page.tables["Folds"])["fold 0"]
+        assert ("smoothed less before: weighted log loss " in told) == (name == "small_smoothed")
+
+
+def test_what_a_run_was_carried_out_on_stands_on_its_page(prepared, metadata, tmp_path):
+    work = copy_of(prepared, tmp_path, metadata)
+    write_run(work, "small", metadata)
+    for fold in (0, 1):
+        ran = {"commit": f"{fold:040d}", "command": "python models/train_small.py", "synthetic": True}
+        save_config(work.run("small", fold), CONFIG, fold, {"best_epoch": 3}, stage=1, ran=ran)
+    report(ReportOptions("small", work=work.root, heat=False))
+    page = Page((tmp_path / "report_small.html").read_text())
+    carried_out = dict(page.tables["Carried out"])
+    assert carried_out["commit"] == f"{0:040d} | {1:040d}"
+    assert (carried_out["command"], carried_out["synthetic"]) == ("python models/train_small.py", "True")
+    assert "weights of epoch 3, trained on stage 1, sha256 " in dict(page.tables["Folds"])["fold 0"]
+
+
+def test_the_page_of_a_blend_tells_what_blend_json_tells(prepared, metadata, tmp_path):
+    work = copy_of(prepared, tmp_path, metadata)
+    for name in ("a", "b"):
+        write_run(work, name, metadata)
+    write_parquet(work.blend / "valid.parquet", predict(metadata).reset_index())  # without a note
+    fitted = {"kind": "Blend", "weights": {"a": 0.25, "b": 0.75}, "spaces": "logit", "calibrations": None}
+    record = BlendRecord(
+        asked="best",
+        ways=dict.fromkeys(LABELS, "fitted") | {"any": "best_single"},
+        fitted=dict.fromkeys(LABELS, fitted),
+        nested={label: {"equal": 0.2, "fitted": 0.12345} for label in LABELS},
+        files_sha256={"valid.parquet": hash_file(work.blend / "valid.parquet")},
+        command="python models/blend.py a b",
+        **inputs_of(work, load_runs_without_test(work, "a", "b")),
+    )
+    write_record(work, record)
+    report(ReportOptions(work=work.root))
+    text = (tmp_path / "report_blend.html").read_text()
+    page = Page(text)
+    told, ways = dict(page.tables["Blend"]), dict(page.tables["Way of each label"])
+    assert told["way"] == "a way for each label, chosen for each label by nested scores"
+    assert (told["runs"], told["command"]) == ("a, folds 0 and 1; b, folds 0 and 1", record.command)
+    said = "log loss on unseen patients: equal 0.2000, fitted 0.1235; weights: a 0.25, b 0.75; spaces: logit"
+    assert ways["epidural"].startswith(f"fitted; {said}")
+    assert ways["any"].startswith("b alone; ")
+    hashes = dict(page.tables["sha256 of what it was made of"])
+    assert hashes["a/fold0/valid.parquet"] == hash_file(work.prediction("a", 0, "valid"))
+    chosen = text.partition("Chosen on these very slices")[2].partition("</p>")[0]
+    assert "the way, by nested scores" in chosen
+    assert "the epoch whose weights are kept, of folds 0 and 1 of b" in chosen
+    assert "a, b have predicted the same" in text
+    write_parquet(work.prediction("a", 0, "valid"), predict(metadata[::2], 9).reset_index())
+    with pytest.raises(InputError, match=r"blend was made from another a/fold0/valid.parquet; delete .*blend, then: "):
+        report(ReportOptions(work=work.root))
+
+
+def load_runs_without_test(work: Work, *names: str) -> list[Run]:
+    return [Run(name, [0, 1], table, table[:0]) for name, table in load_out_of_fold(work, names).items()]

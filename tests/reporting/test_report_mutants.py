@@ -65,8 +65,8 @@ MUTANTS = {
     ),
     "calibration of another label": Mutant(
         "models/reporting/page.py",
-        "calibrate(target[:, number], probability[:, number])",
-        "calibrate(target[:, number], probability[:, ANY])",
+        "calibrate(target[:, number], probability[:, number], patients)",
+        "calibrate(target[:, number], probability[:, ANY], patients)",
         "test_calibration_has_predictions_below_and_shares_beside",
     ),
     "share observed swapped with what is predicted": Mutant(

@@ -32,6 +32,7 @@ class Facts:
         files = plain.parent.glob("runs/small/fold*/valid.parquet")
         predictions = pd.concat(map(pd.read_parquet, files)).set_index("image_id")
         self.slices = metadata
+        self.patients = metadata["patient_id"].to_numpy()
         self.target = metadata[list(LABELS)].to_numpy().astype(int)
         self.probability = predictions.loc[metadata["image_id"], list(LABELS)].to_numpy().astype(float)
 
@@ -150,7 +151,7 @@ def test_each_figure_stands_where_it_is_called_by_its_name(page, facts):
         "Precision-recall curves": to_svg(figures.plot_precision(target, probability)),
     }
     for number, label in enumerate(LABELS):
-        points = calibrate(target[:, number], probability[:, number])
+        points = calibrate(target[:, number], probability[:, number], facts.patients)
         drawn[f"Calibration of {label}:"] = to_svg(figures.plot_calibration(label, points))
     for name, source in drawn.items():
         (figure,) = (figure for figure in page.figures if figure.alt.startswith(name))
@@ -160,7 +161,7 @@ def test_each_figure_stands_where_it_is_called_by_its_name(page, facts):
 def test_calibration_has_predictions_below_and_shares_beside(page, facts):
     for number, label in enumerate(LABELS):
         target, probability = facts.target[:, number], facts.probability[:, number]
-        points = calibrate(target, probability)
+        points = calibrate(target, probability, facts.patients)
         assert (points["predicted"] @ points["slices"]) / len(target) == pytest.approx(probability.mean())
         axes = figures.plot_calibration(label, points).axes[0]
         (line,) = (line for line in axes.lines if line.get_marker() == "o")

@@ -119,6 +119,22 @@ def test_a_network_reads_slices_of_another_working_folder(run, options, few, tmp
     assert (tmp_path / "runs/learner/fold1/train.parquet").is_file()
 
 
+def test_a_finished_run_is_not_finished_for_another_view_of_its_out_of_fold_predictions(options, run):
+    message = r"fold1 was trained with tta 'd4' \(now 'flip'\); delete it, or write this run elsewhere with --name"
+    with pytest.raises(InputError, match=message):
+        train(replace(options, tta="flip"))
+
+
+def test_a_run_that_notes_no_view_of_its_predictions_stays_finished(options, run, few, tmp_path, capsys):
+    (tmp_path / "cache").symlink_to(few.cache)
+    own = shutil.copytree(run, Work(tmp_path).run("learner", 1))
+    predictions = pd.read_parquet(own / "valid.parquet")
+    predictions.attrs = {}
+    predictions.to_parquet(own / "valid.parquet")
+    train(replace(options, tta="flip", machine=replace(options.machine, work=tmp_path)))
+    assert "is finished" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("tta", ["d4", "none"])
 def test_out_of_fold_predictions_are_made_as_test_predictions_are(run, options, few, tmp_path, tta):
     own = run

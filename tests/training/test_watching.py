@@ -1,6 +1,8 @@
 """What a person can watch: TensorBoard's events, Weights & Biases, the pictures, the search for a learning rate."""
 
+import json
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +15,12 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from models.common.errors import InputError
+from models.common.files import read_json, write_json
+from models.common.folders import Work
 from models.common.options import Machine, TrainOptions
+from models.preprocessing.origin import SYNTHETIC
 from models.train_small import CONFIG
+from models.training import history as pictures
 from models.training import watching
 from models.training.run import train
 from models.training.steps import StepLearner
@@ -42,6 +48,26 @@ def test_tensorboard_has_a_value_at_each_look_and_a_validation_an_epoch(few, opt
     assert losses[-1].value == pytest.approx(history["train_loss"].iloc[-1])
     picture = cv2.imread(str(options.folder / "history.png"))
     assert picture.std() > 10
+
+
+def test_what_has_learnt_from_drawings_says_so_wherever_it_is_watched(few, tmp_path, monkeypatch, capsys):
+    titles, told = [], {}
+    monkeypatch.setattr(pictures, "_write", lambda _, figure: titles.append(figure.get_suptitle()))
+    for name in ("drawn", "people"):
+        work = Work(tmp_path / name)
+        shutil.copytree(few.cache, work.cache)
+        write_json(work.prepared, read_json(few.prepared, "") | {"synthetic": name == "drawn"})
+        options = options_for(work, "small")
+        train(options)
+        train(replace(options, find_lr=True))
+        events = EventAccumulator(str(work.runs / "small" / "tensorboard" / "fold1"))
+        events.Reload()
+        told_of = [
+            event.tensor_proto.string_val[0] for tag in events.Tags()["tensors"] for event in events.Tensors(tag)
+        ]
+        noted = json.loads((options.folder / "config.json").read_text())["ran"]["synthetic"]
+        told[name] = titles[-2:], [text.decode() for text in told_of], noted, SYNTHETIC in capsys.readouterr().out
+    assert told == {"drawn": ([SYNTHETIC] * 2, [SYNTHETIC], True, True), "people": (["", ""], [], False, False)}
 
 
 def test_without_tensorboard_a_run_is_the_same(few, monkeypatch):
@@ -84,7 +110,7 @@ def test_weights_and_biases_gets_the_configuration_and_the_losses(few, wandb):
     options = options_for(few, "logged", "adam", wandb=True)
     train(options)
     (started,) = wandb.started
-    assert started["config"] == options.config.to_json()
+    assert started["config"] == options.config.to_json() | {"synthetic": True}
     assert started["name"] == "logged_fold1"
     assert wandb.open == 0  # the run is closed
     validations = [numbers["valid_loss"] for _, _, numbers in wandb.logged if "valid_loss" in numbers]
