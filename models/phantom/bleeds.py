@@ -47,7 +47,7 @@ def draw_bleeds(rng: np.random.Generator, head: Head, share_with_blood: float) -
 def draw_density(rng: np.random.Generator) -> tuple[float, float]:
     """Mean density of a bleed and the deviation within it, HU: acute, clotted, or of hours, of weeks, of anaemia."""
     age = rng.random()
-    mean = rng.uniform(55, 76) if age < 0.66 else rng.uniform(72, 86) if age < 0.78 else rng.uniform(44, 57)
+    mean = rng.uniform(56, 76) if age < 0.75 else rng.uniform(72, 86) if age < 0.87 else rng.uniform(46, 57)
     return mean, rng.uniform(1.5, 4) if rng.random() < 0.7 else rng.uniform(5, 10)
 
 
@@ -74,7 +74,7 @@ def draw_epidural(rng, head: Head) -> list[Bleed]:
 def draw_subdural(rng, head: Head) -> list[Bleed]:
     """One, over either hemisphere or along the falx."""
     left = rng.choice([-1.0, 1.0])
-    thick = log_uniform(rng, 4, 19)
+    thick = log_uniform(rng, 5.5, 20)
     centre = (left, rng.normal(0, 0.5), rng.uniform(18, 60))
     size = (thick, rng.uniform(0.9, 1.7), rng.uniform(30, 60))
     return [Bleed("subdural", centre, size, *draw_density(rng), rng.random(), 0.5 * thick * (rng.random() < 0.7))]
@@ -124,7 +124,7 @@ def draw_subarachnoid(rng, head: Head) -> list[Bleed]:
         angle = rng.uniform(-np.pi, np.pi)
         centre, reach = surface_point(head, angle, rng.uniform(12, 76)), rng.uniform(16, 60)
     mass = rng.uniform(0, 5) * (style >= 0.35)  # the hemisphere under it swells
-    return [Bleed("subarachnoid", centre, (reach, rng.uniform(1.6, 5.0), 0), *draw_density(rng), style, mass)]
+    return [Bleed("subarachnoid", centre, (reach, rng.uniform(2.0, 5.2), 0), *draw_density(rng), style, mass)]
 
 
 DRAW = {
