@@ -16,7 +16,7 @@ from models.common.labels import ANY, LABELS, SUBTYPES
 from models.phantom.anatomy import draw_head, paint_vault, skull_depth
 from models.phantom.bleeds import draw_bleeds, mass_effect, paint_bleeds
 from models.phantom.brain import paint_brain
-from models.phantom.dicom import FAMILIES, identify, stored_values, to_dicom, write_phantom
+from models.phantom.dicom import FAMILIES, VERSION, identify, stored_values, to_dicom, write_phantom
 from models.phantom.points import Points
 from models.phantom.study import SHARE_WITH_BLOOD, PhantomStudy, draw_study, stream
 from models.preprocessing.pictures import WINDOWS, contact_sheet
@@ -293,7 +293,7 @@ def test_without_traps_a_phantom_is_what_it_was_before_there_were_traps(folder, 
         to_dicom(study, name, index).save_as(tmp_path / "slice.dcm", enforce_file_format=True)
         written = folder / "stage_2_test" / f"{name.image_id(index)}.dcm"
         assert written.read_bytes() == (tmp_path / "slice.dcm").read_bytes()
-    parameters = {"version": 1, "studies": 14, "test_studies": 3, "image_size": 24, "seed": 5}
+    parameters = {"version": VERSION, "studies": 14, "test_studies": 3, "image_size": 24, "seed": 5}
     assert (folder / "phantom.json").read_text() == json.dumps(parameters, indent=2) + "\n"
     assert {path.name for path in folder.iterdir()} == {
         "stage_2_train",
