@@ -27,7 +27,10 @@ RESULTS = FOLDER / "results.json"
 # Modules of this folder, each with a function `rows`.
 BENCHMARKS = ("input_path", "prepare", "radam_step", "learner_step", "d4")
 # Others, which have no peer and are run by themselves.
-EXPERIMENTS = ("blending", "choosing", "context", "context_picture", "full_size", "gpu", "heat", "sequence", "startup")
+EXPERIMENTS = (
+    *("blending", "choosing", "context", "context_picture", "full_size", "gpu", "heat", "realism"),
+    *("realism_verdicts", "sequence", "startup"),
+)
 
 
 @dataclass(frozen=True)

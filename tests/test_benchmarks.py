@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).parent.parent
 FOLDER = REPOSITORY / "benchmarks"
 SCRIPTS = {path.stem for path in FOLDER.glob("*.py")}
 SHARED = {"run", "comparison", "experiment", "gpu_rows", "gpu_tests"}
+SHARED |= {"realism_slices", "realism_features", "realism_measures"}
 FAKE = """
 import os
 
