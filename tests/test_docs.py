@@ -157,7 +157,14 @@ def test_table_of_presets_is_what_the_scripts_declare(script, row):
 
 def test_low_information_slices_are_left_out_where_it_says_so():
     keep = {script for script, _ in PRESETS if not configuration(script).skip_low_information}
-    assert keep == {"train_small", "train_b2", "train_b2_triplet", "train_b2_context", "train_b0_recurrent"}
+    assert keep == {
+        "train_small",
+        "train_lite0",
+        "train_b2",
+        "train_b2_triplet",
+        "train_b2_context",
+        "train_b0_recurrent",
+    }
 
 
 def test_the_page_of_the_data_names_every_problem():
