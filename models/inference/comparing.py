@@ -151,11 +151,11 @@ def _table(value: np.ndarray, draws: np.ndarray, patients: int) -> pd.DataFrame:
     return table
 
 
-def tails(patients: int) -> tuple[float, float]:
-    """The percentiles of a bootstrap of so many patients between which a 95 % interval lies.
+def tails(patients: int, share: float = 0.95) -> tuple[float, float]:
+    """The percentiles of a bootstrap of so many patients, two at least, between which an interval of a share lies.
 
-    2.5 and 97.5 of many; farther out of few, whose draws vary less than the truth does, as Student's t is wider than
-    the normal distribution (the expanded percentile interval of Hesterberg, The American Statistician 2015).
+    For 95 %, 2.5 and 97.5 of many; farther out of few, whose draws vary less than the truth does, as Student's t is
+    wider than the normal distribution (the expanded percentile interval of Hesterberg, The American Statistician 2015).
     """
-    low = 100 * float(ndtr(np.sqrt(patients / (patients - 1)) * student.ppf(0.025, patients - 1)))
+    low = 100 * float(ndtr(np.sqrt(patients / (patients - 1)) * student.ppf((1 - share) / 2, patients - 1)))
     return low, 100 - low
