@@ -228,10 +228,7 @@ def test_an_experiment_tells_the_mean_and_the_spread_of_its_seeds(benchmark, tmp
     assert "single                  0.4000    0.1000   one slice\n" in capsys.readouterr().out
 
 
-BLENDING_IS_OLD = pytest.mark.xfail(reason="benchmarks/blending.json is of three seeds and fewer ways", strict=True)
-
-
-@pytest.mark.parametrize(("name", "seeds"), [("context", 3), pytest.param("blending", 5, marks=BLENDING_IS_OLD)])
+@pytest.mark.parametrize(("name", "seeds"), [("context", 3), ("blending", 5)])
 def test_committed_results_are_of_the_rows_of_their_benchmark(benchmark, name, seeds):
     written = json.loads((FOLDER / f"{name}.json").read_text())
     assert list(written["rows"]) == list(benchmark(name).ROWS)
