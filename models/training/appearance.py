@@ -16,7 +16,7 @@ from models.common.channels import Window
 # Ranges, from which each part is drawn evenly where it happens.
 BLUR = (0.3, 1.2)  # pixels: less is not seen, and more hides a thin subdural at 128 px
 REDUCTION = (1.0, 2.0)  # fewer pixels by so much, a side: 128 px as if scanned at 64 ... 128, slices of other scanners
-NOISE = (1.0, 7.0)  # HU: the challenge's slices have about 4 at 512 px, blood is some 25 brighter than brain
+NOISE = (1.0, 7.0)  # HU: real slices have 2.3 to 3.7 at 512 px (benchmarks/realism.json); blood is some 25 brighter
 GRAIN = (2.0, 6.0)  # pixels that move together in correlated noise: what a smooth kernel makes of noise
 SHIFT = (-5.0, 5.0)  # HU: how far scanners are calibrated apart
 CONTRAST = (0.85, 1.15)  # of grey levels about the middle of a window: kilovolts, hematocrit, age of the blood
