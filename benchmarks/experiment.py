@@ -20,7 +20,7 @@ from models.common.config import RunConfig
 from models.common.files import write_text
 from models.common.folders import Work
 from models.common.labels import LABELS
-from models.common.options import Machine, TrainOptions
+from models.common.options import Machine, TestTimeAugmentation, TrainOptions
 from models.inference.predictions import align
 from models.inference.runs import finished_folds, join_folds, read_fold
 from models.phantom.dicom import write_phantom
@@ -31,7 +31,7 @@ from models.training.metric import weighted_log_loss
 from models.training.run import train
 
 Trainer = Callable[[RunConfig, Machine], None]
-Rows = dict[str, dict[str, float]]  # of each name: mean, spread
+Rows = dict[str, dict[str, float]]  # of each name: mean, spread, and what else there is to tell
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def prepare_phantom(folder: Path, options: ExperimentOptions) -> None:
 
 
 @contextmanager
-def fold_trainer(folds: int) -> Generator[Trainer]:
+def fold_trainer(folds: int, tta: TestTimeAugmentation = "d4") -> Generator[Trainer]:
     """Yield a function that trains all folds of a run at once, each in a process with its share of the cores.
 
     Small networks make little use of several threads: two folds side by side take less time than one after the other.
@@ -84,7 +84,7 @@ def fold_trainer(folds: int) -> Generator[Trainer]:
     with ProcessPoolExecutor(folds, get_context("spawn"), torch.set_num_threads, (threads,)) as processes:
 
         def train_folds(config: RunConfig, machine: Machine) -> None:
-            options = [TrainOptions(config, fold, machine=machine) for fold in range(folds)]
+            options = [TrainOptions(config, fold, tta=tta, machine=machine) for fold in range(folds)]
             list(processes.map(train_quietly, options))
 
         yield train_folds
@@ -122,7 +122,8 @@ def report(options: ExperimentOptions, rows: Rows, descriptions: dict[str, str])
     settings = {name: value for name, value in asdict(options).items() if isinstance(value, int)}
     print(f"{'weighted log loss, out-of-fold':20}{'mean':>10}{'spread':>10}")
     for name, row in rows.items():
-        print(f"{name:20}{row['mean']:10.4f}{row['spread']:10.4f}   {descriptions[name]}")
+        further = "".join(f"; {what} {value}" for what, value in row.items() if what not in ("mean", "spread"))
+        print(f"{name:20}{row['mean']:10.4f}{row['spread']:10.4f}   {descriptions[name]}{further}")
     results = {"machine": describe_machine(), "commit": commit(), "settings": settings, "rows": rows}
     write_text(options.output, json.dumps(results, indent=1) + "\n")
     print(f"{options.output}: commit {results['commit']}")

@@ -1,46 +1,45 @@
-"""The last steps at the full set's size: pseudolabels, blending 12 runs, scoring a submission, a report.
+"""The last steps at the full set's size: blending 12 runs, scoring them and a submission, pseudolabels, a report.
 
-    python benchmarks/full_size.py
+    OMP_NUM_THREADS=1 python benchmarks/full_size.py      # writes benchmarks/full_size.json
     python benchmarks/full_size.py --labels data/stage_2_train.csv      # the challenge's labels
     python benchmarks/full_size.py --slices 20000 --test-slices 4000    # smaller
 
 Makes random predictions around the labels (random ones too, with the challenge's prevalences, if no file is named) of
-studies of 35 slices. Prints the seconds and the peak memory of reading the runs, trying all ways to blend them on
-patients that they have not seen, choosing one for each label and writing submission.csv; of models/score.py on the
-submission; of models/make_pseudolabels.py; and of models/report.py, without pictures.
+studies of 35 slices. Each row is a script, as a user starts it but for its imports: its seconds, those of all its
+threads on the processor, which other work on the machine changes little, and its peak memory. models/blend.py tries all
+ways to blend on patients that they have not seen, chooses one for each label and writes the submission; then makes it
+again from blend.json.
 """
 
+import json
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from comparison import peak_memory, quiet, separately
-from run import cpu_model
+from run import commit, describe_machine
 from scipy.special import expit
 
+from models.blend import BlendOptions
+from models.blend import blend as blend_runs
 from models.common.cli import command
-from models.common.files import hash_file, write_csv, write_json, write_parquet
+from models.common.files import hash_file, write_csv, write_json, write_parquet, write_text
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.prediction_files import prediction_table
-from models.inference.aligned import align_runs
-from models.inference.evidence import Nest, possible_ways
+from models.inference.blend_record import read_record_of_blend
 from models.inference.pseudolabel_files import PseudolabelOptions, make_pseudolabels
-from models.inference.runs import load_runs
-from models.inference.submission import write_submission
-from models.preprocessing.challenge_csv import image_ids, read_labels
-from models.preprocessing.tables import read_slices
+from models.preprocessing.challenge_csv import read_labels
+from models.preprocessing.tables import hash_tables, read_slices
 from models.report import ReportOptions, report
 from models.score import ScoreOptions, score
 from models.train_small import CONFIG as SMALL
-from models.training.metric import weighted_log_loss
 from models.training.run_record import save_config
-from models.training.weights import save_weights
+from models.training.seen import seen_in, write_seen
 
 PREVALENCES = (0.004, 0.048, 0.035, 0.048, 0.063, 0.144)  # of the challenge
 FOLDS, STUDY = 5, 35  # slices of a study
@@ -57,28 +56,41 @@ class FullSizeOptions:
     runs: int = 12
     labels: Path | None = None
     """label file in Kaggle's format"""
+    output: Path = Path(__file__).parent / "full_size.json"
+    """the table as JSON"""
 
 
 def main(options: FullSizeOptions) -> None:
-    """Make the runs, and print the seconds and the memory of each step."""
-    print(f"{cpu_model()}, torch {torch.__version__}: {options.runs} runs, {options.slices:,} slices\n")
+    """Make the runs, measure each step, print the table and write it."""
+    rows, machine = {}, separately(describe_machine)
+    print(f"{machine['cpu']}, commit {commit()}: {options.runs} runs, {options.slices:,} slices\n")
     with tempfile.TemporaryDirectory() as name:
         separately(make_runs, Path(name), options)
-        for step in (blend, score_submission, pseudolabel, report_on_run):
-            seconds, peak, result = separately(measure, step, Path(name))
-            print(f"{step.__doc__:70}{seconds:8.1f} s{peak / 2**30:8.2f} GiB   {result}", flush=True)
+        for step in (blend, blend_again, score_all, score_submission, pseudolabel, report_on_blend):
+            rows[str(step.__doc__)], result = separately(measure, step, Path(name))
+            numbers = "".join(f"{value:8.1f} {unit}" for unit, value in rows[str(step.__doc__)].items())
+            print(f"{step.__doc__:60}{numbers}   {result}", flush=True)
+    labels = "random" if options.labels is None else options.labels.name
+    settings = {name: value for name, value in asdict(options).items() if isinstance(value, int)} | {"labels": labels}
+    results = {"machine": machine, "commit": commit(), "settings": settings, "rows": rows}
+    write_text(options.output, json.dumps(results, indent=1) + "\n")
 
 
-def measure(step: Callable[[Path], str], folder: Path) -> tuple[float, int, str]:
-    """Seconds, the most bytes that this process has held, and what the step says of its result."""
-    started = time.perf_counter()
-    result = step(folder)
-    seconds = time.perf_counter() - started
-    return seconds, peak_memory(), result
+def measure(step: Callable[[Path], str], folder: Path) -> tuple[dict[str, float], str]:
+    """Seconds, those on the processor and the most memory that this process has held; what the step says of itself."""
+    started, worked = time.perf_counter(), time.process_time()
+    with quiet():
+        result = step(folder)
+    numbers = {
+        "s": time.perf_counter() - started,
+        "s CPU": time.process_time() - worked,
+        "GiB": peak_memory() / 2**30,
+    }
+    return {unit: round(value, 1) for unit, value in numbers.items()}, result
 
 
 def make_runs(folder: Path, options: FullSizeOptions) -> None:
-    """Write the tables of the cache, and finished runs of random predictions."""
+    """Write the tables of the cache, a raw folder that asks for a submission, and runs of random predictions."""
     random, work = np.random.default_rng(0), Work(folder)
     train, test = (
         make_slices(split, count) for split, count in (("train", options.slices), ("test", options.test_slices))
@@ -89,10 +101,18 @@ def make_runs(folder: Path, options: FullSizeOptions) -> None:
         write_parquet(work.metadata(split), table.drop(columns="fold"))
     write_csv(work.folds, train[["patient_id", "fold"]].drop_duplicates())
     write_json(work.prepared, {"files": {work.folds.name: hash_file(work.folds)}})
+    ids = np.add.outer(test["image_id"].to_numpy(object) + "_", np.array(LABELS, object)).ravel()
+    write_csv(folder / "data" / "stage_2_sample_submission.csv", pd.DataFrame({"ID": ids, "Label": 0.5}))
+    write_text(folder / "data" / "stage_2_train.csv", "ID,Label\n")  # nobody looks into it: the cache has the labels
+    for split in ("train", "test"):
+        (folder / "data" / f"stage_2_{split}").mkdir()
+    sources = hash_tables(work)
     for number in range(options.runs):
         name, noise = f"run{number:02d}", random.uniform(0.5, 1.5)
         for fold in range(FOLDS):
-            write_fold(work, name, fold, train[train["fold"] == fold], test, noise, random)
+            write_fold(work.run(name, fold), fold, (train, test), noise, random)
+            write_text(work.run(name, fold) / "model.safetensors", "")  # nor into these
+            save_config(work.run(name, fold), replace(SMALL, name=name), fold, {"sources": sources})
 
 
 def make_slices(split: str, count: int) -> pd.DataFrame:
@@ -115,60 +135,64 @@ def make_slices(split: str, count: int) -> pd.DataFrame:
 
 
 def write_fold(
-    work: Work, name: str, fold: int, valid: pd.DataFrame, test: pd.DataFrame, noise: float, random: np.random.Generator
+    folder: Path, fold: int, tables: tuple[pd.DataFrame, pd.DataFrame], noise: float, random: np.random.Generator
 ) -> None:
-    """Write the files of a finished fold, whose predictions are the truth and noise, on logits."""
-    folder = work.run(name, fold)
-    for split, table in (("valid", valid), ("test", test)):
+    """Write predictions, the truth and noise on logits, and whom the fold has trained on.
+
+    `tables` are the slices of train and of test.
+    """
+    train, test = tables
+    held_out = train["fold"] == fold
+    for split, table in (("valid", train[held_out]), ("test", test)):
         truth = table[list(LABELS)].to_numpy()
         hard = 2 * np.random.default_rng(len(table)).standard_normal(truth.shape)  # what all runs get wrong alike
         probability = expit(-4 + 4 * truth + hard + noise * random.standard_normal(truth.shape))
         write_parquet(folder / f"{split}.parquet", prediction_table(table["image_id"], probability))
-    save_weights(folder, torch.nn.Linear(1, 1))
-    save_config(folder, replace(SMALL, name=name), fold, {})
+    write_seen(folder, seen_in(train[~held_out]))
 
 
 def blend(folder: Path) -> str:
-    """read, try all ways nested, choose one for each label, submission.csv"""
-    work = Work(folder)
-    runs, slices = load_runs(work), read_slices(work, "train")
-    aligned = align_runs({run.name: run.out_of_fold for run in runs}, slices)
-    known = slices.set_index("image_id").loc[aligned.image_ids]
-    target, ways = known[list(LABELS)].to_numpy(), possible_ways(aligned)
-    nest = Nest(aligned, target, known["patient_id"])
-    tried = {way: nest.attempt(fit) for way, fit in ways.items()}
-    unseen = weighted_log_loss(target, nest.choose_nested(tried))
-    test = align_runs({run.name: run.test for run in runs}, read_slices(work, "test"), fill=True)
-    blended = nest.finish(nest.choose(tried), ways)(test)
-    ids = pd.Series(np.add.outer(test.image_ids.to_numpy(object) + "_", np.array(LABELS, object)).ravel())
-    predictions = pd.DataFrame(blended, index=test.image_ids, columns=list(LABELS))
-    rows = len(write_submission(folder / "submission.csv", predictions, ids, image_ids(ids)))
-    return f"nested weighted log loss {unseen:.4f}; {rows:,} rows written"
+    """blend.py: all ways nested, a choice for each label"""
+    blend_runs(BlendOptions(data=folder / "data", work=folder))
+    record = read_record_of_blend(Work(folder))
+    assert record is not None
+    rows = len(pd.read_csv(folder / "submission.csv"))
+    return f"{', '.join(f'{label}: {way}' for label, way in record.ways.items())}; {rows:,} rows"
+
+
+def blend_again(folder: Path) -> str:
+    """blend.py: the submission again from blend.json"""
+    before = hash_file(folder / "submission.csv")
+    blend_runs(BlendOptions(data=folder / "data", work=folder))
+    return "the same" if hash_file(folder / "submission.csv") == before else "ANOTHER"
+
+
+def score_all(folder: Path) -> str:
+    """score.py: every run and the blend"""
+    score(ScoreOptions(work=folder))
+    return f"{len(list((folder / 'runs').iterdir()))} runs"
 
 
 def score_submission(folder: Path) -> str:
-    """models/score.py on the submission"""
+    """score.py: a submission, with intervals"""
     table = read_slices(Work(folder), "test")
     labels = table.melt(id_vars="image_id", value_vars=list(LABELS), var_name="label", value_name="Label")
     labels["ID"] = labels["image_id"] + "_" + labels["label"]
     labels[["ID", "Label"]].to_csv(folder / "labels.csv", index=False)
-    with quiet():
-        score(ScoreOptions((folder / "submission.csv",), labels=folder / "labels.csv", work=folder))
+    score(ScoreOptions((folder / "submission.csv",), labels=folder / "labels.csv", work=folder))
     return f"{len(labels):,} rows"
 
 
 def pseudolabel(folder: Path) -> str:
-    """models/make_pseudolabels.py, of three runs for each fold"""
-    with quiet():
-        make_pseudolabels(PseudolabelOptions(("run00", "run01", "run02"), work=folder))
+    """make_pseudolabels.py: of three runs for each fold"""
+    make_pseudolabels(PseudolabelOptions(("run00", "run01", "run02"), work=folder))
     return f"{len(list((folder / 'cache').glob('pseudolabels_*')))} files"
 
 
-def report_on_run(folder: Path) -> str:
-    """models/report.py on a run, without pictures"""
-    with quiet():
-        report(ReportOptions("run00", work=folder))
-    return f"{(folder / 'report_run00.html').stat().st_size / 1e6:.1f} MB"
+def report_on_blend(folder: Path) -> str:
+    """report.py: of the blend, without pictures"""
+    report(ReportOptions(work=folder))
+    return f"{(folder / 'report_blend.html').stat().st_size / 1e6:.1f} MB"
 
 
 if __name__ == "__main__":

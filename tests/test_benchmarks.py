@@ -9,9 +9,12 @@ from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from models.common.errors import InputError
+from models.inference.comparing import resample
+from models.inference.evidence import WAYS
 
 REPOSITORY = Path(__file__).parent.parent
 FOLDER = REPOSITORY / "benchmarks"
@@ -225,12 +228,42 @@ def test_an_experiment_tells_the_mean_and_the_spread_of_its_seeds(benchmark, tmp
     assert "single                  0.4000    0.1000   one slice\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["context", "blending"])
-def test_committed_results_are_of_the_rows_of_their_benchmark(benchmark, name):
+@pytest.mark.parametrize(("name", "seeds"), [("context", 3), ("blending", 5)])
+def test_committed_results_are_of_the_rows_of_their_benchmark(benchmark, name, seeds):
     written = json.loads((FOLDER / f"{name}.json").read_text())
     assert list(written["rows"]) == list(benchmark(name).ROWS)
     assert re.fullmatch(r"[0-9a-f]{40}", written["commit"])
-    assert written["settings"]["seeds"] == 3
+    assert written["settings"]["seeds"] == seeds
+
+
+def test_every_way_to_blend_is_a_row_beside_the_chosen_one(benchmark):
+    blending = benchmark("blending")
+    assert set(blending.ROWS) == {blending.CHOSEN, *WAYS, "b5_like", "b5_like_pseudo"}
+
+
+def test_b5_is_finetuned_from_its_own_weights_at_a_tenth_of_its_rate(benchmark):
+    blending = benchmark("blending")
+    config = blending.standin(blending.PRESETS[3], seed=2, epochs=4)
+    tuned = blending.finetuned(config, "pseudo_2")
+    assert (config.name, tuned.name, tuned.start, tuned.pseudolabels) == ("b5", "b5_pseudo", "b5", "pseudo_2")
+    assert (tuned.max_lr, tuned.epochs, tuned.seed) == (config.max_lr / 10, 2, config.seed)
+
+
+def test_the_chosen_blend_is_compared_on_the_patients_of_all_seeds(benchmark):
+    """What it is worse by in one seed and better by in the other is nothing in the mean; proven is each by itself."""
+    blending = benchmark("blending")
+    random = np.random.default_rng(0)
+    patients = np.repeat(np.arange(50), 4)
+    target = (random.random((200, 6)) < 0.4).astype(float)
+    good, bad = np.where(target == 1, 0.7, 0.3), np.where(target == 1, 0.6, 0.4)
+    of = {name: resample(target, said, patients) for name, said in (("good", good), ("bad", bad))}
+    seeds = [{"by_label": of["bad"], "equal": of["good"]}, {"by_label": of["good"], "equal": of["bad"]}]
+    beside = blending.beside_chosen(seeds, "equal")
+    assert beside == {"chosen worse by": 0, "low": 0, "high": 0, "proven": 1}
+    worse = blending.beside_chosen(seeds[:1], "equal")
+    assert worse["chosen worse by"] == pytest.approx(np.log(0.7 / 0.6), abs=1e-4)
+    assert worse["low"] > 0
+    assert worse["proven"] == 1
 
 
 def test_what_a_script_costs_to_ask_is_its_cpu_time_and_a_missing_one_is_named(benchmark, tmp_path):
@@ -238,3 +271,17 @@ def test_what_a_script_costs_to_ask_is_its_cpu_time_and_a_missing_one_is_named(b
     assert 0.05 < startup.cpu_seconds(REPOSITORY, "train_b2.py") < 60
     with pytest.raises(InputError, match=r"no .*train_b2\.py"):
         startup.cpu_seconds(tmp_path, "train_b2.py")
+
+
+def test_the_last_steps_are_measured_at_any_size_and_written(benchmark, tmp_path, monkeypatch, capsys):
+    full_size = benchmark("full_size")
+    monkeypatch.setattr(full_size, "separately", lambda function, *arguments: function(*arguments))
+    full_size.main(full_size.FullSizeOptions(slices=350, test_slices=70, runs=3, output=tmp_path / "full_size.json"))
+    written = json.loads((tmp_path / "full_size.json").read_text())
+    assert written["settings"] == {"slices": 350, "test_slices": 70, "runs": 3, "labels": "random"}
+    assert len(written["rows"]) == 6
+    for row in written["rows"].values():
+        assert set(row) == {"s", "s CPU", "GiB"}
+    printed = capsys.readouterr().out
+    assert "420 rows" in printed
+    assert "the same" in printed

@@ -13,6 +13,7 @@ import pytest
 from pages import PAGES, REPOSITORY, blocks
 
 from models.common.config import TrainConfig
+from models.inference.evidence import WAYS
 from models.phantom.layouts import LAYOUTS
 from models.phantom.traps import TRAPS
 from models.preprocessing.elements import Reason
@@ -157,7 +158,14 @@ def test_table_of_presets_is_what_the_scripts_declare(script, row):
 
 def test_low_information_slices_are_left_out_where_it_says_so():
     keep = {script for script, _ in PRESETS if not configuration(script).skip_low_information}
-    assert keep == {"train_small", "train_b2", "train_b2_triplet", "train_b2_context", "train_b0_recurrent"}
+    assert keep == {
+        "train_small",
+        "train_lite0",
+        "train_b2",
+        "train_b2_triplet",
+        "train_b2_context",
+        "train_b0_recurrent",
+    }
 
 
 def test_the_page_of_the_data_names_every_problem():
@@ -196,6 +204,26 @@ def test_results_of_the_experiments_are_those_that_they_have_written(name, title
     text, expected = sections("results.md")[title], written(name)
     rows = re.findall(r"\| (0\.\d{4}) \| (0\.\d{4}) \|$", text, flags=re.MULTILINE)
     assert sorted(rows) == sorted((f"{row['mean']:.4f}", f"{row['spread']:.4f}") for row in expected["rows"].values())
+    assert f"commit `{expected['commit'][:7]}`" in text
+
+
+def test_results_of_the_choice_are_those_that_were_written():
+    text, expected = sections("results.md")["Is the chosen way ever worse than one way for all?"], written("choosing")
+    rows = re.findall(r"^\| \d.* \| (\S+) \| (\S+) \| (\d+) of (\d+) \| (\S+) \|$", text, flags=re.MULTILINE)
+    assert len(rows) == len(expected["rows"])
+    for told, row in zip(rows, expected["rows"].values(), strict=True):
+        best = min(row[way] for way in WAYS)
+        numbers = [f"{number:.4f}" for number in (best, row["by_label"])]
+        of_seeds = [str(row["beyond the interval"]), str(expected["settings"]["seeds"])]
+        assert list(told) == [*numbers, *of_seeds, f"{row['calibration error']:.4f}"]
+    assert f"commit `{expected['commit'][:7]}`" in text
+
+
+def test_results_at_the_challenges_size_are_those_that_were_written():
+    text, expected = sections("results.md")["The last steps at the challenge's size"], written("full_size")
+    rows = re.findall(r"\| (\S+) \| (\S+) GiB \|$", text, flags=re.MULTILINE)
+    assert rows == [(str(row["s CPU"]), str(row["GiB"])) for row in expected["rows"].values()]
+    assert f"{expected['settings']['slices']:,} slices" in text
     assert f"commit `{expected['commit'][:7]}`" in text
 
 

@@ -9,7 +9,7 @@ from models.common.channels import Channel, CommandLineChannel
 from models.common.errors import InputError
 
 Optimizer = Literal["radam", "adam"]
-Augment = Literal["hard", "light", "none"]
+Augment = Literal["hard", "light", "randomised", "none"]
 Precision = Literal["auto", "fp16", "bf16", "fp32"]
 Cell = Literal["gru", "lstm"]
 Views = Literal["none", "flip", "d4"]
@@ -99,7 +99,8 @@ class TrainConfig(RunConfig):
     skip_low_information: bool = False
     """leave slices that show almost no brain out of training (never out of validation or test)"""
     augment: Augment = "hard"
-    """hard: the original's; light: without grid distortion and gamma (models/training/augmentation.py)"""
+    """hard: the original's; light: without grid distortion and gamma; randomised: hard ones, and a look that changes
+    with each sample, for learning on drawings (models/training/augmentation.py, models/training/appearance.py)"""
     window_jitter: float = 0.0
     """largest random change of a window's centre and width in training, as a share of its width; 0: none"""
     pretrained: bool = True
@@ -118,7 +119,7 @@ class TrainConfig(RunConfig):
         _require(all(channel.is_possible for channel in self.channels), self, "channels", rule)
         _require(0 <= self.window_jitter < 1, self, "window_jitter", "must be at least 0 and below 1")
         idle = self.window_jitter > 0 and self.augment == "none"
-        _require(not idle, self, "window_jitter", "needs --augment light or hard")
+        _require(not idle, self, "window_jitter", "needs --augment light, hard or randomised")
         _require(self.start not in ("", self.name), self, "start", "must be another run, or a folder or file")
         crop_fits = self.crop_size is None or 0 < self.crop_size <= self.image_size
         _require(crop_fits, self, "crop_size", f"must lie in 1 ... {self.image_size}, the image size")

@@ -12,6 +12,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pyarrow import parquet
@@ -159,6 +160,20 @@ def read_parquet(path: Path, repair: str, columns: list[str] | None = None) -> p
             raise ValueError("its footer contradicts itself")
         return table
     except Exception as error:  # a damaged footer fails in any of the parsers of pyarrow and pandas
+        require_readable(path)
+        raise damaged(path, repair) from error
+
+
+def read_notes(path: Path, repair: str) -> dict[str, Any]:
+    """What a table of this project tells of itself (its `attrs`), from the end of its file alone.
+
+    An older one may tell nothing. `repair` tells how to make it anew. Raises InputError if it is missing or damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"no {path}; make it with: {repair}")
+    try:
+        return json.loads((parquet.read_schema(path).metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
+    except Exception as error:  # a damaged footer fails in any of the parsers of pyarrow
         require_readable(path)
         raise damaged(path, repair) from error
 

@@ -1,7 +1,6 @@
 """Prediction files, which training and inference write alike: `image_id` and six float32 probabilities a slice."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,11 +37,3 @@ def read_predictions(file: Path, repair: str) -> pd.DataFrame:
             f"{file} gives {predictions.index[wrong][0]} a value that is no probability; make it anew with: {repair}"
         )
     return predictions
-
-
-def read_notes(file: Path, repair: str) -> dict[str, Any]:
-    """What a prediction file tells of itself, like `tta`; an older one may tell nothing.
-
-    Raises InputError if it is missing or damaged.
-    """
-    return {str(name): value for name, value in read_parquet(file, repair, ["image_id"]).attrs.items()}

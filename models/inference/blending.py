@@ -7,9 +7,9 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from models.common.errors import InputError
-from models.common.labels import LABELS
+from models.common.labels import ANY, LABELS
 from models.inference.aligned import SPACES, SUREST, Aligned, Rows, Space, to_probability
-from models.inference.calibration import Calibration, fit_calibration, raise_any
+from models.inference.calibration import Calibration, fit_calibration, fit_shift, raise_any
 from models.training.metric import weighted_log_loss
 
 # blending.ipynb of the original: 0.4 for the mean of five B2 folds, 0.2 for the finetuned B5, and so on.
@@ -35,15 +35,20 @@ class Blend:
 
         Raises InputError for other runs than it was made for.
         """
+        blended = self.mean(runs, rows)
+        if self.calibrations is None:
+            return raise_any(blended)
+        return raise_any(expit(calibrated(blended, self.calibrations)))
+
+    def mean(self, runs: Aligned, rows: Rows = ALL) -> np.ndarray:
+        """The weighted mean of the runs alone, float64 (slices, 6): not calibrated, and `any` is not raised.
+
+        Raises InputError for other runs than it was made for.
+        """
         if runs.names != self.names:
             raise InputError(f"a blend of the runs {self.names} cannot be used for {runs.names}")
         means = [runs.values[space][label][rows] @ self.weights[label] for label, space in enumerate(self.spaces)]
-        blended = np.stack([to_probability(mean, space) for mean, space in zip(means, self.spaces, strict=True)], 1)
-        if self.calibrations is None:
-            return raise_any(blended)
-        logits = logit(np.clip(blended, SUREST, 1 - SUREST))
-        calibrated = [calibrate(logits[:, label]) for label, calibrate in enumerate(self.calibrations)]
-        return raise_any(expit(np.stack(calibrated, axis=1)))
+        return np.stack([to_probability(mean, space) for mean, space in zip(means, self.spaces, strict=True)], 1)
 
 
 def fit_equal(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Blend:
@@ -84,11 +89,21 @@ def fit_weights(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Blend:
 
 
 def fit_calibrated(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Blend:
-    """As `fit_weights`, then a temperature and a bias for each label."""
+    """As `fit_weights`, then a temperature and a bias for each label; that of `any` allows for its being raised."""
     fitted = fit_weights(runs, target, rows)
-    logits = logit(np.clip(fitted(runs, rows), SUREST, 1 - SUREST))
-    calibrations = tuple(fit_calibration(logits[:, label], target[rows, label]) for label in range(len(LABELS)))
-    return Blend(runs.names, fitted.weights, fitted.spaces, calibrations)
+    blended = fitted.mean(runs, rows)
+    logits = logit(np.clip(blended, SUREST, 1 - SUREST))
+    found = [fit_calibration(logits[:, label], target[rows, label]) for label in range(len(LABELS))]
+    said = calibrated(blended, tuple(found))
+    shift = fit_shift(said[:, ANY], target[rows, ANY], expit(said[:, :ANY].max(axis=1)))
+    found[ANY] = found[ANY]._replace(bias=found[ANY].bias + shift)
+    return Blend(runs.names, fitted.weights, fitted.spaces, tuple(found))
+
+
+def calibrated(probability: np.ndarray, calibrations: tuple[Calibration, ...]) -> np.ndarray:
+    """Logits of probabilities (slices, 6), each label by its own calibration."""
+    logits = logit(np.clip(probability, SUREST, 1 - SUREST))
+    return np.stack([calibrate(logits[:, label]) for label, calibrate in enumerate(calibrations)], axis=1)
 
 
 def fit_simplex(values: np.ndarray, target: np.ndarray, space: Space) -> tuple[np.ndarray, float]:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import brentq, minimize
 from scipy.special import expit
 
 from models.common.labels import ANY
@@ -39,6 +39,20 @@ def fit_calibration(logits: np.ndarray, target: np.ndarray) -> Calibration:
     fitted = minimize(loss, (1.0, 0.0), jac=True, method="L-BFGS-B", bounds=[(1e-3, None), (None, None)])
     scale, bias = fitted.x
     return Calibration(float(1 / scale), float(bias))
+
+
+def fit_shift(logits: np.ndarray, target: np.ndarray, largest: np.ndarray) -> float:
+    """What to add to the logits of `any` so that, once raised, it is expected as often as it is; all are (slices,).
+
+    `largest` is the largest probability of the five types, to which `any` is raised: where it often is, it is expected
+    too often. One number for all slices, which few patients can tell; with them, too, `_PRIOR` holds it back.
+    """
+    count = len(logits)
+
+    def excess(shift: float) -> float:
+        return np.maximum(expit(logits + shift), largest).sum() - target.sum() + _PRIOR * shift
+
+    return float(brentq(excess, -count, count))  # of at most `count` slices too many, or too few
 
 
 def raise_any(probability: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ Each prediction is scored on the same drawn patients, so that the difference of 
 are made of sums over the slices of a patient, which are added up as often as the patient is drawn.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -120,13 +121,16 @@ def patient_totals(columns: list[np.ndarray], patients: np.ndarray, draws: int, 
 
 def drawn_totals(of_patient: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """Sums of (patients, columns) over all patients, and over those of each draw, (1 + draws, columns)."""
-    count, generator = len(of_patient), np.random.default_rng(seed)
     totals = [of_patient.sum(axis=0, keepdims=True)]
+    return np.concatenate(totals + [times @ of_patient for times in drawn_patients(len(of_patient), draws, seed)])
+
+
+def drawn_patients(count: int, draws: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each of `count` patients is in each draw, float64 (draws, patients), some draws at a time."""
+    generator = np.random.default_rng(seed)
     for first in range(0, draws, _AT_ONCE):
         drawn = [generator.integers(count, size=count) for _ in range(first, min(first + _AT_ONCE, draws))]
-        times = np.stack([np.bincount(draw, minlength=count) for draw in drawn])  # (draws, patients)
-        totals.append(times.astype(float) @ of_patient)
-    return np.concatenate(totals)
+        yield np.stack([np.bincount(draw, minlength=count) for draw in drawn]).astype(float)
 
 
 def _resampled(losses: np.ndarray, aucs: np.ndarray, patients: int, seed: int) -> Resampled:
@@ -151,11 +155,11 @@ def _table(value: np.ndarray, draws: np.ndarray, patients: int) -> pd.DataFrame:
     return table
 
 
-def tails(patients: int) -> tuple[float, float]:
-    """The percentiles of a bootstrap of so many patients between which a 95 % interval lies.
+def tails(patients: int, share: float = 0.95) -> tuple[float, float]:
+    """The percentiles of a bootstrap of so many patients, two at least, between which an interval of a share lies.
 
-    2.5 and 97.5 of many; farther out of few, whose draws vary less than the truth does, as Student's t is wider than
-    the normal distribution (the expanded percentile interval of Hesterberg, The American Statistician 2015).
+    For 95 %, 2.5 and 97.5 of many; farther out of few, whose draws vary less than the truth does, as Student's t is
+    wider than the normal distribution (the expanded percentile interval of Hesterberg, The American Statistician 2015).
     """
-    low = 100 * float(ndtr(np.sqrt(patients / (patients - 1)) * student.ppf(0.025, patients - 1)))
+    low = 100 * float(ndtr(np.sqrt(patients / (patients - 1)) * student.ppf((1 - share) / 2, patients - 1)))
     return low, 100 - low

@@ -31,6 +31,11 @@ from models.inference.stacking import Stacker, fit_boosted, fit_stacker
 from models.training.metric import slice_losses
 
 PARTS = 5  # of the patients; a blend is fitted on all but one of them and used on that one
+# Of few patients more parts, which takes little time: a choice sees fits without two parts, and three fifths of few
+# patients tell too little of what all of them will give.
+FEW, PARTS_OF_FEW = 500, 10
+ONE_ERROR = 0.683  # the share of an interval of one standard error to each side
+PROVEN = 1 - 0.05 / len(LABELS)  # of six labels, one in twenty times one goes beyond it by chance
 ENOUGH = 100_000  # slices to fit on, those of whole patients; more of them take time and change next to nothing
 Fit = Callable[[Aligned, np.ndarray, np.ndarray], Blend | Stacker]
 # From the simplest on: where two do not differ, the simpler one is taken.
@@ -78,7 +83,8 @@ class Nest:
         self.codes, names = pd.factorize(patients, sort=True)
         if len(names) < 2:
             raise InputError("all predictions are of one patient; blends can be compared on two or more")
-        self.count, self.patients = min(PARTS, len(names)), len(names)
+        self.count = min(PARTS_OF_FEW if len(names) < FEW else PARTS, len(names))
+        self.patients = len(names)
         self.part = np.empty(len(target), int)
         folds = GroupKFold(self.count, shuffle=True, random_state=0)
         for number, (_, held_out) in enumerate(folds.split(target, groups=self.codes)):
@@ -149,9 +155,11 @@ def choose_ways(losses: dict[str, np.ndarray], slices: np.ndarray) -> tuple[str,
     """The way of each label: one for all, but for the labels that speak against it.
 
     `losses` are sums over the slices of a patient, (patients, 6), of ways from the simplest on; `slices` counts those
-    of each patient. The way for all is the simplest whose weighted loss does not differ from the best one's. A label on
-    which it is worse than another takes the simplest that does not differ from the best one there. Ways do not differ
-    where the 95 % interval of their paired difference holds zero, and for a single patient, who has none.
+    of each patient. The way for all is the simplest whose weighted loss is within one standard error of the best one's
+    (Breiman, Friedman, Olshen and Stone 1984): of few patients 95 % intervals hold zero for all that is much better,
+    too. A label on which it is proven worse than another takes the simplest that is not proven worse than the best one
+    there. Proven is where the interval of the paired difference does not hold zero, 95 % for the six labels together.
+    For a single patient, who has no interval, the simplest way is taken.
 
     Were each label to take its simplest way at once, six small losses, none of them proven, would add up to one that
     is: of 40 patients that is worse than the best way for all, in the simulations of benchmarks/choosing.py.
@@ -161,11 +169,11 @@ def choose_ways(losses: dict[str, np.ndarray], slices: np.ndarray) -> tuple[str,
         return (ways[0],) * len(LABELS)
     totals = drawn_totals(np.concatenate([*losses.values(), slices[:, None]], axis=1), 1000, 0)
     means = (totals[:, :-1] / totals[:, -1:]).reshape(len(totals), len(ways), len(LABELS))
-    lowest = tails(len(slices))[0]
-    for_all = equal_to_best(np.average(means, axis=2, weights=METRIC_WEIGHTS), lowest)[0]
+    weighted = np.average(means, axis=2, weights=METRIC_WEIGHTS)
+    for_all = equal_to_best(weighted, tails(len(slices), ONE_ERROR)[0])[0]
     chosen = []
     for label in range(len(LABELS)):
-        equal = equal_to_best(means[:, :, label], lowest)
+        equal = equal_to_best(means[:, :, label], tails(len(slices), PROVEN)[0])
         chosen.append(ways[for_all if for_all in equal else equal[0]])
     return tuple(chosen)
 

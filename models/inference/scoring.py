@@ -7,7 +7,8 @@ from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference.comparing import intervals, resample, resample_prior
 from models.preprocessing.tables import read_slices
-from models.training.scoring import WEIGHTED, score, score_prior
+from models.training.metric import prior, weighted_log_loss
+from models.training.scoring import WEIGHTED, score
 
 
 def score_table(labels: pd.DataFrame, predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -23,7 +24,8 @@ def score_table(labels: pd.DataFrame, predictions: dict[str, pd.DataFrame]) -> p
             continue
         scores = score(target, probability)
         aucs = {f"AUC {label}": scores[f"AUC {label}"] for label in reversed(LABELS)}
-        rows[name] = {"slices": len(slices), WEIGHTED: scores[WEIGHTED], "prior": score_prior(target)[WEIGHTED], **aucs}
+        of_prior = weighted_log_loss(target, prior(target))
+        rows[name] = {"slices": len(slices), WEIGHTED: scores[WEIGHTED], "prior": of_prior, **aucs}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

@@ -9,10 +9,10 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from models.common.errors import InputError
-from models.common.labels import LABELS
+from models.common.labels import ANY, LABELS
 from models.inference.aligned import Aligned, Rows
 from models.inference.blending import ALL
-from models.inference.calibration import Calibration, fit_calibration, raise_any
+from models.inference.calibration import Calibration, fit_calibration, fit_shift, raise_any
 
 Classifier = LogisticRegression | HistGradientBoostingClassifier
 
@@ -37,20 +37,22 @@ class Stacker:
 
     names: tuple[str, ...]
     classifiers: tuple[Classifier | Calibration, ...]
+    shifts: tuple[float, ...] = (0.0,) * len(LABELS)  # of what they answer, on logits
 
     def __call__(self, runs: Aligned, rows: Rows = ALL) -> np.ndarray:
         """Probabilities of the slices `rows`, (slices, 6). Raises InputError for other runs than it was made for."""
         if runs.names != self.names:
             raise InputError(f"a stacker of the runs {self.names} cannot be used for {runs.names}")
         said = [answer(classifier, runs, label, rows) for label, classifier in enumerate(self.classifiers)]
-        return raise_any(np.stack(said, axis=1))
+        return raise_any(expit(np.stack(said, axis=1) + self.shifts))
 
 
 def fit_stacker(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Stacker:
     """Logistic regressions with a ridge, fitted on the slices `rows`.
 
     `target` is (slices, 6) for all slices, `rows` the (slices,) of bool that are looked at. A label that all of these
-    have, or none, is no ground to learn from: it gets the runs' mean, calibrated, which is never quite 0 or 1.
+    have, or none, is no ground to learn from: it gets the runs' mean, calibrated, which is never quite 0 or 1. What is
+    answered of `any` is shifted, since raising it to the largest type makes it too likely.
     """
     return _fit(_logistic, runs, target, rows)
 
@@ -68,7 +70,11 @@ def _fit(kind: "partial[Classifier]", runs: Aligned, target: np.ndarray, rows: n
             classifiers.append(kind().fit(features(runs, label, rows), known))
         else:
             classifiers.append(fit_calibration(runs.context[label, rows, 0], known))
-    return Stacker(runs.names, tuple(classifiers))
+    said = [answer(classifier, runs, label, rows) for label, classifier in enumerate(classifiers)]
+    largest = expit(np.max(said[:ANY], axis=0))
+    shifts = [0.0] * len(LABELS)
+    shifts[ANY] = fit_shift(said[ANY], target[rows, ANY], largest)
+    return Stacker(runs.names, tuple(classifiers), tuple(shifts))
 
 
 def features(runs: Aligned, label: int, rows: Rows) -> np.ndarray:
@@ -81,7 +87,7 @@ def features(runs: Aligned, label: int, rows: Rows) -> np.ndarray:
 
 
 def answer(classifier: Classifier | Calibration, runs: Aligned, label: int, rows: Rows) -> np.ndarray:
-    """Probability of a label, (slices,)."""
+    """Logits of a label, (slices,)."""
     if isinstance(classifier, Calibration):
-        return expit(classifier(runs.context[label, rows, 0].astype(float)))
-    return classifier.predict_proba(features(runs, label, rows))[:, 1]
+        return classifier(runs.context[label, rows, 0].astype(float))
+    return classifier.decision_function(features(runs, label, rows))

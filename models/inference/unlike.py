@@ -1,7 +1,7 @@
 """What is unlike in the predictions of runs, and so has to be said before they are compared or blended."""
 
+from models.common.files import read_notes
 from models.common.folders import Work
-from models.common.prediction_files import read_notes
 from models.inference.runs import Run
 from models.training.run_record import SmoothedRecord, read_record
 

@@ -1,7 +1,7 @@
 """Patients drawn with replacement, again and again: how far a number may lie from that of other patients.
 
 Slices of a patient are alike, so patients are drawn, never slices. Equal patients give equal draws, whatever is told:
-numbers of the same draws may be compared, and divided by each other. They are drawn as `comparing` draws them.
+numbers of the same draws may be compared, and divided by each other. `comparing` draws them.
 """
 
 from collections.abc import Iterator
@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import coo_array
 
-from models.inference.comparing import patient_totals, tails
+from models.inference.comparing import drawn_patients, patient_totals, tails
 
 DRAWS = 1000
 _SEED = 0
 _STEPS = 1000  # into which probabilities are put, if there are more different ones
-_AT_ONCE = 100  # draws
 
 
 class Ranked(NamedTuple):
@@ -98,14 +97,8 @@ def resample_ranks(
         coo_array((np.ones(chosen.sum()), (codes[chosen], step[chosen])), shape).tocsr().T
         for chosen in (target == 0, target == 1)
     ]
-    generator = np.random.default_rng(_SEED)
-    for first in range(0, draws, _AT_ONCE):
-        drawn = [
-            np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))
-            for _ in range(min(_AT_ONCE, draws - first))
-        ]
-        weights = np.stack(drawn, axis=1).astype(float)  # (patients, draws)
-        yield Ranked(*((count @ weights).T for count in counts))
+    for times in drawn_patients(len(names), draws, _SEED):
+        yield Ranked(*((count @ times.T).T for count in counts))
 
 
 def steps_of(probability: np.ndarray) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""What chance does to a training slice: the original's hard augmentations, with the numbers of Albumentations 2.0.8."""
+"""What chance does to a training slice: the original's hard augmentations, with the numbers of Albumentations 2.0.8.
+
+And, for learning on drawings, a look that changes from sample to sample (appearance.py).
+"""
 
 import random
 from typing import NamedTuple
@@ -7,6 +10,7 @@ import numpy as np
 
 from models.common.channels import Window
 from models.common.config import Augment, TrainConfig
+from models.training.appearance import Appearance, draw_appearance, draw_window
 from models.training.warping import Affine, Geometry, Grid
 
 
@@ -18,13 +22,16 @@ class Draw(NamedTuple):
     """exponent of the grey values, see `gamma_table`"""
     windows: list[Window]
     """of each channel"""
+    appearance: Appearance | None = None
+    """what happens before the windows"""
 
 
 class Augmentation:
     """Draws what happens to a sample, as a function of its key alone.
 
     Flips, quarter turns and shift-scale-rotate ("light"), then grid distortion and gamma 0.8 ... 1.2 ("hard"), each in
-    half of the samples. Takes numbers from `random.Random` in the order in which Albumentations does: the same key
+    half of the samples. "randomised": the hard ones, then other windows in each sample and the parts of an Appearance.
+    Takes numbers from `random.Random` in the order in which Albumentations does: the same key
     gives the same draw as there, which the tests compare, and as in every run that an earlier version has begun.
 
     Its `Compose` would not do: it interpolates once for each transform, where `models/training/warping.py` does it once
@@ -33,7 +40,7 @@ class Augmentation:
     """
 
     def __init__(self, config: TrainConfig, augment: Augment) -> None:
-        self.augment = augment
+        self.augment, self.hard, self.randomised = augment, augment in ("hard", "randomised"), augment == "randomised"
         self.windows = [channel.window for channel in config.channels]
         self.jitter = 0.0 if augment == "none" else config.window_jitter
         self.random = random.Random()
@@ -42,15 +49,16 @@ class Augmentation:
         """The draw of a key, for example of (seed, epoch, row)."""
         self.random.seed(" ".join(map(str, key)))
         geometry = Geometry() if self.augment == "none" else self.geometry()
-        gamma = self.random.uniform(80, 120) / 100 if self.augment == "hard" and self.happens() else None
-        return Draw(geometry, gamma, self.jittered_windows() if self.jitter else self.windows)
+        gamma = self.random.uniform(80, 120) / 100 if self.hard and self.happens() else None
+        windows = self.moved_windows() if self.jitter or self.randomised else self.windows
+        return Draw(geometry, gamma, windows, draw_appearance(self.random) if self.randomised else None)
 
     def geometry(self) -> Geometry:
         """Which pixels go where, drawn from the numbers that come next."""
         horizontal, vertical = self.happens(), self.happens()
         quarters = self.random.randint(0, 3) if self.happens() else 0
         affine = self.affine() if self.happens() else None
-        grid = self.grid() if self.augment == "hard" and self.happens() else None
+        grid = self.grid() if self.hard and self.happens() else None
         return Geometry(horizontal, vertical, quarters, affine, grid)
 
     def happens(self) -> bool:
@@ -69,10 +77,15 @@ class Augmentation:
         x, y = ([1 + self.random.uniform(-0.3, 0.3) for _ in range(6)] for _ in "xy")
         return Grid(x, y)
 
-    def jittered_windows(self) -> list[Window]:
+    def moved_windows(self) -> list[Window]:
         """The windows of the channels, moved at random; equal ones alike, so that slices in them can be compared."""
-        moved = {window: self.jittered(window) for window in dict.fromkeys(self.windows)}
+        moved = {window: self.moved(window) for window in dict.fromkeys(self.windows)}
         return [moved[window] for window in self.windows]
+
+    def moved(self, window: Window) -> Window:
+        """A window as the kind of augmentation moves it, then by the jitter."""
+        moved = draw_window(self.random, window) if self.randomised else window
+        return self.jittered(moved) if self.jitter else moved
 
     def jittered(self, window: Window) -> Window:
         """A window whose centre and width have moved by at most `jitter` of its width."""

@@ -19,6 +19,7 @@ from models.preprocessing.origin import prepare_command
 from models.preprocessing.store import Series
 from models.preprocessing.tables import read_slices
 from models.preprocessing.windows import apply_window
+from models.training.appearance import change_appearance
 from models.training.augmentation import Augmentation, gamma_table
 from models.training.studies import places, study_lengths
 from models.training.warping import warp
@@ -75,6 +76,8 @@ class SliceDataset(Dataset):
         slices = warp(planes, draw.geometry, self.image_size, self.input_size)
         # For several windows of a slice: OpenCV maps float32 to grey values faster than int16.
         slices = [hounsfield.astype(np.float32) for hounsfield in slices]
+        if draw.appearance is not None:
+            slices = change_appearance(slices, draw.appearance, row)
         for plane, source, window in zip(grey, sources, draw.windows, strict=True):
             apply_window(slices[source], window, out=plane)
         if draw.gamma is not None:

@@ -14,6 +14,7 @@ from torch.nn.functional import relu
 from models.common.config import TrainConfig
 from models.common.errors import InputError
 from models.common.labels import LABELS
+from models.training import lite0
 from models.training.pretrained import adapt_first_convolution, imagenet_file, read_public_weights
 from models.training.weights import read_weights, with_new_names
 
@@ -25,16 +26,23 @@ class Architecture(NamedTuple):
     """How a network is built, and where its ImageNet weights are."""
 
     build: Callable[[int], nn.Module]  # input size in pixels -> a network of three channels
-    imagenet: Callable[[], str] | None  # the address at which the package publishes its weights
+    imagenet: Callable[[], str] | None  # the address at which its weights are published, with their hash
+    carried: Callable[[], Path] | None = None  # their file in a package that is installed; none: they are downloaded
+    new_name: Callable[[str], str] | None = None  # a tensor's name in that file -> in the network; none: the same
+    mean: float = MEAN  # with which inputs are normalised
+    std: float = STD
 
 
 class HemorrhageNetwork(nn.Module):
     """uint8 grey values (slices, channels, height, width) -> logits of the six labels (slices, 6)."""
 
-    def __init__(self, backbone: nn.Module, width: int) -> None:
-        """`backbone` gives the `width` numbers of a slice's embedding, pooled over the slice."""
+    def __init__(self, backbone: nn.Module, width: int, mean: float = MEAN, std: float = STD) -> None:
+        """`backbone` gives the `width` numbers of a slice's embedding, pooled over the slice.
+
+        It is given grey values 0 ... 1 less `mean`, in units of `std`.
+        """
         super().__init__()
-        self.backbone, self.width = backbone, width
+        self.backbone, self.width, self.mean, self.std = backbone, width, mean, std
         self.head = nn.Linear(width, len(LABELS))
 
     def forward(self, grey: torch.Tensor) -> torch.Tensor:
@@ -43,7 +51,7 @@ class HemorrhageNetwork(nn.Module):
     def embed(self, grey: torch.Tensor) -> torch.Tensor:
         """What the last layer sees of each slice, (slices, width)."""
         # Normalised here, on the device: on the host it would cost more than the decoding of the slice.
-        return self.backbone((grey.float() / 255 - MEAN) / STD)
+        return self.backbone((grey.float() / 255 - self.mean) / self.std)
 
 
 class Cadene(nn.Module):
@@ -68,9 +76,10 @@ def build_network(config: TrainConfig) -> HemorrhageNetwork:
 
     Raises InputError for a name that is not in ARCHITECTURES.
     """
-    backbone = _architecture(config).build(config.input_size)
+    architecture = _architecture(config)
+    backbone = architecture.build(config.input_size)
     _set_channels(backbone, len(config.channels))
-    return HemorrhageNetwork(backbone, _cut_last_linear(backbone))
+    return HemorrhageNetwork(backbone, _cut_last_linear(backbone), architecture.mean, architecture.std)
 
 
 def load_initial_weights(network: HemorrhageNetwork, config: TrainConfig, file: Path | None = None) -> None:
@@ -78,15 +87,15 @@ def load_initial_weights(network: HemorrhageNetwork, config: TrainConfig, file: 
 
     Raises InputError if they cannot be had or do not fit.
     """
-    published = _architecture(config).imagenet
+    architecture = _architecture(config)
     if file is not None and file.suffix == ".safetensors":
         _load(network, with_new_names(read_weights(file), network), file, head=True)
     elif file is not None or config.pretrained:
-        if published is None:
+        if architecture.imagenet is None:
             raise InputError(f"{config.network} has no ImageNet weights; start it with --no-pretrained")
-        url = published()
-        path = file or imagenet_file(config.network, url)
-        _load(network, _rename(network, read_public_weights(path, url)), path, head=False)
+        url = architecture.imagenet()
+        path = file or (architecture.carried() if architecture.carried else imagenet_file(config.network, url))
+        _load(network, _rename(network, architecture, read_public_weights(path, url)), path, head=False)
 
 
 def _architecture(config: TrainConfig) -> Architecture:
@@ -112,7 +121,9 @@ def _load(network: HemorrhageNetwork, state: dict[str, torch.Tensor], path: Path
         raise InputError(f"{path} does not fit this network ({reason}); name another file with --start") from error
 
 
-def _rename(network: HemorrhageNetwork, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _rename(
+    network: HemorrhageNetwork, architecture: Architecture, state: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
     """Names of a published file -> names of our network; the published last layer, of 1000 classes, is dropped."""
     prefix = "backbone."
     if isinstance(network.backbone, Cadene):
@@ -120,7 +131,8 @@ def _rename(network: HemorrhageNetwork, state: dict[str, torch.Tensor]) -> dict[
 
         prefix, state = "backbone.network.", update_state_dict(state)
     heads = ("fc.", "_fc.", "classifier.", "last_linear.")
-    return {prefix + name: value for name, value in state.items() if not name.startswith(heads)}
+    new_name = architecture.new_name or str
+    return {prefix + new_name(name): value for name, value in state.items() if not name.startswith(heads)}
 
 
 def _first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
@@ -176,6 +188,10 @@ def _cadene(name: str) -> Architecture:
 ARCHITECTURES = {
     "small": Architecture(_small, None),
     **{name: _efficientnet(name) for name in ("efficientnet-b0", "efficientnet-b2", "efficientnet-b5")},
+    # of timm; made for CPUs: no squeeze-and-excitation, and ReLU6
+    "efficientnet-lite0": Architecture(
+        lite0.build_lite0, lambda: lite0.PUBLISHED, lite0.packaged_weights, lite0.name_in_timm, lite0.MEAN, lite0.STD
+    ),
     # the original's ResNeXt, and three that it also tried
     **{name: _cadene(name) for name in ("resnext101_32x4d", "resnet50", "se_resnext50_32x4d", "densenet121")},
 }

@@ -16,6 +16,7 @@ FORWARD = 1 / 3  # of a training step: the backward pass costs two forward passe
 # How many numbers the networks' embeddings have; a test asks the networks.
 WIDTHS = {
     "small": 256,
+    "efficientnet-lite0": 1280,
     "efficientnet-b0": 1280,
     "efficientnet-b2": 1408,
     "efficientnet-b5": 2048,

@@ -1,4 +1,4 @@
-"""ImageNet weights: the files that efficientnet-pytorch and pretrainedmodels publish, checked before they are read."""
+"""ImageNet weights: the files that packages publish or carry, checked before they are read."""
 
 import re
 from pathlib import Path
@@ -30,7 +30,7 @@ def imagenet_file(network: str, url: str) -> Path:
 
 
 def read_public_weights(path: Path, url: str) -> dict[str, torch.Tensor]:
-    """Read a published .pth file: tensors only, and only if its sha256 is the one in the published file name.
+    """Read a published .pth file: tensors only, and only if its sha256 is the one in the address.
 
     The one place of the project that opens a pickle; `weights_only` keeps it from running code. Raises InputError for
     another file.
@@ -38,8 +38,8 @@ def read_public_weights(path: Path, url: str) -> dict[str, torch.Tensor]:
     sha256 = hash_file(path)
     if not sha256.startswith(published_hash(url)):
         raise InputError(
-            f"{path} is not the published {url.rpartition('/')[2]} (its sha256 starts with {sha256[:8]}); download "
-            f"{url}, or give weights as .safetensors"
+            f"{path} is not the published file (its sha256 starts with {sha256[:8]}); get it anew from "
+            f"{url.partition('#')[0]}, or give weights as .safetensors"
         )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -48,14 +48,15 @@ def read_public_weights(path: Path, url: str) -> dict[str, torch.Tensor]:
 
 
 def published_hash(url: str) -> str:
-    """First digits, in hex, of the sha256, which torch.hub's naming puts before the ending of the file name.
+    """The sha256 of a file, or the first digits of it, in hex.
 
-    Raises ValueError for an address without them.
+    It stands behind the address as pip writes it, or before the ending of the file name, where torch.hub puts it.
+    Raises ValueError for an address without it.
     """
-    found = re.search(r"-([0-9a-f]{8,})\.pth$", url)
+    found = re.search(r"(?:#sha256=([0-9a-f]{64})|-([0-9a-f]{8,})\.pth)$", url)
     if found is None:
         raise ValueError(f"{url} names no sha256, by which its file could be checked")
-    return found[1]
+    return found[1] or found[2]
 
 
 def adapt_first_convolution(weight: torch.Tensor, channels: int) -> torch.Tensor:

@@ -5,10 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from models.common.errors import InputError
-from models.common.files import remove_temporaries, require_writable
+from models.common.files import read_notes, remove_temporaries, require_writable
 from models.common.locks import only_process
 from models.common.options import TrainOptions
-from models.common.prediction_files import read_notes
 from models.preprocessing.tables import hash_tables, split_fold
 from models.training.checkpoint_files import delete_checkpoints
 from models.training.run_record import RunRecord, differences, read_run, stage_difference

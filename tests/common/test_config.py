@@ -55,6 +55,7 @@ def test_any_is_the_last_label_and_counts_twice():
         {"channels": (Channel(-2.5, Window(40, 80), "mm"), Channel(0, Window(40, 80)))},
         {"seed": 2**31, "precision": "bf16", "augment": "none"},
         {"augment": "light", "window_jitter": 0.05},
+        {"augment": "randomised"},
     ],
 )
 def test_a_configuration_comes_back_from_json_as_it_was(values):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from models.common.errors import InputError
-from models.common.files import hash_file, read_parquet, replacing, write_csv, write_parquet, write_text
+from models.common.files import hash_file, read_notes, read_parquet, replacing, write_csv, write_parquet, write_text
 
 REPAIR = "python models/train_example.py --fold 0"
 TABLE = pd.DataFrame(
@@ -102,6 +102,25 @@ def test_a_table_comes_back_as_it_was(tmp_path):
 def test_a_table_of_no_rows_comes_back_too(tmp_path):
     write_parquet(tmp_path / "table.parquet", TABLE[:0])
     pd.testing.assert_frame_equal(read_parquet(tmp_path / "table.parquet", REPAIR), TABLE[:0])
+
+
+def test_notes_of_a_table_are_read_from_the_end_of_its_file(tmp_path):
+    path = tmp_path / "table.parquet"
+    write_parquet(path, TABLE)
+    assert read_notes(path, REPAIR) == {}  # as of files that older versions wrote
+    noted = TABLE.copy()
+    noted.attrs = {"tta": "d4", "runs": ["b2", "b5"]}
+    write_parquet(path, noted)
+    content = bytearray(path.read_bytes())
+    content[4] ^= 255  # the first value
+    path.write_bytes(content)
+    assert read_notes(path, REPAIR) == noted.attrs
+    path.write_bytes(content[:-20])
+    with pytest.raises(InputError, match=r"table.parquet is damaged"):
+        read_notes(path, REPAIR)
+    path.unlink()
+    with pytest.raises(InputError, match=r"no .*table.parquet; make it with"):
+        read_notes(path, REPAIR)
 
 
 def test_a_missing_table_is_named_with_the_command_that_makes_it(tmp_path):

@@ -6,7 +6,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from models.common.labels import ANY
-from models.inference.calibration import fit_calibration, raise_any
+from models.inference.calibration import fit_calibration, fit_shift, raise_any
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(-1, 2, 5000)
@@ -45,3 +45,22 @@ def test_any_becomes_the_largest_and_nothing_else_changes():
     raised = raise_any(probability)
     assert (raised[:, ANY] == probability.max(axis=1)).all()
     assert (raised[:, :ANY] == probability[:, :ANY]).all()
+
+
+def test_the_shift_makes_any_as_frequent_as_it_is_once_it_is_raised():
+    largest = expit(RANDOM.permutation(LOGITS) - 2)
+    shift = fit_shift(LOGITS, TARGET, largest)
+    assert shift < 0
+    raised = np.maximum(expit(LOGITS + shift), largest)
+    assert raised.sum() + shift == pytest.approx(TARGET.sum(), abs=1e-6)
+
+
+def test_where_any_is_right_and_no_type_above_it_nothing_is_shifted():
+    right = fit_calibration(LOGITS, TARGET)(LOGITS)
+    assert fit_shift(right, TARGET, np.zeros(len(LOGITS))) == pytest.approx(0, abs=0.01)
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_the_shift_of_one_class_is_finite(value):
+    for largest in (0.0, 1.0):
+        assert np.isfinite(fit_shift(LOGITS, np.full(len(LOGITS), value), np.full(len(LOGITS), largest)))

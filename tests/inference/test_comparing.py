@@ -164,3 +164,4 @@ def test_scores_of_other_patients_or_draws_are_not_compared():
 def test_intervals_of_few_patients_are_wider():
     assert tails(100_000) == pytest.approx((2.5, 97.5), abs=1e-3)
     assert tails(10)[0] < tails(100)[0] < 2.5
+    assert tails(100_000, 0.683) == pytest.approx((15.87, 84.13), abs=0.05)  # one standard error to each side

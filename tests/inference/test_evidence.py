@@ -11,6 +11,7 @@ from models.inference.blending import fit_calibrated, fit_equal
 from models.inference.calibration import raise_any
 from models.inference.evidence import (
     ENOUGH,
+    FEW,
     WAYS,
     LabelWise,
     Nest,
@@ -93,6 +94,14 @@ def test_any_is_at_least_the_largest_type_in_every_way(fit):
     assert (said[:, ANY] == said.max(axis=1)).all()
 
 
+@pytest.mark.parametrize("fit", [fit_calibrated, fit_stacker, fit_boosted])
+def test_any_is_expected_as_often_as_it_is_though_it_was_raised(fit):
+    """Types that often contradict `any` lift its mean; one slice's worth of belief holds it back by little."""
+    torn = align_runs({name: table.assign(any=0.3) for name, table in MADE.items()}, SLICES)
+    said = fit(torn, TARGET, np.ones(len(TARGET), bool))(torn)
+    assert said[:, ANY].mean() == pytest.approx(TARGET[:, ANY].mean(), abs=0.005)
+
+
 @pytest.mark.parametrize("fit", WAYS.values(), ids=WAYS)
 def test_what_is_said_of_some_slices_is_what_is_said_of_them_among_all(fit):
     rows = np.arange(len(TARGET)) % 3 == 0
@@ -121,12 +130,40 @@ def test_the_simplest_way_that_does_not_differ_is_for_all_labels_but_those_on_wh
 def test_losses_that_no_label_proves_alone_count_together():
     random, slices = np.random.default_rng(6), np.full(100, 10)
     simple = 3 + random.normal(0, 1, (100, 6))
-    better = simple - 0.1 + random.normal(0, 0.7, simple.shape)
+    better = simple - 0.1 + random.normal(0, 1.5, simple.shape)
     alone = [
         choose_ways({"equal": simple[:, [label] * 6], "fitted": better[:, [label] * 6]}, slices) for label in range(6)
     ]
     assert sum(ways == ("equal",) * 6 for ways in alone) > 2
     assert choose_ways({"equal": simple, "fitted": better}, slices) == ("fitted",) * 6
+
+
+def apart(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Losses (200, 6) of two ways: of each label the second is less by so many standard errors of the difference."""
+    random = np.random.default_rng(7)
+    noise = random.normal(0, 1, (200, 6))
+    noise = (noise - noise.mean(axis=0)) / noise.std(axis=0)
+    simple = 3 + random.normal(0, 1, (200, 6))
+    return simple, simple - errors / np.sqrt(200) + noise
+
+
+@pytest.mark.parametrize(("errors", "way"), [(-1, "equal"), (0.3, "equal"), (0.6, "fitted"), (4, "fitted")])
+def test_the_way_for_all_is_the_simplest_within_a_standard_error_of_the_best(errors, way):
+    """Six labels, each a part of one error apart, are together apart by more."""
+    simple, other = apart(np.full(6, float(errors)))
+    assert choose_ways({"equal": simple, "fitted": other}, np.full(200, 10)) == (way,) * 6
+
+
+@pytest.mark.parametrize(("errors", "way"), [(2.3, "fitted"), (4, "equal")])
+def test_a_label_departs_from_the_way_for_all_where_that_is_proven_of_six_labels(errors, way):
+    simple, other = apart(np.array([-errors, 5, 5, 5, 5, 5]))
+    assert choose_ways({"equal": simple, "fitted": other}, np.full(200, 10)) == (way, *("fitted",) * 5)
+
+
+@pytest.mark.parametrize(("patients", "parts"), [(2, 2), (8, 8), (40, 10), (FEW - 1, 10), (FEW, 5)])
+def test_few_patients_are_dealt_into_more_parts_so_that_a_fit_lacks_fewer_of_them(patients, parts):
+    nest = Nest(RUNS, np.zeros((patients, 6)), pd.Series(range(patients)))
+    assert nest.count == parts == len(set(nest.part))
 
 
 def test_a_label_is_composed_of_its_way_and_any_is_raised():

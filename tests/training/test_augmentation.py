@@ -152,7 +152,7 @@ def test_gamma_is_distributed_as_in_albumentations(drawn, oracle):
 def test_parameters_are_drawn_independently_of_each_other(drawn):
     parameters = [
         (*affine.shift, *affine.scale, affine.rotation, *grid.x, *grid.y, gamma)
-        for (*_, affine, grid), gamma, _ in drawn
+        for (*_, affine, grid), gamma, *_ in drawn
         if affine and grid and gamma
     ]
     assert len(parameters) > 900

