@@ -29,6 +29,7 @@ class Head:
     half_width: float
     half_length: float
     top: float
+    dome: float  # how much more pointed the vertex is than an ellipsoid
     egg: float  # how much narrower the forehead is than the back, share of the width
     skew: float  # flattening of one side of the back, share of the length
     warp: tuple[float, float]  # deviation of the smooth deformations, coarse and fine, mm
@@ -71,6 +72,7 @@ def draw_head(rng: np.random.Generator) -> Head:
         half_width=dials.HALF_WIDTH.draw(rng),
         half_length=dials.HALF_LENGTH.draw(rng),
         top=dials.TOP.draw(rng),
+        dome=dials.DOME.draw(rng),
         egg=dials.EGG.draw(rng),
         skew=rng.normal(0, 0.025),
         warp=(dials.LONG_WARP.draw(rng), dials.SHORT_WARP.draw(rng)),
@@ -118,18 +120,31 @@ def wedge_centre(rng: np.random.Generator) -> tuple[float, float, float]:
 def warp(head: Head, p: Points) -> Points:
     """Points of this patient -> points of a head of mean size and shape: the patient's size, asymmetry and deformation.
 
-    Two smooth displacements, over about 70 and 25 mm, of a few millimetres: far from folding.
+    A smooth displacement over about 70 mm, of a few millimetres: far from folding.
     """
-    x = p.x * np.float32(70 / head.half_width) / (1 - np.float32(head.egg - 0.12) * p.y / head.half_length)
-    y = (p.y + head.skew * p.x * (p.y < 0)) * np.float32(87 / head.half_length)
-    z = p.z * np.where(p.z > 0, np.float32(84 / head.top), np.float32(1))
-    parts = [x, y, z]
-    for amount, voxel, turn in zip(head.warp, (14.0, 5.0), (0, 21), strict=True):
-        for axis in range(3):
-            here = turn + 11 * axis
-            offset = (head.offset[0] + here, head.offset[1] + here, head.offset[2] + here)
-            parts[axis] = parts[axis] + np.float32(amount) * texture(offset, p, voxel)
-    return Points(*(part.astype(np.float32) for part in parts))
+    x = p.x * np.float32(74 / head.half_width) / (1 - np.float32(head.egg - 0.12) * p.y / head.half_length)
+    y = (p.y + head.skew * p.x * (p.y < 0)) * np.float32(86 / head.half_length)
+    high = np.clip(p.z / np.float32(head.top), 0, 1.2)
+    z = np.minimum(p.z, 0) + 84 * high * (1 + np.float32(head.dome) * (1 - high))
+    return displaced(head, Points(x, y, z), p, head.warp[0], 14.0, 0)
+
+
+def gyri(head: Head, p: Points) -> Points:
+    """Points of a mean head -> where the template has what this patient's brain has there: nobody's gyri are another's.
+
+    A displacement over about 25 mm, within a skull that stays as smooth as skulls are.
+    """
+    return displaced(head, p, p, head.warp[1], 5.0, 21)
+
+
+def displaced(head: Head, points: Points, p: Points, amount: float, voxel: float, turn: int) -> Points:
+    """Points moved by the smooth noise that this patient has at p, `amount` mm along each axis."""
+    parts = []
+    for axis, part in enumerate((points.x, points.y, points.z)):
+        here = turn + 11 * axis
+        offset = (head.offset[0] + here, head.offset[1] + here, head.offset[2] + here)
+        parts.append((part + np.float32(amount) * texture(offset, p, voxel)).astype(np.float32))
+    return Points(*parts)
 
 
 def skull_depth(head: Head, p: Points) -> np.ndarray:
@@ -138,10 +153,9 @@ def skull_depth(head: Head, p: Points) -> np.ndarray:
 
 
 def bone_thickness(head: Head, p: Points) -> np.ndarray:
-    """Thickness (n,) of the vault, mm: thin at the temples, thick in front and behind, crests on the midline."""
+    """Thickness (n,) of the vault without its crests, mm: thin at the temples, thick in front and behind."""
     along = p.y / 87
-    crest = 4 * np.exp(-np.square(p.x / 6)) * (np.abs(along) > 0.6) * (p.z < 30)
-    return head.bone * (0.8 + 0.4 * along * along) + crest
+    return head.bone * (0.8 + 0.4 * along * along)
 
 
 def outside_bone(head: Head, p: Points, depth: np.ndarray) -> np.ndarray:
@@ -191,7 +205,8 @@ def paint_vault(head: Head, p: Points, depth: np.ndarray, hu: np.ndarray) -> np.
     `depth` (n,) is that below the outer table, mm.
     """
     atlas = load_atlas()
-    thickness = bone_thickness(head, p)
+    crest = 4 * np.exp(-np.square(p.x / 6)) * (np.abs(p.y) > 52) * (p.z < 30)  # inwards, on the midline
+    thickness = bone_thickness(head, p) + crest
     inner = depth - thickness
     low = p.z < BASE_TOP
     grain = np.zeros_like(p.z)

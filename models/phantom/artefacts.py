@@ -36,17 +36,22 @@ def add_artefacts(hounsfield: np.ndarray, rng: np.random.Generator, scan: Scan) 
 def add_noise(hounsfield: np.ndarray, rng: np.random.Generator, scan: Scan) -> None:
     """Add the scanner's noise to (slices, size, size), stronger in the middle and where there is much bone.
 
-    A smoothing kernel correlates it over neighbours; larger pixels average it out.
+    It is smooth over `scan.grain`; a pixel averages what lies in it, so that larger ones have less.
     """
     size = hounsfield.shape[-1]
     across = (np.arange(size, dtype=np.float32) - (size - 1) / 2) / size
     middle = 1.25 - 2.0 * (across[None, :] ** 2 + across[:, None] ** 2)
-    kernel = scan.grain * scan.kernel * size / scan.field_of_view  # pixels
-    amount = scan.noise * np.sqrt(size / 512) / impulse_energy(kernel)
+    kernel = scan.grain * size / scan.field_of_view  # pixels
+    amount = scan.noise * smooth_over(scan, 512) / smooth_over(scan, size) / impulse_energy(kernel)
     for index, image in enumerate(hounsfield):
         bony = 1 + 2.5 * (image > 300).mean()
         grain = gaussian_filter(rng.standard_normal((size, size), np.float32), kernel)
         hounsfield[index] += amount * bony * middle * grain
+
+
+def smooth_over(scan: Scan, size: int) -> float:
+    """Over how many mm noise is averaged in pixels of a size: by the kernel, and by the pixel's own width."""
+    return float(np.hypot(scan.grain, scan.field_of_view / size / np.sqrt(12)))
 
 
 def star(x, y, angle: float) -> np.ndarray:

@@ -81,7 +81,7 @@ def load_atlas() -> Atlas:
     return Atlas(
         tissue=tissue,
         tissue_corner=corner,
-        depth=distance_map(closed(brain, CLOSED / COARSE)),
+        depth=distance_map(convex(closed(brain, CLOSED / COARSE))),
         envelope=distance_map(closed(brain, CLOSELY / COARSE)),
         ventricle=-distance_map(ventricles),
         corner=corner + (COARSE - 1) / 2 - MARGIN,
@@ -104,6 +104,17 @@ def closed(mask: np.ndarray, radius: float) -> np.ndarray:
     """A mask (x, y, z) closed by a ball of so many voxels, without holes."""
     grown = distance_transform_edt(~mask) <= radius
     return binary_fill_holes(distance_transform_edt(grown) > radius)
+
+
+def convex(mask: np.ndarray) -> np.ndarray:
+    """A mask (x, y, z) whose axial planes are convex, as the vault is at the temples too."""
+    planes = []
+    for plane in np.ascontiguousarray(np.moveaxis(mask, 2, 0), np.uint8):
+        outlines, _ = cv2.findContours(plane, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        if outlines:
+            cv2.fillConvexPoly(plane, cv2.convexHull(np.concatenate(outlines)), 1)
+        planes.append(plane)
+    return np.stack(planes, axis=2) > 0
 
 
 def distance_map(mask: np.ndarray) -> np.ndarray:

@@ -21,17 +21,18 @@ class Dial(NamedTuple):
 
 
 # The patient. Lengths in mm, densities in Hounsfield units.
-HALF_WIDTH = Dial(65, 76)  # of the skull; adults have 67 to 75
-HALF_LENGTH = Dial(81, 95)  # adults have 83 to 94
+HALF_WIDTH = Dial(63, 74)  # of the skull; adults have 65 to 75
+HALF_LENGTH = Dial(78, 93)  # cephalic indices of 70 to 92, as anthropometry has them over all populations
 TOP = Dial(78, 91)  # from the orbital roof to the vertex
-EGG = Dial(0.04, 0.20)  # narrower in front: long skulls and round ones
+DOME = Dial(0.0, 0.3)  # how much more pointed the vertex is than an ellipsoid
+EGG = Dial(0.08, 0.26)  # narrower in front: long skulls and round ones
 LONG_WARP = Dial(1.0, 4.0)  # deformation over 70 mm: people differ by 3 to 5 mm after scaling
 SHORT_WARP = Dial(0.3, 1.6)  # over 25 mm, so that no gyrus is where the template has it
-BONE = Dial(4.0, 9.5)  # thickness of the vault; 4 to 10 in adults, more with hyperostosis
+BONE = Dial(3.5, 8.5)  # thickness of the vault; 4 to 8 in adults, more with hyperostosis
 SCALP = Dial(3.0, 7.0)
-CORTICAL = Dial(900, 1450)  # compact bone; osteoporosis at one end
+CORTICAL = Dial(1000, 1650)  # compact bone; osteoporosis at one end
 FAT = Dial(-105, -65)
-WHITE = Dial(24.0, 33.0)  # 25 to 32 in textbooks
+WHITE = Dial(21.0, 31.0)  # 20 to 32 in textbooks
 CONTRAST = Dial(3.0, 10.0)  # grey over white; oedema and low energies end at both sides
 FLUID = Dial(1.0, 13.0)  # cerebrospinal fluid, 0 to 12
 FALX = Dial(40, 62)
@@ -39,10 +40,10 @@ SINUS = Dial(40, 70)  # blood in veins: anaemia 40, dehydration 70, where it loo
 SULCUS = Dial(0.4, 3.4)  # width, mm; that of the young, and of the old with atrophy
 # The scanner.
 SCALE = Dial(0.94, 1.06)
-NOISE = Dial(1.5, 4.8)  # HU at 512 x 512; the dose of a child's scan, and of a heavy patient's
-KERNEL = Dial(0.35, 1.0)  # mm: sharp and soft reconstructions
-GRAIN = Dial(0.35, 0.75)  # by which the noise is smoother than white, as a share of the kernel
+NOISE = Dial(1.2, 3.8)  # HU at 512 x 512; the dose of a child's scan, and of a heavy patient's
+KERNEL = Dial(0.3, 0.8)  # mm: sharp and soft reconstructions
+GRAIN = Dial(0.30, 0.55)  # mm by which noise is smooth; soft kernels leave .43, with nothing above .75 of Nyquist
 CALIBRATION = Dial(-5, 5)  # HU by which scanners differ in soft tissue (ACR phantoms allow 7)
-GLOW = Dial(0.0, 0.14)  # share of the bone around that beam hardening adds
-EDGE = Dial(90, 330)  # HU of bone that reaches into the brain over half a millimetre: sharp kernels and soft ones
+GLOW = Dial(0.0, 0.06)  # share of the bone around that beam hardening adds
+EDGE = Dial(30, 170)  # HU of bone that reaches into the brain over half a millimetre: sharp kernels and soft ones
 SHADE = Dial(-4, 4)  # HU by which one side of the head reads higher than the other

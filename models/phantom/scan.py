@@ -21,7 +21,7 @@ class Scan:
     thickness: float
     noise: float  # HU at 512 x 512
     kernel: float  # mm, by which the reconstruction smooths image and noise
-    grain: float  # by which the noise is smoother than white, as a share of the kernel
+    grain: float  # mm by which the noise is smoother than white
     metal: tuple[float, float, float] | None  # where a clip or coil throws a star of streaks, mm
     calibration: float  # HU by which this scanner reads all soft tissue too high
     glow: float  # share of the bone around that beam hardening adds to soft tissue

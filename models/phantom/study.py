@@ -18,6 +18,7 @@ from models.phantom.anatomy import (
     REACH,
     Head,
     draw_head,
+    gyri,
     outside_bone,
     paint_vault,
     skull_depth,
@@ -115,28 +116,37 @@ def sample(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, x, y, z, samples: 
     hu = table(scan, x, y)
     shifted = np.stack([x - scan.shift[0], -(y - scan.shift[1]), z]) / np.float32(scan.scale)
     inside = np.flatnonzero(shifted[0] ** 2 + (shifted[1] - 5) ** 2 < AROUND**2)
-    p = warped(head, scan.rotation.astype(np.float32) @ shifted, samples)
-    p = p.take(inside)
+    p, q = (points.take(inside) for points in warped(head, scan.rotation.astype(np.float32) @ shifted, samples))
     depth = skull_depth(head, p)
     near = np.flatnonzero((depth > -REACH) | (p.z < FACE_TOP))
     blood = np.zeros(len(SUBTYPES))
     if near.size:
         place = inside[near]
-        hu[place], blood = paint(head, bleeds, scan, p.take(near), depth[near], hu[place])
+        hu[place], blood = paint(head, bleeds, scan, (p.take(near), q.take(near)), depth[near], hu[place])
     return hu, blood
 
 
-def warped(head: Head, at: np.ndarray, samples: int) -> Points:
-    """Points (3, n) of this patient -> points of a mean head; the deformation is that of each pixel's middle."""
+def warped(head: Head, at: np.ndarray, samples: int) -> list[Points]:
+    """Points (3, n) of this patient -> points of a mean head, and of the template's brain in it.
+
+    The deformation is that of each pixel's middle.
+    """
     each = at.reshape(3, samples, -1)
     middle = Points(*each.mean(axis=1))
     moved = warp(head, middle)
-    change = np.stack([moved.x - middle.x, moved.y - middle.y, moved.z - middle.z])
-    return Points(*(each + change[:, None]).reshape(3, -1))
+    both = []
+    for to in (moved, gyri(head, moved)):
+        change = np.stack([to.x - middle.x, to.y - middle.y, to.z - middle.z])
+        both.append(Points(*(each + change[:, None]).reshape(3, -1)))
+    return both
 
 
-def paint(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, p: Points, depth, background):
-    """Hounsfield values (n,) on and in the head over a background (n,), and counts of each kind of blood (5,)."""
+def paint(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, points: tuple[Points, Points], depth, background):
+    """Hounsfield values (n,) on and in the head over a background (n,), and counts of each kind of blood (5,).
+
+    `points` are those of the head and of the brain in it, `depth` (n,) is below the outer table of the vault, mm.
+    """
+    p, of_brain = points
     hu = np.full(p.z.shape, AIR)
     outer = np.flatnonzero((depth <= 0) | (p.z < BASE_TOP))  # inside of that there are vault and brain alone
     hu[outer] = outside_bone(head, p.take(outer), depth[outer])
@@ -147,7 +157,7 @@ def paint(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, p: Points, depth, b
     cavity = np.flatnonzero(inner > 0)
     if not cavity.size:
         return hu, np.zeros(len(SUBTYPES))
-    q = p.take(cavity)
+    q = of_brain.take(cavity)
     brain = paint_brain(head, q, inner[cavity], *mass_effect(bleeds, q))
     blood = paint_bleeds(bleeds, brain)
     # A few points a pixel cannot give a few per cent of bone: the tails of kernel and slice profile are added here.
