@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import house
+import pyarrow.parquet as pq
 import pytest
 from pages import REPOSITORY
 from test_commands import call, parse  # noqa: F401  the latter is a fixture
@@ -138,11 +139,19 @@ def broken(made, tmp_path, monkeypatch) -> Work:
     return work
 
 
-def damage(path: Path) -> Path:
+def damage(path: Path, at: int | None = None) -> Path:
+    """Flip a bit in the middle of a file, or at a byte of it."""
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[len(content) // 2 if at is None else at] ^= 1
     path.write_bytes(content)
     return path
+
+
+def damage_table(path: Path) -> Path:
+    """Flip the last bit of the values of a column; the heads of pages, which no checksum covers, hold no values."""
+    column = pq.read_metadata(path).row_group(0).column(0)
+    first = column.dictionary_page_offset or column.data_page_offset
+    return damage(path, first + column.total_compressed_size - 1)
 
 
 def store(work: Work) -> Path:
@@ -151,7 +160,10 @@ def store(work: Work) -> Path:
 
 BREAKS = {
     "no metadata": (lambda work: work.metadata("train").unlink(), lambda work: read_slices(work, "train")),
-    "damaged metadata": (lambda work: damage(work.metadata("test")), lambda work: read_slices(work, "test")),
+    "damaged metadata": (
+        lambda work: damage_table(work.metadata("test")),
+        lambda work: read_slices(work, "test"),
+    ),
     "no folds": (lambda work: work.folds.unlink(), read_folds),
     "damaged folds": (lambda work: work.folds.write_text("patient_id,fold\n"), read_folds),
     "damaged slices": (

@@ -122,7 +122,7 @@ def warp(head: Head, p: Points) -> Points:
 
     A smooth displacement over about 70 mm, of a few millimetres: far from folding.
     """
-    x = p.x * np.float32(74 / head.half_width) / (1 - np.float32(head.egg - 0.12) * p.y / head.half_length)
+    x = p.x * np.float32(73 / head.half_width) / (1 - np.float32(head.egg - 0.12) * p.y / head.half_length)
     y = (p.y + head.skew * p.x * (p.y < 0)) * np.float32(86 / head.half_length)
     high = np.clip(p.z / np.float32(head.top), 0, 1.2)
     z = np.minimum(p.z, 0) + 84 * high * (1 + np.float32(head.dome) * (1 - high))

@@ -130,7 +130,7 @@ class Page(HTMLParser):
             self._kind = words
         elif tag == "h4":
             self.articles[-1].heading = words
-        elif tag == "figcaption" and self.figures:
+        elif tag == "figcaption" and self.figures and not self.figures[-1].caption:  # else one without a picture
             self.figures[-1].caption = words
         elif tag == "dt":
             self._term = words
