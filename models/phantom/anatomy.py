@@ -16,6 +16,7 @@ from models.phantom.atlas import load_atlas
 from models.phantom.points import Points, texture
 
 AIR, FAT, SKIN, MUSCLE = -1000.0, -95.0, 15.0, 55.0
+TABLE = 1.5  # thickness of the inner and outer table of the vault, mm
 REACH = 26.0  # how far outside of the skull's outer table there may be scalp, mm
 FACE_TOP = 12.0  # above it there are neither face nor neck, mm
 SELLA = -9.0  # height of its clinoids, over which there is the suprasellar cistern, mm
@@ -36,6 +37,7 @@ class Head:
     bone: float
     scalp: float
     cortical: float  # HU
+    diploe: float  # HU by which it is less dense
     fat: float
     grey: float
     white: float
@@ -79,6 +81,7 @@ def draw_head(rng: np.random.Generator) -> Head:
         bone=dials.BONE.draw(rng),
         scalp=dials.SCALP.draw(rng),
         cortical=dials.CORTICAL.draw(rng),
+        diploe=dials.DIPLOE.draw(rng),
         fat=dials.FAT.draw(rng),
         grey=white + dials.CONTRAST.draw(rng),
         white=white,
@@ -220,19 +223,20 @@ def paint_vault(head: Head, p: Points, depth: np.ndarray, hu: np.ndarray) -> np.
     # Under the brain bone is thin, and under that begins the face.
     wall = np.flatnonzero(low & (depth > 0) & (inner <= 0))
     q = p.take(wall)
-    rise = atlas.distance("depth", Points(q.x, q.y, q.z + 4)) - inner[wall]
-    floor = (rise > 2.2) & (inner[wall] < -3.0 - 1.2 * grain[wall]) & ~((q.y > 62) & (q.z > -14))
+    plain = (inner + crest)[wall]
+    rise = atlas.distance("depth", Points(q.x, q.y, q.z + 4)) - plain
+    floor = (rise > 2.2) & (plain < -3.0 - 1.2 * grain[wall]) & ~((q.y > 62) & (q.z > -14))
     bone = (depth > 0) & ~cavity
     bone[wall[floor]] = False
-    gap = (inner > 0) & ~cavity & ((hu > 300) | (hu == AIR))
-    bone &= ~gap  # of the sphenoid and the petrous bone face.py knows more
+    gap = (inner > 0) & ~cavity & (p.y > -45) & ((hu > 300) | (hu == AIR))
+    bone &= ~gap  # of the sphenoid and the petrous bone face.py knows more; behind them there is the occiput
     if head.craniotomy[2]:
         angle, height, radius = head.craniotomy
         hole = p.distance2((66 * np.cos(angle), 82 * np.sin(angle), height)) < radius**2
         hu[bone & hole] = 35  # scalp and dura, without the flap
         bone &= ~hole
-    diploe = (np.abs(inner + 0.5 * thickness) < 0.22 * thickness) & (head.bone > 6)
-    hu[bone] = (head.cortical + 150 * grain - 450 * diploe - 300 * (inner > 0))[bone]
+    diploe = np.abs(inner + 0.5 * thickness) < 0.5 * thickness - TABLE
+    hu[bone] = (head.cortical + 60 * grain - diploe * (head.diploe + 60 * grain) - 300 * (inner > 0))[bone]
     sinus = Points(np.abs(p.x), p.y, p.z)
     hu[bone & (sinus.distance2((11, 79, 2), (8 + head.frontal_sinus, 4, 4 + head.frontal_sinus)) < 1)] = (
         AIR if head.frontal_sinus > 2 else 900

@@ -67,7 +67,7 @@ def draw_bleeds(rng: np.random.Generator, head: Head, share_with_blood: float) -
 
 def draw_focus(rng: np.random.Generator) -> Focus:
     """Where something has happened to a head."""
-    return Focus(float(rng.choice([-1.0, 1.0])), float(rng.normal(0, 0.7)), float(rng.uniform(8, 60)))
+    return Focus(float(rng.choice([-1.0, 1.0])), float(rng.normal(0, 0.7)), float(rng.uniform(8, 72)))
 
 
 def draw_density(rng: np.random.Generator) -> tuple[float, float]:
@@ -102,7 +102,7 @@ def draw_subdural(rng, head: Head, focus: Focus) -> list[Bleed]:
     """One, over a hemisphere or along the falx."""
     thick = log_uniform(rng, 4, 20)
     extent = rng.uniform(0, 1)  # from a streak to the whole hemisphere
-    centre = (focus.side, 0.6 * focus.angle + rng.normal(0, 0.3), np.clip(focus.height + rng.normal(0, 8), 12, 66))
+    centre = (focus.side, 0.6 * focus.angle + rng.normal(0, 0.3), np.clip(focus.height + rng.normal(0, 8), 12, 70))
     size = (thick, 0.45 + 1.2 * extent, (12 + 48 * extent) * rng.uniform(0.8, 1.2))
     return [Bleed("subdural", centre, size, *draw_density(rng), rng.random(), 0.5 * thick * (rng.random() < 0.7))]
 
@@ -127,7 +127,7 @@ def draw_intraparenchymal(rng, head: Head, focus: Focus) -> list[Bleed]:
         else:  # lobar
             angle = focus.angle + rng.normal(0, 0.35)
             out = rng.uniform(0.6, 1.0)
-            centre = np.array([8 + 40 * out * abs(np.cos(angle)), 60 * out * np.sin(angle), focus.height])
+            centre = np.array([8 + 40 * out * abs(np.cos(angle)), 60 * out * np.sin(angle), min(focus.height, 62)])
         radius = log_uniform(rng, low, high)
         size = tuple(radius * rng.uniform(0.7, 1.25, 3))
         mass = 0.35 * max(radius - 8, 0) * (style > 0.15)

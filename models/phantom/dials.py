@@ -22,15 +22,16 @@ class Dial(NamedTuple):
 
 # The patient. Lengths in mm, densities in Hounsfield units.
 HALF_WIDTH = Dial(64, 76)  # of the skull; adults have 65 to 77
-HALF_LENGTH = Dial(79, 94)  # cephalic indices of 70 to 92, as anthropometry has them over all populations
+HALF_LENGTH = Dial(78, 92)  # cephalic indices of 70 to 92, as anthropometry has them over all populations
 TOP = Dial(78, 91)  # from the orbital roof to the vertex
 DOME = Dial(0.05, 0.45)  # how much more pointed the vertex is than an ellipsoid
 EGG = Dial(0.08, 0.26)  # narrower in front: long skulls and round ones
 LONG_WARP = Dial(1.0, 4.0)  # deformation over 70 mm: people differ by 3 to 5 mm after scaling
 SHORT_WARP = Dial(0.3, 1.6)  # over 25 mm, so that no gyrus is where the template has it
-BONE = Dial(3.5, 8.5)  # thickness of the vault; 4 to 8 in adults, more with hyperostosis
+BONE = Dial(3.2, 8.0)  # thickness of the vault; 4 to 8 in adults, more with hyperostosis
 SCALP = Dial(3.5, 9.0)
 CORTICAL = Dial(1000, 1650)  # compact bone; osteoporosis at one end
+DIPLOE = Dial(150, 800)  # HU by which the spongy bone between the two tables is less dense
 FAT = Dial(-105, -65)
 WHITE = Dial(21.0, 31.0)  # 20 to 32 in textbooks
 CONTRAST = Dial(3.0, 10.0)  # grey over white; oedema and low energies end at both sides
@@ -43,7 +44,7 @@ SCALE = Dial(0.94, 1.06)
 NOISE = Dial(1.2, 3.8)  # HU at 512 x 512; the dose of a child's scan, and of a heavy patient's
 KERNEL = Dial(0.3, 0.8)  # mm: sharp and soft reconstructions
 GRAIN = Dial(0.36, 0.54)  # mm by which noise is smooth; soft kernels leave .45, with nothing above .75 of Nyquist
-CALIBRATION = Dial(-5, 5)  # HU by which scanners differ in soft tissue (ACR phantoms allow 7)
+CALIBRATION = Dial(-7, 7)  # HU by which scanners differ in soft tissue; what the tests of the ACR allow
 GLOW = Dial(0.0, 0.06)  # share of the bone around that beam hardening adds
 EDGE = Dial(30, 170)  # HU of bone that reaches into the brain over half a millimetre: sharp kernels and soft ones
 SHADE = Dial(-4, 4)  # HU by which one side of the head reads higher than the other

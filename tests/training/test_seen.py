@@ -363,7 +363,9 @@ def starts(work: Work, fold: int) -> dict[str, Path]:
 def test_weights_of_another_fold_are_refused_however_they_are_named(own, config, way):
     """An epoch from them scored 0.4406 where an honest one scored 0.4520."""
     make_pseudolabels(PseudolabelOptions(("small",), work=own.root))
-    message = r"small.fold1 has trained on (\d+) of \1 patients whom fold 0 of \S+folds.csv validates on, first that of ID_"
+    message = (
+        r"small.fold1 has trained on (\d+) of \1 patients whom fold 0 of \S+folds.csv validates on, first that of ID_"
+    )
     with pytest.raises(InputError, match=message):
         fit(own, replace(config, start=str(starts(own, 1)[way])))
 
