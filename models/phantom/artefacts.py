@@ -42,16 +42,18 @@ def add_noise(hounsfield: np.ndarray, rng: np.random.Generator, scan: Scan) -> N
     across = (np.arange(size, dtype=np.float32) - (size - 1) / 2) / size
     middle = 1.25 - 2.0 * (across[None, :] ** 2 + across[:, None] ** 2)
     kernel = scan.grain * size / scan.field_of_view  # pixels
-    amount = scan.noise * smooth_over(scan, 512) / smooth_over(scan, size) / impulse_energy(kernel)
+    amount = scan.noise * left_by_pixels(scan, size) / spread_of(grainy(impulse(), kernel))
     for index, image in enumerate(hounsfield):
         bony = 1 + 2.5 * (image > 300).mean()
         grain = grainy(rng.standard_normal((size, size), np.float32), kernel)
         hounsfield[index] += amount * bony * middle * grain
 
 
-def smooth_over(scan: Scan, size: int) -> float:
-    """Over how many mm noise is averaged in pixels of a size: by the kernel, and by the pixel's own width."""
-    return float(np.hypot(scan.grain, scan.field_of_view / size / np.sqrt(12)))
+def left_by_pixels(scan: Scan, size: int) -> float:
+    """What pixels of a size leave of the noise of 512 x 512 ones, for they average what lies in them."""
+    fine = grainy(impulse(), scan.grain * 512 / scan.field_of_view)
+    boxes = (gaussian_filter(fine, 512 / pixels / np.sqrt(12)) for pixels in (size, 512))  # as wide as a pixel is
+    return spread_of(next(boxes)) / spread_of(next(boxes))
 
 
 def star(x, y, angle: float) -> np.ndarray:
@@ -71,8 +73,13 @@ def grainy(noise: np.ndarray, kernel: float) -> np.ndarray:
     return smooth - 0.3 * gaussian_filter(smooth, np.sqrt(8) * kernel)
 
 
-def impulse_energy(kernel: float) -> float:
-    """Standard deviation of unit white noise after that (kernel in pixels)."""
-    impulse = np.zeros((25, 25))
-    impulse[12, 12] = 1
-    return float(np.sqrt(np.square(grainy(impulse, kernel)).sum()))
+def impulse() -> np.ndarray:
+    """A one among zeros (65, 65)."""
+    impulse = np.zeros((65, 65))
+    impulse[32, 32] = 1
+    return impulse
+
+
+def spread_of(response: np.ndarray) -> float:
+    """Standard deviation of unit white noise after a filter of this response to an impulse."""
+    return float(np.sqrt(np.square(response).sum()))

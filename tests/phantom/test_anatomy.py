@@ -1,0 +1,89 @@
+"""The phantom's head, blood and noise are as real ones are, where that has been measured."""
+
+from collections import Counter
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from models.common.labels import SUBTYPES
+from models.phantom.anatomy import draw_head
+from models.phantom.artefacts import add_noise
+from models.phantom.bleeds import INITIALS, TOGETHER, draw_bleeds
+from models.phantom.brain import SHELL, own_sulci
+from models.phantom.points import Points
+from models.phantom.scan import draw_scan
+from models.phantom.study import draw_study
+
+
+def test_noise_of_large_pixels_is_that_of_small_ones_averaged():
+    rng = np.random.default_rng(0)
+    scan = replace(draw_scan(rng, draw_head(rng)), heights=np.zeros(4))
+    noise = {size: np.zeros((4, size, size), np.float32) for size in (512, 256, 128)}
+    for image in noise.values():
+        add_noise(image, np.random.default_rng(1), scan)
+    for size in (256, 128):
+        averaged = [cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA) for image in noise[512]]
+        assert noise[size].std() == pytest.approx(np.std(averaged), rel=0.1)
+
+
+def test_noise_has_no_high_frequencies_and_few_low_ones():
+    """As soft kernels leave it: real slices have a hundredth of the power above three quarters of Nyquist's."""
+    rng = np.random.default_rng(0)
+    scan = replace(draw_scan(rng, draw_head(rng)), heights=np.zeros(4), grain=0.45, field_of_view=235.0)
+    image = np.zeros((4, 512, 512), np.float32)
+    add_noise(image, rng, scan)
+    power = np.square(np.abs(np.fft.fft2(image[:, 192:320, 192:320] * np.outer(*[np.hanning(128)] * 2)))).mean(axis=0)
+    frequency = 2 * np.fft.fftfreq(128)
+    radius = np.hypot(frequency[:, None], frequency[None])
+    share = [power[(radius > low) & (radius <= high)].sum() for low, high in [(0.125, 0.25), (0.25, 0.5), (0.75, 1)]]
+    whole = power[(radius > 0.125) & (radius <= 1)].sum()
+    assert np.array(share) / whole == pytest.approx([0.30, 0.56, 0.01], abs=0.04)
+
+
+def test_the_outline_of_the_skull_is_convex():
+    for study in (draw_study(seed, 64) for seed in range(4)):
+        for image in study.hounsfield[len(study.hounsfield) // 2 :: 4]:
+            outlines, _ = cv2.findContours((image > 300).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            skull = max(outlines, key=cv2.contourArea)
+            if cv2.contourArea(skull) > 300:
+                assert cv2.contourArea(skull) > 0.93 * cv2.contourArea(cv2.convexHull(skull))
+
+
+def test_sulci_of_the_convexity_are_narrow_and_run_inwards():
+    head = draw_head(np.random.default_rng(3))
+    directions = np.random.default_rng(0).normal(size=(4000, 3)) * [1, 1, 0.3] + [0, 0, 1]
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    at = {depth: np.array(SHELL) + (70 - depth) * directions for depth in (4, 14, 40)}
+    found = {
+        depth: own_sulci(head, Points(*place.T.astype(np.float32)), np.full(len(place), depth, np.float32))
+        for depth, place in at.items()
+    }
+    assert 0.05 < (found[4] < 1).mean() < 0.3
+    assert np.corrcoef(found[4], found[14])[0, 1] > 0.6
+    assert (found[40] > 10).all()  # none runs as deep
+
+
+def test_kinds_of_blood_come_together_as_they_were_counted():
+    rng = np.random.default_rng(0)
+    head = draw_head(rng)
+    initial = dict(zip(SUBTYPES, INITIALS, strict=True))
+    drawn = Counter()
+    for _ in range(3000):
+        kinds = {initial[bleed.kind] for bleed in draw_bleeds(rng, head, 1.0)}
+        drawn["".join(letter for letter in INITIALS if letter in kinds)] += 1
+    total = sum(TOGETHER.values())
+    for together, share in TOGETHER.items():
+        assert drawn[together] / 3000 == pytest.approx(share / total, abs=0.02), together
+
+
+def test_bleeds_of_a_study_lie_on_one_side_more_often_than_not():
+    rng = np.random.default_rng(0)
+    head = draw_head(rng)
+    alike = []
+    for _ in range(2000):
+        sides = {bleed.kind: np.sign(bleed.centre[0]) for bleed in draw_bleeds(rng, head, 1.0)}
+        if {"intraparenchymal", "subdural"} <= set(sides):
+            alike.append(sides["intraparenchymal"] == sides["subdural"])
+    assert 0.65 < np.mean(alike) < 0.8  # 1/2 + (2/3)^2 / 2
