@@ -16,7 +16,6 @@ from models.phantom.atlas import load_atlas
 from models.phantom.points import Points, texture
 
 AIR, FAT, SKIN, MUSCLE = -1000.0, -95.0, 15.0, 55.0
-TABLE = 1.5  # thickness of the inner and outer table of the vault, mm
 REACH = 26.0  # how far outside of the skull's outer table there may be scalp, mm
 FACE_TOP = 12.0  # above it there are neither face nor neck, mm
 SELLA = -9.0  # height of its clinoids, over which there is the suprasellar cistern, mm
@@ -37,7 +36,6 @@ class Head:
     bone: float
     scalp: float
     cortical: float  # HU
-    diploe: float  # HU by which it is less dense
     fat: float
     grey: float
     white: float
@@ -81,7 +79,6 @@ def draw_head(rng: np.random.Generator) -> Head:
         bone=dials.BONE.draw(rng),
         scalp=dials.SCALP.draw(rng),
         cortical=dials.CORTICAL.draw(rng),
-        diploe=dials.DIPLOE.draw(rng),
         fat=dials.FAT.draw(rng),
         grey=white + dials.CONTRAST.draw(rng),
         white=white,
@@ -174,7 +171,7 @@ def outside_bone(head: Head, p: Points, depth: np.ndarray) -> np.ndarray:
     # Below the skull muscle and fat lie in strands; over it there is the temporal muscle, or a scalp haematoma.
     strands = (p.z < -25) & (skin > 4)
     strands[strands] = texture(head.offset, p.take(strands), 1.8) > -0.6
-    fibrous = (skin > 2.0) & (depth > -2.2) & (depth <= 0)  # the galea, with muscle and vessels
+    fibrous = (skin > 2.0) & (depth > -2.8) & (depth <= 0)  # the galea, with muscle and vessels
     temporal = (temple > 2.0) & (depth > -temple) & (depth < 0)
     hu[fibrous] = 20
     hu[strands | temporal] = MUSCLE
@@ -235,8 +232,9 @@ def paint_vault(head: Head, p: Points, depth: np.ndarray, hu: np.ndarray) -> np.
         hole = p.distance2((66 * np.cos(angle), 82 * np.sin(angle), height)) < radius**2
         hu[bone & hole] = 35  # scalp and dura, without the flap
         bone &= ~hole
-    diploe = np.abs(inner + 0.5 * thickness) < 0.5 * thickness - TABLE
-    hu[bone] = (head.cortical + 60 * grain - diploe * (head.diploe + 60 * grain) - 300 * (inner > 0))[bone]
+    # Spongy between two tables, and uneven: clean layers are told from real bone more easily than none.
+    diploe = (np.abs(inner + 0.5 * thickness) < 0.22 * thickness) & (head.bone > 5)
+    hu[bone] = (head.cortical + 150 * grain - 450 * diploe - 300 * (inner > 0))[bone]
     sinus = Points(np.abs(p.x), p.y, p.z)
     hu[bone & (sinus.distance2((11, 79, 2), (8 + head.frontal_sinus, 4, 4 + head.frontal_sinus)) < 1)] = (
         AIR if head.frontal_sinus > 2 else 900

@@ -20,7 +20,6 @@ ORIGIN = (0.0, -17.0, -17.0)  # of anatomy.py, in the template's coordinates, mm
 COARSE = 3  # voxels of the template to one of the distance maps, which are smooth
 CLOSED, CLOSELY = 24, 7  # mm of the template by which the brain is closed: to the skull's cavity, to its own envelope
 MARGIN = 60  # mm of the template around the brain, for the skull and what lies outside of it
-ROUNDED = 1.8  # voxels of those maps over which the vault is smooth
 FAR = 12.0  # mm; how far from a sulcus its distance is told
 
 
@@ -79,7 +78,7 @@ def load_atlas() -> Atlas:
     return Atlas(
         tissue=tissue,
         tissue_corner=corner,
-        depth=distance_map(convex(closed(brain, CLOSED / COARSE)), ROUNDED),
+        depth=distance_map(convex(closed(brain, CLOSED / COARSE))),
         envelope=distance_map(closed(brain, CLOSELY / COARSE)),
         ventricle=-distance_map(ventricles),
         corner=corner + (COARSE - 1) / 2 - MARGIN,
@@ -115,14 +114,11 @@ def convex(mask: np.ndarray) -> np.ndarray:
     return np.stack(planes, axis=2) > 0
 
 
-def distance_map(mask: np.ndarray, rounded: float = 0.7) -> np.ndarray:
-    """Signed distance (x, y, z) float32 to the border of a coarse mask, mm of the head, positive inside.
-
-    It is smooth over so many voxels: corners are `rounded`.
-    """
+def distance_map(mask: np.ndarray) -> np.ndarray:
+    """Signed distance (x, y, z) float32 to the border of a coarse mask, mm of the head, positive inside."""
     signed = distance_transform_edt(mask) - distance_transform_edt(~mask)
     signed -= 0.5 * np.sign(signed)  # the border lies between two voxels
-    return gaussian_filter(signed * COARSE * MILLIMETRE, rounded).astype(np.float32)
+    return gaussian_filter(signed * COARSE * MILLIMETRE, 0.7).astype(np.float32)
 
 
 def shrink(mask: np.ndarray) -> np.ndarray:
