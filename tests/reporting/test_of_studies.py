@@ -136,7 +136,8 @@ def test_the_page_tells_these_numbers_under_their_names(plain, metadata):
         assert (values["PPV"].round(3) != values["NPV"].round(3)).all()  # else one might stand for the other
         for name, digits in (("PPV", 3), ("NPV", 4)):
             told = page.column(f"Worth of an alarm at {fixed} 95%", name)
-            assert told == {f"{share:.0%}": f"{value:.{digits}f}" for share, value in values[name].items()}
+            written = values[name].map(lambda value, digits=digits: "-" if np.isnan(value) else f"{value:.{digits}f}")
+            assert told == {f"{share:.0%}": value for share, value in written.items()}
 
 
 def test_the_course_of_a_study_is_drawn_at_the_height_of_its_slices(metadata):
