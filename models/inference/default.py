@@ -1,0 +1,70 @@
+"""The network that is used where nobody names one: it lies in the repository, and has learnt from drawings alone.
+
+models/inference/default_network/
+    slices/fold0/      the network of slices, a finished run: config.json, model.safetensors, patients.parquet
+    studies/fold0/     the recurrent layers over it, the same files
+    calibration.json   a temperature and a bias for each label
+    files.json         the sha256 of all of these, written last: it marks the whole
+    README.md          the card
+"""
+
+from pathlib import Path
+
+from models.common.errors import InputError
+from models.common.files import damaged, hash_file, read_json
+from models.common.labels import LABELS
+from models.common.repair import command_of
+from models.inference.calibration import Calibration
+
+FOLDER = Path(__file__).parent / "default_network"
+SLICES, STUDIES = "slices", "studies"  # its runs
+WARNING = (
+    "the default network has learnt from drawings of make_phantom.py alone and is not calibrated on people; "
+    "research software, not a medical device"
+)
+RUN_FILES = ("config.json", "model.safetensors", "patients.parquet")
+LARGEST = 6_000_000  # bytes, of the weights together: every clone and every wheel has them
+
+
+def default_runs(folder: Path = FOLDER) -> tuple[Path, ...]:
+    """The folders of its two finished runs: the network of slices, and the recurrent layers over it.
+
+    Raises InputError if it is not in `folder`, or one of its files is not the one that it was made with.
+    """
+    _require_whole(folder)
+    return run_folder(folder, SLICES), run_folder(folder, STUDIES)
+
+
+def default_calibration(folder: Path = FOLDER) -> dict[str, Calibration]:
+    """For each label what makes of the logits of the recurrent layers probabilities that hold, of drawings.
+
+    Raises InputError as `default_runs`.
+    """
+    _require_whole(folder)
+    values = read_json(folder / "calibration.json", _repair())
+    return {label: Calibration(*values[label]) for label in LABELS}
+
+
+def run_folder(folder: Path, name: str) -> Path:
+    """Where a run of a default network lies: as in runs/, since the second one looks for the first beside itself."""
+    return folder / name / "fold0"
+
+
+def hashed_files(folder: Path) -> dict[str, Path]:
+    """The files of a default network without which it is none, by their names in files.json."""
+    paths = [run_folder(folder, name) / file for name in (SLICES, STUDIES) for file in RUN_FILES]
+    return {path.relative_to(folder).as_posix(): path for path in [*paths, folder / "calibration.json"]}
+
+
+def _require_whole(folder: Path) -> None:
+    """Raise InputError if a default network is not there, or one of its files is missing or another one."""
+    if not (folder / "files.json").is_file():
+        raise InputError(f"no default network in {folder}; make it with: {_repair()}, or name another with --weights")
+    sha256 = read_json(folder / "files.json", _repair())
+    for name, path in hashed_files(folder).items():
+        if not path.is_file() or hash_file(path) != sha256.get(name):
+            raise damaged(path, _repair())
+
+
+def _repair() -> str:
+    return command_of("make_default_network")
