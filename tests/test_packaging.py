@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from models.inference.default import FOLDER, hashed_files
+from models.inference.default import FOLDER, needed_files
 
 REPOSITORY = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
@@ -37,7 +37,7 @@ def distributions(lines: list[str] | set[str]) -> set[str]:
 
 
 def default_network(root: Path) -> dict[str, Path]:
-    return hashed_files(root / FOLDER.relative_to(REPOSITORY))
+    return needed_files(root / FOLDER.relative_to(REPOSITORY))
 
 
 @pytest.fixture(scope="module")

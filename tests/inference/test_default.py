@@ -7,18 +7,18 @@ from models.common.errors import InputError
 from models.common.files import hash_file, write_json
 from models.common.labels import LABELS
 from models.inference.calibration import Calibration
-from models.inference.default import FOLDER, default_calibration, default_runs, hashed_files
+from models.inference.default import FOLDER, default_calibration, default_runs, needed_files
 
 
 @pytest.fixture
 def whole(tmp_path):
     """A folder with all that makes a default network whole, and nothing in its files but the calibration."""
-    files = hashed_files(tmp_path)
+    files = needed_files(tmp_path)
     for path in files.values():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(path.name.encode())
     write_json(tmp_path / "calibration.json", {label: [2.0, place] for place, label in enumerate(LABELS)})
-    write_json(tmp_path / "files.json", {name: hash_file(path) for name, path in files.items()})
+    write_json(tmp_path / "files.json", {"sha256_of": {name: hash_file(path) for name, path in files.items()}})
     return tmp_path
 
 
@@ -37,7 +37,7 @@ def test_one_that_is_not_there_is_told_with_the_command_that_makes_it(tmp_path):
 @pytest.mark.parametrize("change", ["a byte", "gone"])
 @pytest.mark.parametrize("place", range(7))
 def test_a_changed_file_is_refused(whole, change, place):
-    path = list(hashed_files(whole).values())[place]
+    path = list(needed_files(whole).values())[place]
     if change == "gone":
         path.unlink()
     else:
