@@ -3,6 +3,8 @@
 PYTHON := .venv/bin/python
 INSTALL := $(PYTHON) -m pip install --disable-pip-version-check
 REAL   := ../shared/rsna_sample
+# The network that lies in the repository, trained already, once it has been made there.
+DEFAULT := $(wildcard models/inference/default_network/studies/fold0)
 # One thread for each process, two processes at a time: networks this small lose more time to threads than they gain.
 IN_DEMO := OMP_NUM_THREADS=1 RSNA_DATA=demo/data RSNA_WORK=demo
 DEMO   := $(IN_DEMO) $(PYTHON)
@@ -12,10 +14,10 @@ SEQUENCE := --runs small --views flip --epochs 20 --batch-size 4 --max-lr 2e-3
 # Threads that wait spin a little, then sleep: sleeping at once slows small batches, long spinning starves busy cores.
 export GOMP_SPINCOUNT := 10000
 
-.PHONY: help demo real test torture check bench gpu picture lock
+.PHONY: help demo untrained real default-network test torture check bench gpu picture lock
 
 help:           ## this list
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 
 # The tested set, each file by its hash. The build backend comes first: it builds what has no wheel, and this package.
 .venv/installed: constraints.txt pyproject.toml
@@ -37,6 +39,7 @@ demo: .venv/installed ## the whole path on a phantom, from DICOM to demo/submiss
 	$(DEMO) models/score.py
 	$(DEMO) models/report.py
 	@if [ -d $(REAL) ]; then $(MAKE) --no-print-directory real; fi
+	$(if $(DEFAULT),@$(MAKE) --no-print-directory untrained)
 	@echo "How right is demo/submission.csv? The phantom knows the answers:"
 	$(DEMO) models/score.py demo/submission.csv --labels demo/data/phantom_test_labels.csv
 	@echo "Look at demo/report_blend.html (a browser), demo/blending.ipynb (.venv/bin/jupyter lab) and demo/submission.csv"
@@ -50,11 +53,23 @@ define both_folds
 	tail -n 1 demo/fold1.log; exit $$own
 endef
 
-real:           # how the small network, trained on the phantom alone, ranks real slices
-	$(DEMO) models/prepare.py --data $(REAL) --work demo/real --image-size 64
+untrained:      # what the network in the repository says of the same test slices: what training adds to it
+	$(DEMO) models/prepare.py --work demo/untrained --image-size 128
+	$(DEMO) models/infer_sequence.py --name default --weights $(DEFAULT) --work demo/untrained
+	@echo "How right is the network in the repository, which was not trained for this?"
+	$(DEMO) models/score.py demo/untrained/runs/default/fold0/test.parquet --labels demo/data/phantom_test_labels.csv
+
+PREDICTED = $(foreach run,small/fold0 small/fold1 $(if $(DEFAULT),default/fold0),demo/real/runs/$(run)/train.parquet)
+
+real:           # how the small network, and the one in the repository, both trained on drawings alone, rank real slices
+	$(DEMO) models/prepare.py --data $(REAL) --work demo/real --image-size 64 $(if $(DEFAULT),128)
 	$(DEMO) models/infer_small.py --fold 0 --weights demo/runs/small/fold0 --split train --work demo/real
 	$(DEMO) models/infer_small.py --fold 1 --weights demo/runs/small/fold1 --split train --work demo/real
-	$(DEMO) models/score.py demo/real/runs/small/fold0/train.parquet demo/real/runs/small/fold1/train.parquet --labels $(REAL)/stage_2_train.csv --work demo/real
+	$(if $(DEFAULT),$(DEMO) models/infer_sequence.py --name default --weights $(DEFAULT) --split train --work demo/real)
+	$(DEMO) models/score.py $(PREDICTED) --labels $(REAL)/stage_2_train.csv --work demo/real
+
+default-network: .venv/installed ## the network that is used where none is named: drawn, trained and measured, in an hour
+	$(PYTHON) models/make_default_network.py $(if $(wildcard $(REAL)),--data $(REAL))
 
 # Two at a time, each with one core's threads: most of them compute, or wait, on one core.
 test: .venv/installed ## all tests

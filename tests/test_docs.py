@@ -28,7 +28,7 @@ NOTEBOOKS = sorted(REPOSITORY.glob("*.ipynb"))
 FILES = {path.name for room in ("models", "benchmarks", "tests", "docs") for path in (REPOSITORY / room).rglob("*.*")}
 FILES |= {path.name for path in REPOSITORY.glob("*.*")}
 NAMED = re.compile(r"(?<![\w.<>*/-])(?:[\w.<>*-]+/)*[\w<>*-]+\.(?:py|ipynb|md)\b")
-TARGETS = re.compile(r"(?:^|^ {4}|`|# |=\S+ )make ([a-z]+)\b", flags=re.MULTILINE)
+TARGETS = re.compile(r"(?:^|^ {4}|`|# |=\S+ )make ([a-z]+(?:-[a-z]+)*)", flags=re.MULTILINE)
 PICTURES = re.compile(r"\bdocs/[\w./-]+\.png")
 MEASURED = r"^`[^`]+`: [^`]*\b20\d\d-\d\d-\d\d,\s+commit `[0-9a-f]{7}`"
 

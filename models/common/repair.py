@@ -8,7 +8,7 @@ from typing import Literal
 from models.common.folders import Work, default_data, default_work
 
 _SCRIPTS = Path(__file__).parent.parent
-_FOLDERS = ("--work", "--data")  # flags
+_FOLDERS = ("--work", "--data", "--output")  # flags
 _ANY = "small"  # whose scripts serve a run that nothing else resembles
 
 

@@ -91,13 +91,18 @@ def fit_weights(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Blend:
 def fit_calibrated(runs: Aligned, target: np.ndarray, rows: np.ndarray) -> Blend:
     """As `fit_weights`, then a temperature and a bias for each label; that of `any` allows for its being raised."""
     fitted = fit_weights(runs, target, rows)
-    blended = fitted.mean(runs, rows)
-    logits = logit(np.clip(blended, SUREST, 1 - SUREST))
-    found = [fit_calibration(logits[:, label], target[rows, label]) for label in range(len(LABELS))]
-    said = calibrated(blended, tuple(found))
-    shift = fit_shift(said[:, ANY], target[rows, ANY], expit(said[:, :ANY].max(axis=1)))
+    calibrations = fit_calibrations(fitted.mean(runs, rows), target[rows])
+    return Blend(runs.names, fitted.weights, fitted.spaces, calibrations)
+
+
+def fit_calibrations(probability: np.ndarray, target: np.ndarray) -> tuple[Calibration, ...]:
+    """Of each label, from probabilities and targets (slices, 6); that of `any` allows for its being raised."""
+    logits = logit(np.clip(probability, SUREST, 1 - SUREST))
+    found = [fit_calibration(logits[:, label], target[:, label]) for label in range(len(LABELS))]
+    said = calibrated(probability, tuple(found))
+    shift = fit_shift(said[:, ANY], target[:, ANY], expit(said[:, :ANY].max(axis=1)))
     found[ANY] = found[ANY]._replace(bias=found[ANY].bias + shift)
-    return Blend(runs.names, fitted.weights, fitted.spaces, tuple(found))
+    return tuple(found)
 
 
 def calibrated(probability: np.ndarray, calibrations: tuple[Calibration, ...]) -> np.ndarray:

@@ -28,7 +28,8 @@ class Architecture(NamedTuple):
     build: Callable[[int], nn.Module]  # input size in pixels -> a network of three channels
     imagenet: Callable[[], str] | None  # the address at which its weights are published, with their hash
     carried: Callable[[], Path] | None = None  # their file in a package that is installed; none: they are downloaded
-    new_name: Callable[[str], str] | None = None  # a tensor's name in that file -> in the network; none: the same
+    # a tensor's name in that file -> in the network, None where it has no such tensor; none: the same
+    new_name: Callable[[str], str | None] | None = None
     mean: float = MEAN  # with which inputs are normalised
     std: float = STD
 
@@ -132,7 +133,8 @@ def _rename(
         prefix, state = "backbone.network.", update_state_dict(state)
     heads = ("fc.", "_fc.", "classifier.", "last_linear.")
     new_name = architecture.new_name or str
-    return {prefix + new_name(name): value for name, value in state.items() if not name.startswith(heads)}
+    renamed = ((new_name(name), value) for name, value in state.items() if not name.startswith(heads))
+    return {prefix + name: value for name, value in renamed if name is not None}
 
 
 def _first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
@@ -176,6 +178,10 @@ def _efficientnet(name: str) -> Architecture:
     return Architecture(build, lambda: url_map[name])
 
 
+def _lite0(build: Callable[[int], nn.Module], new_name: Callable[[str], str | None]) -> Architecture:
+    return Architecture(build, lambda: lite0.PUBLISHED, lite0.packaged_weights, new_name, lite0.MEAN, lite0.STD)
+
+
 def _cadene(name: str) -> Architecture:
     def published() -> str:
         import pretrainedmodels
@@ -189,9 +195,8 @@ ARCHITECTURES = {
     "small": Architecture(_small, None),
     **{name: _efficientnet(name) for name in ("efficientnet-b0", "efficientnet-b2", "efficientnet-b5")},
     # of timm; made for CPUs: no squeeze-and-excitation, and ReLU6
-    "efficientnet-lite0": Architecture(
-        lite0.build_lite0, lambda: lite0.PUBLISHED, lite0.packaged_weights, lite0.name_in_timm, lite0.MEAN, lite0.STD
-    ),
+    "efficientnet-lite0": _lite0(lite0.build_lite0, lite0.name_in_timm),
+    "efficientnet-lite0-trunk": _lite0(lite0.build_lite0_trunk, lite0.name_in_trunk),
     # the original's ResNeXt, and three that it also tried
     **{name: _cadene(name) for name in ("resnext101_32x4d", "resnet50", "se_resnext50_32x4d", "densenet121")},
 }

@@ -17,6 +17,7 @@ FORWARD = 1 / 3  # of a training step: the backward pass costs two forward passe
 WIDTHS = {
     "small": 256,
     "efficientnet-lite0": 1280,
+    "efficientnet-lite0-trunk": 192,
     "efficientnet-b0": 1280,
     "efficientnet-b2": 1408,
     "efficientnet-b5": 2048,

@@ -19,7 +19,7 @@ from models.training.networks import ARCHITECTURES, build_network, load_initial_
 from models.training.pretrained import published_hash, read_public_weights
 from models.training.run import train
 
-NAME = "efficientnet-lite0"
+NAME, TRUNK = "efficientnet-lite0", "efficientnet-lite0-trunk"
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,22 @@ def test_it_sees_what_the_package_of_the_weights_sees(published, size):
         expected = oracle.eval()((grey.float() - 127) / 128)
         torch.testing.assert_close(pretrained().embed(grey), expected, rtol=1e-4, atol=1e-4)
     assert expected.std() > 0.1
+
+
+def test_the_trunk_sees_what_the_whole_network_sees_before_its_last_block():
+    """With the same weights, of 192 numbers, in two thirds of the parameters: 5 MB as float16."""
+    trunk, whole = pretrained(replace(CONFIG, network=TRUNK)), pretrained()
+    own, others = trunk.backbone.state_dict(), whole.backbone.state_dict()
+    assert all(torch.equal(value, others[name]) for name, value in own.items())
+    assert {name.split(".")[0] for name in others.keys() - own.keys()} == {"blocks", "conv_head", "bn2"}
+    seen = []
+    whole.backbone.blocks[-2].register_forward_hook(lambda *given: seen.append(given[-1].mean(dim=(2, 3))))
+    grey = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8, generator=torch.manual_seed(0))
+    with torch.inference_mode():
+        whole(grey)
+        torch.testing.assert_close(trunk.embed(grey), seen[0], rtol=0, atol=0)
+    assert seen[0].shape == (2, trunk.width) == (2, 192)
+    assert sum(parameter.numel() for parameter in trunk.parameters()) < 2.4e6
 
 
 def test_one_whole_sha256_stands_in_the_code():
@@ -94,14 +110,16 @@ def test_its_batch_norm_keeps_up_in_short_runs():
     assert {(norm.momentum, norm.eps) for norm in norms} == {(0.1, 1e-3)}
 
 
-def test_its_heat_lies_over_the_slice():
+@pytest.mark.parametrize("name", [NAME, TRUNK])
+def test_its_heat_lies_over_the_slice(name):
     images = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
-    assert heat_maps(pretrained(), images, 0).shape == (2, 128, 128)
+    assert heat_maps(pretrained(replace(CONFIG, network=name)), images, 0).shape == (2, 128, 128)
 
 
-@pytest.mark.parametrize("start", [True, False])
-def test_a_fold_is_trained_and_predicts(few, start):
-    config = replace(CONFIG, name=f"lite0_{start}", image_size=64, epochs=1, batch_size=16, pretrained=start)
+@pytest.mark.parametrize(("network", "start"), [(NAME, True), (NAME, False), (TRUNK, True)])
+def test_a_fold_is_trained_and_predicts(few, network, start):
+    name = f"{network}_{start}"
+    config = replace(CONFIG, name=name, network=network, image_size=64, epochs=1, batch_size=16, pretrained=start)
     machine = Machine(work=few.root, device="cpu", workers=0)
     train(TrainOptions(config, machine=machine, tta="none"))
     assert set(contents(few.run(config.name, 0))) == FOLD_FILES
