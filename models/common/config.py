@@ -13,6 +13,7 @@ Augment = Literal["hard", "light", "randomised", "none"]
 Precision = Literal["auto", "fp16", "bf16", "fp32"]
 Cell = Literal["gru", "lstm"]
 Views = Literal["none", "flip", "d4"]
+Pooling = Literal["avg", "gem", "attention"]
 
 _NEW_NAMES = {"weights": "start"}  # fields that older versions wrote -> what they are called now
 
@@ -89,7 +90,7 @@ class TrainConfig(RunConfig):
     """A network that looks at slices."""
 
     network: str
-    """a name from models/training/networks.py"""
+    """a name from models/training/networks.py, or timm/<name>: any image network of timm, like timm/resnet50"""
     image_size: int
     """side of the stored slice, pixels"""
     channels: tuple[CommandLineChannel, ...]
@@ -107,7 +108,17 @@ class TrainConfig(RunConfig):
     """start from ImageNet weights"""
     start: str | None = None
     """start from these instead: those of a run (its name: of the same fold; or the folder of a fold), or a file
-    (.safetensors, or a .pth of the two packages)"""
+    (.safetensors, or a .pth of the two packages); of timm's networks a folder as its hub lays it out, too"""
+    pooling: Pooling = "avg"
+    """how features at all places become those of the slice; avg: the network's own; gem: a mean of powers that are
+    learnt; attention: a mean with weights that are learnt. All but avg for timm's networks alone"""
+    head_dropout: float = 0.0
+    """share of a slice's features that the last layer is not given in training"""
+    drop_path: float | None = None
+    """chance that a slice skips the last block in training, less for earlier ones; none: the network's own. For timm's
+    networks alone, as is checkpointing"""
+    checkpointing: bool = False
+    """keep activations between blocks alone, and compute the others anew for the backward pass: memory for time"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,6 +132,10 @@ class TrainConfig(RunConfig):
         idle = self.window_jitter > 0 and self.augment == "none"
         _require(not idle, self, "window_jitter", "needs --augment light, hard or randomised")
         _require(self.start not in ("", self.name), self, "start", "must be another run, or a folder or file")
+        _require_choice(self, "pooling", Pooling)
+        _require(0 <= self.head_dropout < 1, self, "head_dropout", "must be at least 0 and below 1")
+        skips = self.drop_path is None or 0 <= self.drop_path < 1
+        _require(skips, self, "drop_path", "must be at least 0 and below 1")
         crop_fits = self.crop_size is None or 0 < self.crop_size <= self.image_size
         _require(crop_fits, self, "crop_size", f"must lie in 1 ... {self.image_size}, the image size")
 

@@ -21,7 +21,7 @@ from models.training.embeddings import SequenceDataset, extract, find_sources
 from models.training.evaluation import View, single_view
 from models.training.finetuning import add_pseudolabels, seen_by_labellers
 from models.training.loading import Samples
-from models.training.networks import HemorrhageNetwork, build_network, load_initial_weights
+from models.training.networks import HemorrhageNetwork, build_network, hub_weights, load_initial_weights
 from models.training.processes import Processes
 from models.training.recurrent import (
     RecurrentLayers,
@@ -123,7 +123,7 @@ class OfImages(Kind[ImageConfig, Dataset, Network]):
     def sources(self, work: Work, fold: int) -> dict[str, str]:
         start, others = find_start(self.config, self.folder), super().sources(work, fold)
         if start is None:
-            return others
+            return others | hub_weights(self.config)
         return others | {start.name: start.record.weights_sha256 if isinstance(start, Source) else hash_file(start)}
 
     def seen(self, slices: pd.DataFrame, work: Work, fold: int) -> Seen:
