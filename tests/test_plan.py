@@ -122,13 +122,20 @@ def test_every_anchor_has_a_network_and_a_source():
     assert ANCHORS[0].scaled(448) == 2489 / 4
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", WIDTHS)
 def test_the_widths_are_those_of_the_networks(name):
     import_module("pretrainedmodels")  # makes parts of its networks when it is imported
     with torch.device("meta"):
         network = build_network(replace(B2, network=name))
+    assert set(ARCHITECTURES) < set(WIDTHS)
     assert isinstance(network, HemorrhageNetwork)
     assert WIDTHS[name] == network.width
+
+
+def test_the_embeddings_of_a_network_of_timm_that_is_no_preset_have_a_size_that_is_not_known():
+    for network, disk in (("timm/resnet50", None), ("timm/maxvit_tiny_tf_512.in1k", 518 * 2 * 874_035 / 1e9)):
+        lines = {line.step: line for line in plan(replace(B2, network=network), CHALLENGE, SPEED, PREPARE, 1, 8)}
+        assert lines["embeddings, D4, a fold"].disk == disk
 
 
 def test_slices_of_an_epoch_are_those_that_a_fold_trains_on():

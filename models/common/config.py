@@ -2,17 +2,20 @@
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 from models.common.channels import Channel, CommandLineChannel
 from models.common.errors import InputError
+from models.common.recipe import ImageRecipe, Recipe, Rule, Schedule
 
 Optimizer = Literal["radam", "adam"]
-Augment = Literal["hard", "light", "randomised", "none"]
+Augment = Literal["hard", "light", "randomised", "strong", "none"]
 Precision = Literal["auto", "fp16", "bf16", "fp32"]
 Cell = Literal["gru", "lstm"]
 Views = Literal["none", "flip", "d4"]
+Pooling = Literal["avg", "gem", "attention"]
 
 _NEW_NAMES = {"weights": "start"}  # fields that older versions wrote -> what they are called now
 
@@ -22,7 +25,7 @@ class NewerError(InputError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Recipe):
     """What every run declares: its name, and how its weights are learnt. A run's folds differ in nothing else.
 
     Raises InputError for a value that cannot be, naming the flag that repairs it; the kinds of runs below do, too.
@@ -56,7 +59,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name in ("max_lr", "epochs", "batch_size", "accumulate"):
             _require(getattr(self, name) > 0, self, name, "must be above 0")
-        for name, kind in (("optimizer", Optimizer), ("precision", Precision)):
+        for name, kind in (("optimizer", Optimizer), ("precision", Precision), ("schedule", Schedule)):
             _require_choice(self, name, kind)
         for name in ("weight_decay", "batchnorm_batches", "seed"):
             _require(getattr(self, name) >= 0, self, name, "must not be negative")
@@ -64,6 +67,7 @@ class RunConfig:
         _require(self.accumulate <= self.batch_size, self, "accumulate", "must not be above the batch size")
         clips = self.clip_gradient is None or self.clip_gradient > 0
         _require(clips, self, "clip_gradient", "must be above 0")
+        _require_all(self, self.rules_of_recipe())
 
     def to_json(self) -> dict[str, Any]:
         """The fields, as numbers, texts and lists of texts."""
@@ -85,11 +89,11 @@ class RunConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(RunConfig):
+class TrainConfig(ImageRecipe, RunConfig):
     """A network that looks at slices."""
 
     network: str
-    """a name from models/training/networks.py"""
+    """a name from models/training/networks.py, or timm/<name>: any image network of timm, like timm/resnet50"""
     image_size: int
     """side of the stored slice, pixels"""
     channels: tuple[CommandLineChannel, ...]
@@ -100,14 +104,25 @@ class TrainConfig(RunConfig):
     """leave slices that show almost no brain out of training (never out of validation or test)"""
     augment: Augment = "hard"
     """hard: the original's; light: without grid distortion and gamma; randomised: hard ones, and a look that changes
-    with each sample, for learning on drawings (models/training/augmentation.py, models/training/appearance.py)"""
+    with each sample, for learning on drawings; strong: any rotation and scale, and noise, blur, windows, gamma and cuts
+    (models/training/augmentation.py, models/training/appearance.py)"""
     window_jitter: float = 0.0
     """largest random change of a window's centre and width in training, as a share of its width; 0: none"""
     pretrained: bool = True
     """start from ImageNet weights"""
     start: str | None = None
     """start from these instead: those of a run (its name: of the same fold; or the folder of a fold), or a file
-    (.safetensors, or a .pth of the two packages)"""
+    (.safetensors, or a .pth of the two packages); of timm's networks a folder as its hub lays it out, too"""
+    pooling: Pooling = "avg"
+    """how features at all places become those of the slice; avg: the network's own; gem: a mean of powers that are
+    learnt; attention: a mean with weights that are learnt. All but avg for timm's networks alone"""
+    head_dropout: float = 0.0
+    """share of a slice's features that the last layer is not given in training"""
+    drop_path: float | None = None
+    """chance that a slice skips the last block in training, less for earlier ones; none: the network's own. For timm's
+    networks alone, as is checkpointing"""
+    checkpointing: bool = False
+    """keep activations between blocks alone, and compute the others anew for the backward pass: memory for time"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,8 +134,14 @@ class TrainConfig(RunConfig):
         _require(all(channel.is_possible for channel in self.channels), self, "channels", rule)
         _require(0 <= self.window_jitter < 1, self, "window_jitter", "must be at least 0 and below 1")
         idle = self.window_jitter > 0 and self.augment == "none"
-        _require(not idle, self, "window_jitter", "needs --augment light, hard or randomised")
+        _require(not idle, self, "window_jitter", "needs --augment light, hard, randomised or strong")
         _require(self.start not in ("", self.name), self, "start", "must be another run, or a folder or file")
+        _require_choice(self, "pooling", Pooling)
+        _require(0 <= self.head_dropout < 1, self, "head_dropout", "must be at least 0 and below 1")
+        skips = self.drop_path is None or 0 <= self.drop_path < 1
+        _require(skips, self, "drop_path", "must be at least 0 and below 1")
+        _require_all(self, self.rules_of_images())
+        _require(self.noisy_labels not in ("", self.name), self, "noisy_labels", "must be another run")
         crop_fits = self.crop_size is None or 0 < self.crop_size <= self.image_size
         _require(crop_fits, self, "crop_size", f"must lie in 1 ... {self.image_size}, the image size")
 
@@ -180,6 +201,7 @@ class StudyConfig(Recurrence, TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_recurrence()
+        _require_all(self, self.rules_of_studies())
         for name in ("study_slices", "slices_at_once"):
             _require(getattr(self, name) > 0, self, name, "must be above 0")
 
@@ -206,6 +228,11 @@ CONFIGS = {config.__name__: config for config in (TrainConfig, FinetuneConfig, S
 def _require(holds: bool, config: Any, name: str, rule: str) -> None:
     if not holds:
         raise InputError(f"{name} {rule}, not {getattr(config, name)!r}; repair --{name.replace('_', '-')}")
+
+
+def _require_all(config: Any, rules: Iterable[Rule]) -> None:
+    for holds, name, rule in rules:
+        _require(holds, config, name, rule)
 
 
 def _require_choice(config: Any, name: str, kind: Any) -> None:

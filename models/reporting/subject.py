@@ -138,7 +138,7 @@ def _describe(records: dict[str, RunRecord | SmoothedRecord]) -> dict[str, dict[
         for fold, record in smoothed.items()
     }
     weights = {
-        fold: f"weights of epoch {record.results.get('best_epoch')}{_of_stage(record)}, sha256 {record.weights_sha256}"
+        fold: f"weights of epoch {record.kept_epoch}{_of_stage(record)}, sha256 {record.weights_sha256}"
         for fold, record in trained.items()
     }
     return {

@@ -70,6 +70,18 @@ def draw_appearance(random: Random) -> Appearance:
     return Appearance(blur, reduction, white, correlated, grain, cuts, random.getrandbits(32))
 
 
+def draw_strong(random: Random) -> Appearance:
+    """Blur, noise of each pixel and cuts alone, for slices of people: each in half of the samples."""
+
+    def happens() -> bool:
+        return random.random() < 0.5
+
+    blur = random.uniform(*BLUR) if happens() else 0.0
+    white = random.uniform(*NOISE) if happens() else 0.0
+    cuts = tuple(draw_cut(random) for _ in range(random.randint(*CUTS))) if happens() else ()
+    return Appearance(blur=blur, white=white, cuts=cuts, seed=random.getrandbits(32))
+
+
 def draw_cut(random: Random) -> Cut:
     """A rectangle within the image; every other one is noisy."""
     width, height = random.uniform(*SIDE), random.uniform(*SIDE)

@@ -10,8 +10,10 @@ import numpy as np
 
 from models.common.channels import Window
 from models.common.config import Augment, TrainConfig
-from models.training.appearance import Appearance, draw_appearance, draw_window
+from models.training.appearance import Appearance, draw_appearance, draw_strong, draw_window
 from models.training.warping import Affine, Geometry, Grid
+
+_STRONG_JITTER = 0.1  # of a window's width: 8 HU of the brain window, more than scanners are calibrated apart
 
 
 class Draw(NamedTuple):
@@ -31,6 +33,8 @@ class Augmentation:
 
     Flips, quarter turns and shift-scale-rotate ("light"), then grid distortion and gamma 0.8 ... 1.2 ("hard"), each in
     half of the samples. "randomised": the hard ones, then other windows in each sample and the parts of an Appearance.
+    "strong": flips, any rotation and a scale of 0.8 ... 1.2, windows moved by a tenth of their width, in half of the
+    samples gamma, then some parts of an Appearance.
     Takes numbers from `random.Random` in the order in which Albumentations does: the same key
     gives the same draw as there, which the tests compare, and as in every run that an earlier version has begun.
 
@@ -41,17 +45,28 @@ class Augmentation:
 
     def __init__(self, config: TrainConfig, augment: Augment) -> None:
         self.augment, self.hard, self.randomised = augment, augment in ("hard", "randomised"), augment == "randomised"
+        self.strong = augment == "strong"
         self.windows = [channel.window for channel in config.channels]
-        self.jitter = 0.0 if augment == "none" else config.window_jitter
+        self.jitter = 0.0 if augment == "none" else max(config.window_jitter, _STRONG_JITTER if self.strong else 0.0)
         self.random = random.Random()
 
     def draw(self, key: tuple[int, ...]) -> Draw:
         """The draw of a key, for example of (seed, epoch, row)."""
         self.random.seed(" ".join(map(str, key)))
+        if self.strong:
+            return self.draw_strong()
         geometry = Geometry() if self.augment == "none" else self.geometry()
         gamma = self.random.uniform(80, 120) / 100 if self.hard and self.happens() else None
         windows = self.moved_windows() if self.jitter or self.randomised else self.windows
         return Draw(geometry, gamma, windows, draw_appearance(self.random) if self.randomised else None)
+
+    def draw_strong(self) -> Draw:
+        """A strong draw, from the numbers that come next; each part of it happens once, geometry in one map."""
+        scale, shift = self.random.uniform(0.8, 1.2), (self.random.uniform(-0.1, 0.1), self.random.uniform(-0.1, 0.1))
+        affine = Affine(shift, (scale, scale), self.random.uniform(-180, 180))
+        geometry = Geometry(self.happens(), self.happens(), affine=affine)
+        gamma = self.random.uniform(0.8, 1.2) if self.happens() else None
+        return Draw(geometry, gamma, self.moved_windows(), draw_strong(self.random))
 
     def geometry(self) -> Geometry:
         """Which pixels go where, drawn from the numbers that come next."""

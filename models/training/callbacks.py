@@ -63,12 +63,16 @@ class Validation(Metric):
 
 
 class History(Callback):
-    """The row of each epoch, told when it ends, and in memory the weights of the one with the lowest loss."""
+    """The row of each epoch, told when it ends, and in memory the weights of the one with the lowest loss.
+
+    Or of the `last` one: an average, of which none is chosen.
+    """
 
     order = AFTER_RECORDER
 
-    def __init__(self) -> None:
+    def __init__(self, last: bool = False) -> None:
         super().__init__()
+        self.last = last
         self.rows: list[dict[str, float]] = []
         self.best_epoch: int | None = None  # from 1
         self.best_weights: dict[str, torch.Tensor] = {}
@@ -109,7 +113,7 @@ class History(Callback):
             f"epoch {row['epoch']} of {self.n_epoch}: training {train_loss:.4f}, validation {valid_loss:.4f}, "
             f"AUC any {row['auc_any']:.3f}, {row['slices_per_s']:.0f} slices/s"
         )
-        if valid_loss == valid_loss and (best is None or valid_loss < best):  # not where it is no number
+        if valid_loss == valid_loss and (self.last or best is None or valid_loss < best):  # not where it is no number
             self.best_epoch = self.epoch + 1
             self.best_weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
 

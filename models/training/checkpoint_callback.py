@@ -8,6 +8,7 @@ from fastai.callback.core import Callback
 
 from models.common.errors import InputError
 from models.common.options import TrainOptions
+from models.training.averaging import Average
 from models.training.callbacks import LAST, History
 from models.training.checkpoint_files import Checkpoint, write_checkpoint
 from models.training.processes import Processes
@@ -18,10 +19,10 @@ from models.training.stopping import Interrupted, Stop
 class Checkpoints(Callback):
     """Write a checkpoint at an interval and when the run is told to stop; put one back where a run goes on.
 
-    What lies between two steps is saved: the weights, the optimizer, the scaler of fp16, the place in the epoch and
-    in the schedule, torch's random numbers, the running loss, the history and the best weights. (Loaders and
-    augmentation need no state, they follow from seed, epoch and slice; the random numbers of other processes than the
-    main one follow from seed, process, epoch and step: see OwnRandomNumbers. Nothing else uses random numbers.)
+    What lies between two steps is saved: the weights, their average, the optimizer, the scaler of fp16, the place in
+    the epoch and in the schedule, torch's random numbers, the running loss, the history and the best weights. (Loaders
+    and augmentation need no state, they follow from seed, epoch and slice; the random numbers of other processes than
+    the main one follow from seed, process, epoch and step: see OwnRandomNumbers. Nothing else uses random numbers.)
     """
 
     order = LAST
@@ -32,6 +33,7 @@ class Checkpoints(Callback):
         super().__init__()
         self.options, self.config, self.processes = options, options.config, processes
         self.history, self.stop, self.sources = history, stop, sources
+        self.average: Average | None = None
         self.epoch_index, self.step_index = 0, 0  # of the step that comes next
         self.random: dict[str, torch.Tensor] = {}
         self.state: dict | None = None  # what is still to be put back
@@ -104,10 +106,12 @@ class Checkpoints(Callback):
 
     def capture(self) -> Checkpoint:
         """All that lies between the last step and the next one."""
-        network, optimizer = self.model.state_dict(), self.opt.opt.state_dict()
+        network, optimizer = self.learn.network.state_dict(), self.opt.opt.state_dict()
         tensors = {f"network.{name}": value for name, value in network.items()}
         tensors |= {f"best.{name}": value for name, value in self.history.best_weights.items()}
         tensors |= {f"random.{name}": value for name, value in self.random.items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": value for name, value in self.average.averaged.state_dict().items()}
         for number, values in optimizer["state"].items():
             tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in values.items()}
         smooth = self.recorder.smooth_loss
@@ -126,6 +130,7 @@ class Checkpoints(Callback):
             "identity": self.identity,
             "history": self.history.rows,
             "best_epoch": self.history.best_epoch,
+            "averaged": self.average and self.average.steps,
         }
         return Checkpoint(tensors, state)
 
@@ -148,7 +153,10 @@ class Checkpoints(Callback):
         def part(prefix: str) -> dict[str, torch.Tensor]:
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
-        self.model.load_state_dict(part("network."))
+        self.learn.network.load_state_dict(part("network."))
+        if self.average is not None:
+            self.average.averaged.load_state_dict(part("average."))
+            self.average.steps = self.state["averaged"]
         optimizer = self.opt.opt
         moments = {n: moments_of(p, part(f"optimizer.{n}.")) for n, p in enumerate(parameters_of(optimizer))}
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})

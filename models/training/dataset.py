@@ -21,6 +21,7 @@ from models.preprocessing.tables import read_slices
 from models.preprocessing.windows import apply_window
 from models.training.appearance import change_appearance
 from models.training.augmentation import Augmentation, gamma_table
+from models.training.balance import EXPECTED
 from models.training.studies import places, study_lengths
 from models.training.warping import warp
 
@@ -49,6 +50,7 @@ class SliceDataset(Dataset):
         self.seed = config.seed
         self.image_size, self.input_size = config.image_size, config.input_size
         self.augmentation = Augmentation(config, augment)
+        self.expected = slices[EXPECTED].to_numpy() if EXPECTED in slices else None  # draws an epoch; none: one of each
         self.draws = np.arange(len(slices))  # rows with the same number are augmented alike
 
     def __len__(self) -> int:

@@ -123,6 +123,7 @@ def load_fold(kind: Kind, options: TrainOptions, processes: Processes) -> Fold:
     """The slices of a fold and their loaders; raises InputError as `start_fold`."""
     config, work = options.config, options.machine.working_folder
     train_slices, valid_slices = split_fold(work, options.fold, kind.skip_low_information)
+    train_slices = kind.allowed(train_slices, work)
     if options.fast_dev_run:
         train_slices, valid_slices = (
             kind.first(slices, 2 * config.batch_size) for slices in (train_slices, valid_slices)
@@ -177,8 +178,8 @@ def write_results(
     predictions.attrs = {"tta": options.tta}  # kept in the file
     write_parquet(folder / "valid.parquet", predictions)
     shares = label_shares(fold.train_slices).to_dict()
-    results = {"weighted_log_loss": float(own), "best_epoch": history.best_epoch, "prevalence": shares}
-    results["sources"] = fold.sources
+    chosen = {} if history.last else {"best_epoch": history.best_epoch}
+    results = {"weighted_log_loss": float(own), **chosen, "prevalence": shares, "sources": fold.sources}
     write_seen(folder, fold.seen)
     warnings = changes_of_version(folder)
     save_config(folder, options.config, options.fold, results, options.machine.stage, ran, warnings)
@@ -187,5 +188,9 @@ def write_results(
     print(table.to_string(float_format="{:.4f}".format, na_rep=""))
     print(
         f"{folder}: weighted log loss {own:.4f} (the prior's is {baseline:.4f}), "
-        f"epoch {history.best_epoch} of {options.config.epochs}, which is chosen on these slices"
+        + (
+            f"the average after epoch {history.best_epoch}, which was not chosen"
+            if history.last
+            else f"epoch {history.best_epoch} of {options.config.epochs}, which is chosen on these slices"
+        )
     )

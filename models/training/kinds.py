@@ -15,13 +15,15 @@ from models.common.files import hash_file
 from models.common.folders import Work
 from models.common.options import Machine
 from models.preprocessing.tables import hash_tables, split_fold
+from models.training.balance import drawn_evenly
 from models.training.d4 import GROUPS, mean_probability
 from models.training.dataset import SliceDataset, StudyDataset
 from models.training.embeddings import SequenceDataset, extract, find_sources
 from models.training.evaluation import View, single_view
 from models.training.finetuning import add_pseudolabels, seen_by_labellers
+from models.training.label_noise import judged_by, judgements, leave_out, weigh_labels
 from models.training.loading import Samples
-from models.training.networks import HemorrhageNetwork, build_network, load_initial_weights
+from models.training.networks import HemorrhageNetwork, build_network, hub_weights, load_initial_weights
 from models.training.processes import Processes
 from models.training.recurrent import (
     RecurrentLayers,
@@ -88,6 +90,13 @@ class Kind(Generic[Config, Dataset, Network]):
         """
         return slices
 
+    def allowed(self, slices: pd.DataFrame, work: Work) -> pd.DataFrame:
+        """Those of the slices with labels, outside of the validation, on which it may train.
+
+        Raises InputError for a fold that does not exist.
+        """
+        return slices
+
     def first(self, slices: pd.DataFrame, count: int) -> pd.DataFrame:
         """The first slices of a table, as many as `count` of what a batch holds so many of."""
         return slices.head(count)
@@ -122,16 +131,25 @@ class OfImages(Kind[ImageConfig, Dataset, Network]):
 
     def sources(self, work: Work, fold: int) -> dict[str, str]:
         start, others = find_start(self.config, self.folder), super().sources(work, fold)
+        others |= judged_by(work, self.config, fold)
         if start is None:
-            return others
+            return others | hub_weights(self.config)
         return others | {start.name: start.record.weights_sha256 if isinstance(start, Source) else hash_file(start)}
 
     def seen(self, slices: pd.DataFrame, work: Work, fold: int) -> Seen:
         start = find_start(self.config, self.folder)
         seen = super().seen(slices, work, fold)
+        judges = judgements(work, self.config, fold)
+        seen = join_seen([seen, *(seen_or_unknown(file.parent) for file in judges)])
         if isinstance(start, Path) and start.suffix != ".pth":  # ImageNet's shows no patients
             return join_seen([seen, Seen(frozenset(), frozenset([start.name]))])
         return seen
+
+    def allowed(self, slices: pd.DataFrame, work: Work) -> pd.DataFrame:
+        return leave_out(slices, work, self.config)
+
+    def training_slices(self, slices: pd.DataFrame, work: Work, fold: int) -> pd.DataFrame:
+        return drawn_evenly(weigh_labels(slices, work, self.config, fold), self.config)
 
     def load_start(self, network: Network) -> None:
         start, slices = find_start(self.config, self.folder), self.network_of_slices(network)
@@ -171,7 +189,7 @@ class Finetuned(OfSlices[FinetuneConfig]):
         return join_seen([super().seen(slices, work, fold), seen_by_labellers(work, self.config, fold)])
 
     def training_slices(self, slices: pd.DataFrame, work: Work, fold: int) -> pd.DataFrame:
-        return add_pseudolabels(slices, work, self.config, fold)
+        return super().training_slices(add_pseudolabels(slices, work, self.config, fold), work, fold)
 
 
 class OfStudies(OfImages[StudyConfig, StudyDataset, StudyNetwork]):

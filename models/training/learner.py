@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -12,7 +13,6 @@ from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.schedule import ParamScheduler, SchedCos, lr_find  # noqa: F401 (it adds a method to Learner)
 from fastai.data.core import DataLoaders
 from fastai.optimizer import OptimWrapper
-from fastai.torch_core import norm_bias_params
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -20,10 +20,12 @@ from models.common.config import RunConfig
 from models.common.errors import InputError
 from models.common.options import TrainOptions
 from models.preprocessing.origin import synthetic_title
+from models.training.averaging import Average
 from models.training.callbacks import Bar, History, OwnRandomNumbers, RecomputeBatchNorm, ShareStatistics, Validation
 from models.training.checkpoint_callback import Checkpoints
 from models.training.checkpoint_files import Checkpoint, read_checkpoint
 from models.training.compiling import compile_backbone, compile_explained
+from models.training.groups import parameter_groups
 from models.training.history import write_rate_picture
 from models.training.loading import explained
 from models.training.loss import WeightedLogLoss
@@ -34,6 +36,8 @@ from models.training.stopping import Stop
 from models.training.transfer import network_to_device
 from models.training.watching import watchers
 from radam import RAdam
+
+Schedules = dict[str, Callable[[float], Any]]  # of hyperparameters, by the share of the training that is done
 
 _RISE = 0.25  # of the training, in which the learning rate rises
 
@@ -49,18 +53,21 @@ def fit(
 ) -> tuple[History, dict]:
     """Train in place with fastai's one-cycle, from the last checkpoint of the fold if there is one.
 
-    The network ends with its best epoch's weights. Returns the history, whose losses are the weighted log
-    loss, and `what_ran`.
+    The network ends with its best epoch's weights, or the last state of their average. Returns the history, whose
+    losses are the weighted log loss, and `what_ran`.
     `sources` are the sha256 of what the run builds on beside the cache, by name: raises InputError if the checkpoint
     was made on others, if a loss is not finite, or if the memory is too small.
     """
     config, folder = options.config, options.folder
-    history = History()
+    history = History(last=config.ema > 0)
     checkpoints = Checkpoints(options, processes, history, stop, sources)
     callbacks = [history, checkpoints, ShareStatistics(processes)]
     if config.batchnorm_batches:
         callbacks.append(RecomputeBatchNorm(train, config.batchnorm_batches, processes))
     learner = make_learner(network, train, valid, config, processes, callbacks)
+    if config.ema:
+        checkpoints.average = Average(learner.network, config.ema)
+        learner.add_cb(checkpoints.average)
     if options.compile:
         compile_backbone(network, learner)
     found = processes.main_first(lambda: read_checkpoint(folder, config, options.machine.stage))
@@ -95,7 +102,7 @@ def require_one_place(folder: Path, found: Checkpoint | None, processes: Process
 def _fit_from(
     checkpoints: Checkpoints, learner: StepLearner, train: DataLoader, valid: DataLoader, watching: list[Callback]
 ) -> None:
-    callbacks = [*watching, ParamScheduler(one_cycle(learner))]
+    callbacks = [*watching, ParamScheduler(schedule(learner))]
     try:
         with explained(train, valid), compile_explained(), checkpoints.stop.after_saving():
             learner.fit(learner.config.epochs, cbs=callbacks, start_epoch=checkpoints.epoch_index)
@@ -149,25 +156,43 @@ def make_learner(
     kind: type[StepLearner] = StepLearner,
 ) -> StepLearner:
     """A learner with the loss and the optimizer of a configuration."""
-    decays = [config.weight_decay] if config.decay_norms_and_biases else [config.weight_decay, 0.0]
+    network = network_to_device(network, processes.device)
+    groups = parameter_groups(config, network)
     learner = kind(
         DataLoaders(train, valid, device=processes.device),
-        network_to_device(network, processes.device),
+        network,
         lr=config.max_lr,
-        loss_func=WeightedLogLoss().to(processes.device),
+        loss_func=WeightedLogLoss(config.label_smoothing).to(processes.device),
         opt_func=optimizer(config, processes.device),
-        splitter=partial(decay_groups, config),
-        wd=decays,
+        splitter=lambda _: [group.parameters for group in groups],
+        wd=[group.weight_decay for group in groups],
         cbs=[OwnRandomNumbers(processes, config.seed), *callbacks, *([Bar()] if processes.is_main else [])],
         config=config,
         processes=processes,
     )
+    learner.rates = [group.rate for group in groups]
     learner.create_opt()
     learner.recorder.loss = Validation(processes)
     return learner
 
 
-def one_cycle(learner: StepLearner) -> dict[str, Callable[[float], float]]:
+def schedule(learner: StepLearner) -> Schedules:
+    """That of the configuration, its rate multiplied by that of each group of parameters where they differ."""
+    schedules = {"one-cycle": one_cycle, "cosine": cosine}[learner.config.schedule](learner)
+    if set(learner.rates) == {1.0}:
+        return schedules
+    rate = schedules["lr"]
+    return schedules | {"lr": lambda done: [rate(done) * of_group for of_group in learner.rates]}
+
+
+def cosine(learner: StepLearner) -> Schedules:
+    """From a hundredth of the peak in a line up to it, then along a cosine down to nothing (arXiv:1608.03983)."""
+    peak, rise = learner.config.max_lr, learner.config.warm_up
+    fall = SchedCos(peak, 0.0)
+    return {"lr": lambda done: peak * (0.01 + 0.99 * done / rise) if done < rise else fall((done - rise) / (1 - rise))}
+
+
+def one_cycle(learner: StepLearner) -> Schedules:
     """fastai's one-cycle schedule, by the share of the training that is done (Smith 2018, arXiv:1803.09820).
 
     The numbers are those of fastai's `fit_one_cycle`; its `combined_cos` reads tensors, twice a step.
@@ -180,15 +205,6 @@ def one_cycle(learner: StepLearner) -> dict[str, Callable[[float], float]]:
 
 def _in_turn(first: Callable[[float], float], then: Callable[[float], float]) -> Callable[[float], float]:
     return lambda done: first(done / _RISE) if done < _RISE else then((done - _RISE) / (1 - _RISE))
-
-
-def decay_groups(config: RunConfig, network: nn.Module) -> list[list[nn.Parameter]]:
-    """The parameters that are decayed, then those that are not."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if config.decay_norms_and_biases:
-        return [parameters]
-    spared = {id(parameter) for parameter in norm_bias_params(network)}
-    return [[p for p in parameters if id(p) not in spared], [p for p in parameters if id(p) in spared]]
 
 
 def optimizer(config: RunConfig, device: torch.device) -> Callable:

@@ -7,6 +7,7 @@ efficientnet-pytorch.
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -18,6 +19,7 @@ PUBLISHED = (
 # With which its inputs were normalised, of grey values 0 ... 1: 127 and 128 of 255, not ImageNet's own statistics.
 MEAN, STD = 127 / 255, 128 / 255
 
+_DROP_PATH = 0.2  # chance of the last block
 _BLOCKS = (1, 2, 2, 3, 3, 4, 1)  # of each stage; timm counts them within a stage, the file through all of them
 _LAST_STAGE = len(_BLOCKS) - 1
 _TRUNK_WIDTH = 192  # channels of the stage before it
@@ -44,7 +46,17 @@ def build_lite0(_: int) -> nn.Module:
         warnings.simplefilter("ignore", FutureWarning)  # of torch.jit.script, about which a user can do nothing
         from timm.models.efficientnet import tf_efficientnet_lite0  # seconds, which the other networks do without
 
-    return tf_efficientnet_lite0(drop_rate=0.2, drop_path_rate=0.2)  # as it was trained, and as EfficientNet-B0 is
+    return tf_efficientnet_lite0(
+        drop_rate=0.2, drop_path_rate=_DROP_PATH
+    )  # as it was trained, and as EfficientNet-B0 is
+
+
+def set_drop_path(network: Any, rate: float | None) -> None:
+    """Change the drop path with which `build_lite0` makes it, in the same proportion in all blocks; none: leave it."""
+    if rate is not None:
+        for module in network.modules():
+            if type(module).__name__ == "DropPath":
+                module.drop_prob *= rate / _DROP_PATH
 
 
 def build_lite0_trunk(size: int) -> nn.Module:

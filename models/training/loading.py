@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 from models.common.config import Recurrence
 from models.common.errors import InputError
 from models.common.process import start_process
+from models.training.balance import DrawnBatches
 from models.training.batches import OrderedBatches, ShuffledBatches
 from models.training.processes import Processes
 from models.training.stopping import held_signals, let_signals_in
@@ -69,6 +70,16 @@ class DrawnSamples(Samples, Protocol):
     def beside(self, rows: list[int], /) -> tuple[torch.Tensor, ...]:
         """The other tensors of some samples, stacked: (rows, ...)."""
         ...
+
+
+@runtime_checkable
+class UnevenSamples(Samples, Protocol):
+    """A dataset of slices, of which an epoch may draw some more often than others."""
+
+    series_ids: np.ndarray
+    """of each slice, (slices,)"""
+    expected: np.ndarray | None
+    """how often an epoch draws each, in the mean, (slices,); none: once"""
 
 
 class WatchedDataset(Dataset):
@@ -184,6 +195,9 @@ def shuffled_batches(
     rank, count = processes.rank, processes.count
     if isinstance(dataset, StudySamples):
         return ShuffledStudies(dataset.lengths, batch_size, seed, dataset.recurrence, dataset.longest, rank, count)
+    if isinstance(dataset, UnevenSamples) and dataset.expected is not None:
+        study = np.unique(dataset.series_ids, return_inverse=True)[1]
+        return DrawnBatches(dataset.expected, study, batch_size, seed, rank, count)
     return ShuffledBatches(len(dataset), batch_size, seed, rank, count)
 
 

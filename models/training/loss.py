@@ -17,8 +17,10 @@ class WeightedLogLoss(nn.Module):
     not over the weights: a weight of 0 takes a term out, and the gradients of all others stay what they were.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, smoothing: float = 0.0) -> None:
+        """`smoothing` is the share of each target that is moved to a half (Szegedy et al. 2016, arXiv:1512.00567)."""
         super().__init__()
+        self.smoothing = smoothing
         self.register_buffer("weights", torch.tensor(METRIC_WEIGHTS) / sum(METRIC_WEIGHTS), persistent=False)
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -27,5 +29,7 @@ class WeightedLogLoss(nn.Module):
         Computed in float32 whatever the precision of the logits.
         """
         target, weight = target.float().unbind(dim=1) if target.ndim == 3 else (target.float(), None)
+        if self.smoothing:
+            target = target.lerp(torch.full_like(target, 0.5), self.smoothing)
         losses = binary_cross_entropy_with_logits(logits.float(), target, weight, reduction="none")  # (slices, 6)
         return losses.mean(dim=0) @ self.weights

@@ -1,4 +1,4 @@
-"""The networks: EfficientNets, the pretrainedmodels family, and a small one for CPUs."""
+"""The networks: EfficientNets, the pretrainedmodels family, timm's, and a small one for CPUs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +9,13 @@ from efficientnet_pytorch import EfficientNet
 from efficientnet_pytorch.utils import url_map
 from fastai.layers import AdaptiveConcatPool2d, ConvLayer, Flatten, ResBlock
 from torch import nn
-from torch.nn.functional import relu
+from torch.nn.functional import dropout, relu
 
 from models.common.config import TrainConfig
 from models.common.errors import InputError
+from models.common.files import hash_file
 from models.common.labels import LABELS
-from models.training import lite0
+from models.training import lite0, timm_networks
 from models.training.pretrained import adapt_first_convolution, imagenet_file, read_public_weights
 from models.training.weights import read_weights, with_new_names
 
@@ -34,17 +35,31 @@ class Architecture(NamedTuple):
     std: float = STD
 
 
+class Head(nn.Linear):
+    """The last layer, which in training is not given a share of its inputs."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__(width, len(LABELS))
+        self.share = dropout
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Embeddings (slices, width) -> logits (slices, 6)."""
+        return super().forward(dropout(input, self.share, self.training) if self.share else input)
+
+
 class HemorrhageNetwork(nn.Module):
     """uint8 grey values (slices, channels, height, width) -> logits of the six labels (slices, 6)."""
 
-    def __init__(self, backbone: nn.Module, width: int, mean: float = MEAN, std: float = STD) -> None:
+    def __init__(
+        self, backbone: nn.Module, width: int, mean: float = MEAN, std: float = STD, head_dropout: float = 0.0
+    ) -> None:
         """`backbone` gives the `width` numbers of a slice's embedding, pooled over the slice.
 
         It is given grey values 0 ... 1 less `mean`, in units of `std`.
         """
         super().__init__()
         self.backbone, self.width, self.mean, self.std = backbone, width, mean, std
-        self.head = nn.Linear(width, len(LABELS))
+        self.head = Head(width, head_dropout)
 
     def forward(self, grey: torch.Tensor) -> torch.Tensor:
         return self.head(self.embed(grey))
@@ -75,12 +90,27 @@ class Cadene(nn.Module):
 def build_network(config: TrainConfig) -> HemorrhageNetwork:
     """The network of a configuration, with random weights.
 
-    Raises InputError for a name that is not in ARCHITECTURES.
+    Raises InputError for a name that neither ARCHITECTURES nor timm has, and for fields that are not for it.
     """
+    if config.network.startswith(timm_networks.FAMILY):
+        backbone, normalised = timm_networks.build_timm(config), timm_networks.normalisation(config)
+        return HemorrhageNetwork(backbone, backbone.head_hidden_size, *normalised, config.head_dropout)
     architecture = _architecture(config)
     backbone = architecture.build(config.input_size)
     _set_channels(backbone, len(config.channels))
-    return HemorrhageNetwork(backbone, _cut_last_linear(backbone), architecture.mean, architecture.std)
+    width = _cut_last_linear(backbone)
+    if config.network in OF_TIMM:
+        lite0.set_drop_path(backbone, config.drop_path)
+        timm_networks.adapt(backbone, config)
+    else:
+        _refuse_fields_of_timm(config)
+    return HemorrhageNetwork(backbone, width, architecture.mean, architecture.std, config.head_dropout)
+
+
+def _refuse_fields_of_timm(config: TrainConfig) -> None:
+    for name, before in {"pooling": "avg", "drop_path": None, "checkpointing": False}.items():
+        if getattr(config, name) != before:
+            raise InputError(f"--{name.replace('_', '-')} is for networks of timm, like timm/resnet50; leave it out")
 
 
 def load_initial_weights(network: HemorrhageNetwork, config: TrainConfig, file: Path | None = None) -> None:
@@ -88,10 +118,15 @@ def load_initial_weights(network: HemorrhageNetwork, config: TrainConfig, file: 
 
     Raises InputError if they cannot be had or do not fit.
     """
-    architecture = _architecture(config)
-    if file is not None and file.suffix == ".safetensors":
+    of_timm = config.network.startswith(timm_networks.FAMILY)
+    if file is not None and file.suffix == ".safetensors" and not (of_timm and _is_public(file)):
         _load(network, with_new_names(read_weights(file), network), file, head=True)
-    elif file is not None or config.pretrained:
+    elif of_timm and file is not None and file.suffix != ".safetensors":
+        raise InputError(f"{file} may run code when it is opened; name weights as .safetensors with --start")
+    elif of_timm and (file is not None or config.pretrained):
+        timm_networks.load_timm(network.backbone, config, file or timm_networks.published_file(config))
+    elif file is not None or (config.pretrained and not of_timm):
+        architecture = _architecture(config)
         if architecture.imagenet is None:
             raise InputError(f"{config.network} has no ImageNet weights; start it with --no-pretrained")
         url = architecture.imagenet()
@@ -99,9 +134,23 @@ def load_initial_weights(network: HemorrhageNetwork, config: TrainConfig, file: 
         _load(network, _rename(network, architecture, read_public_weights(path, url)), path, head=False)
 
 
+def hub_weights(config: TrainConfig) -> dict[str, str]:
+    """The sha256 of the weights of timm's hub that a network starts from, by its name; none where it does not.
+
+    Those of the other networks stand in their addresses. Raises InputError if they cannot be had.
+    """
+    if config.start is not None or not config.pretrained or not config.network.startswith(timm_networks.FAMILY):
+        return {}
+    return {config.network: hash_file(timm_networks.published_file(config))}
+
+
+def _is_public(file: Path) -> bool:
+    return not any(name.startswith("backbone.") for name in read_weights(file))
+
+
 def _architecture(config: TrainConfig) -> Architecture:
     if config.network not in ARCHITECTURES:
-        raise InputError(f"no network {config.network!r}; there are {', '.join(ARCHITECTURES)}")
+        raise InputError(f"no network {config.network!r}; there are {', '.join(ARCHITECTURES)}, timm/<name>")
     return ARCHITECTURES[config.network]
 
 
@@ -112,7 +161,8 @@ def _load(network: HemorrhageNetwork, state: dict[str, torch.Tensor], path: Path
     stem = f"backbone.{name}"
     expected = network.state_dict()
     if not head:
-        state.update({name: value for name, value in expected.items() if name.startswith("head.")})
+        own = ("head.", *(f"backbone.{name}." for name, _ in timm_networks.own_pools(network.backbone)))
+        state.update({name: value for name, value in expected.items() if name.startswith(own)})
     if f"{stem}.weight" in state:
         state[f"{stem}.weight"] = adapt_first_convolution(state[f"{stem}.weight"], expected[f"{stem}.weight"].shape[1])
     try:
@@ -200,3 +250,4 @@ ARCHITECTURES = {
     # the original's ResNeXt, and three that it also tried
     **{name: _cadene(name) for name in ("resnext101_32x4d", "resnet50", "se_resnext50_32x4d", "densenet121")},
 }
+OF_TIMM = ("efficientnet-lite0",)  # a network of timm's, too, whose weights come from elsewhere

@@ -13,7 +13,7 @@ from models.training.anchors import anchors_of
 GB = 1e9
 VIEWS = 8  # of D4
 FORWARD = 1 / 3  # of a training step: the backward pass costs two forward passes
-# How many numbers the networks' embeddings have; a test asks the networks.
+# How many numbers the networks' embeddings have; a test asks the networks. Of timm's those of the presets.
 WIDTHS = {
     "small": 256,
     "efficientnet-lite0": 1280,
@@ -25,6 +25,9 @@ WIDTHS = {
     "resnet50": 2048,
     "se_resnext50_32x4d": 2048,
     "densenet121": 1024,
+    "timm/maxvit_tiny_tf_512.in1k": 512,
+    "timm/convnext_tiny.fb_in22k_ft_in1k_384": 768,
+    "timm/tf_efficientnetv2_s.in21k_ft_in1k": 1280,
 }
 # Of docs/results.md, on two CPU cores at the challenge's size: an epoch of recurrent layers, and the last step.
 SEQUENCE_EPOCH, BLEND = 90.0, 73.0  # seconds
@@ -89,9 +92,10 @@ def plan(
         *_of_folds("infer, D4", None, slices.test / speed.d4 / gpus, speed.d4_memory, by, slices.folds),
     ]
     if not isinstance(config, StudyConfig):  # which has recurrent layers of its own
-        numbers = every * (WIDTHS[config.network] + len(LABELS))
+        width = WIDTHS.get(config.network)
+        disk = None if width is None else 2 * every * (width + len(LABELS)) / GB
         seconds = every / speed.d4 / gpus
-        lines += _of_folds("embeddings, D4", 2 * numbers / GB, seconds, speed.d4_memory, by, slices.folds)
+        lines += _of_folds("embeddings, D4", disk, seconds, speed.d4_memory, by, slices.folds)
         share = slices.train / CHALLENGE.train * (slices.folds - 1) / slices.folds
         by = "measured, docs/results.md: two CPU cores"
         seconds = sequence_epochs * SEQUENCE_EPOCH * share

@@ -82,7 +82,9 @@ class RunRecord(NamedTuple):
 
     config: RunConfig
     weights_sha256: str
-    results: dict  # weighted_log_loss, best_epoch, prevalence (of the labels in training), sources
+    results: (
+        dict  # weighted_log_loss, best_epoch (where one was chosen), prevalence (of the labels in training), sources
+    )
     versions: dict[str, str]  # of the packages that it was trained with
     stage: int | None  # of the challenge, whose slices it was trained on; None: those of cache/ itself
     patients_sha256: str | None  # of patients.parquet; it was not always written
@@ -92,6 +94,11 @@ class RunRecord(NamedTuple):
     def sources(self) -> dict[str, str]:
         """The sha256 of all that it was trained with, by name; those of the tables were not always noted."""
         return self.results.get("sources", {})
+
+    @property
+    def kept_epoch(self) -> int:
+        """That of its weights: the best one or, of an average of them, the last one, of which none was chosen."""
+        return self.results.get("best_epoch", self.config.epochs)
 
 
 class SmoothedRecord(NamedTuple):

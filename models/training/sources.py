@@ -1,6 +1,8 @@
 """The trained runs, and files of weights, that another run builds on."""
 
+import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +14,11 @@ from models.common.repair import command_of_fold
 from models.training.run_record import RunRecord, field_differences, read_record, read_run
 
 _FILES = (".safetensors", ".pth")  # of weights; those of a .pth are ImageNet's, and nothing else is read
-_SAME = ("network", "channels")  # of a start; the size of its images may be another, as in progressive resizing
+_SAME = (
+    "network",
+    "channels",
+    "pooling",
+)  # of a start; the size of its images may be another, as in progressive resizing
 
 
 class Source(NamedTuple):
@@ -53,10 +59,22 @@ def find_start(config: TrainConfig, folder: Path) -> Source | Path | None:
             return path
     elif re.fullmatch(r"\w[\w.-]*", config.start):
         trained = folder.parent.parent / config.start / folder.name
+    elif (public := timm_file(path)) is not None:
+        if not public.is_file():
+            raise InputError(f"no weights at {public}, as timm's hub calls them; name another folder with --start")
+        return public
     start = _source_in(trained, "--start")
     if different := field_differences(config, start.config, _SAME):
         raise InputError(f"{start.folder} has {', '.join(different)}; make it equal, or name another with --start")
     return start
+
+
+def timm_file(folder: Path) -> Path | None:
+    """The weights in a folder that is laid out as timm's hub is, whose config.json names an architecture; else None."""
+    with suppress(OSError, ValueError, TypeError):
+        if "architecture" in json.loads((folder / "config.json").read_text()):
+            return folder / "model.safetensors"
+    return None
 
 
 def _fold_of(file: Path, runs: Path) -> Path | None:
@@ -74,7 +92,7 @@ def _fold_of(file: Path, runs: Path) -> Path | None:
             continue
         if isinstance(record, RunRecord) and record.weights_sha256 == sha256:
             return folder
-    if (home / "config.json").is_file():
+    if (home / "config.json").is_file() and timm_file(home) is None:
         raise InputError(f"{file} lies in the folder of a run, and is not the weights that it has; move it elsewhere")
     return None
 

@@ -22,6 +22,7 @@ from torch import nn
 from models.common.config import RunConfig
 from models.common.errors import InputError
 from models.training.memory import is_out_of_memory
+from models.training.mixing import mixing
 from models.training.precision import autocast, gradient_scaler, usable_precision
 from models.training.processes import Processes
 from models.training.studies import split_studies
@@ -48,6 +49,9 @@ class StepLearner(Learner):
         self.recorder.smooth_loss = RunningLoss(beta=0.98)
         self.logger = lambda _: None  # the history tells of epochs
         self.config, self.processes, self.device = config, processes, processes.device
+        self.network = self.model  # that is trained; what is validated may be its average
+        self.mix = mixing(config)
+        self.rates = [1.0]  # by which that of the schedule is multiplied, of each group of parameters
         self.parallel = processes.together(self.model)
         self.parts = config.accumulate
         self.whole = True  # between two steps: what a checkpoint would hold is consistent
@@ -103,6 +107,8 @@ class StepLearner(Learner):
         if not self.training:
             with autocast(self.device, self.precision):
                 return super()._do_one_batch()
+        if self.mix is not None:
+            self.xb, self.yb = ((part,) for part in self.mix(*self.xb, *self.yb))
         while not self._add_gradients():
             self._halve()
         self._update()

@@ -135,6 +135,23 @@ def require_same_after_kills(work: Path, moments: list[Moment], undisturbed: dic
     assert set(undisturbed) == FOLD_FILES
 
 
+# Everything that draws or keeps something of its own from step to step.
+RECIPE = (
+    *("--ema", 0.8, "--schedule", "cosine", "--mixup", 0.4, "--cutmix", 1, "--label-smoothing", 0.02),
+    *("--augment", "strong", "--balanced", 20, "--positives", 2, "--layer-decay", 0.9, "--head-lr", 0.01),
+)
+
+
+def test_a_run_with_an_average_and_all_of_the_recipe_that_is_killed_ends_with_the_same_bytes(work, cache, tmp_path):
+    other = working_folder(tmp_path / "other", cache)
+    finish(other, *RECIPE)
+    for moment in (after(0, 3), in_a_write(".checkpoint_*", epoch=1), after(2, 3)):
+        code, output = kill_when(work, moment, *RECIPE)
+        assert code == -signal.SIGKILL, output
+    assert "going on in epoch 3" in finish(work, *RECIPE)
+    assert trained(fold(work)) == trained(fold(other))
+
+
 def test_a_run_that_is_killed_ends_with_the_same_bytes(work, undisturbed):
     require_same_after_kills(work, [MOMENTS["while a checkpoint is written"]], undisturbed)
 

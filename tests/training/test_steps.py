@@ -21,7 +21,7 @@ from models.common.options import Machine, TrainOptions
 from models.preprocessing.tables import split_fold
 from models.train_small import CONFIG
 from models.training.checkpoint_files import Checkpoint, read_checkpoint, write_checkpoint
-from models.training.learner import decay_groups
+from models.training.groups import parameter_groups
 from models.training.loading import explained, make_loader
 from models.training.networks import build_network
 from models.training.run import train
@@ -68,8 +68,9 @@ def test_a_slice_that_does_not_fit_is_an_error(few):
 
 def test_norms_and_biases_are_decayed_only_where_the_configuration_says_so():
     network = build_network(SMALL)
-    assert [len(group) for group in decay_groups(SMALL, network)] == [len(list(network.parameters()))]
-    decayed, spared = decay_groups(replace(SMALL, decay_norms_and_biases=False), network)
+    assert [len(group.parameters) for group in parameter_groups(SMALL, network)] == [len(list(network.parameters()))]
+    groups = parameter_groups(replace(SMALL, decay_norms_and_biases=False), network)
+    decayed, spared = (group.parameters for group in groups)
     assert len(decayed) + len(spared) == len(list(network.parameters()))
     assert {parameter.ndim for parameter in decayed} == {2, 4}
     assert {parameter.ndim for parameter in spared} == {1}

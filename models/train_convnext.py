@@ -1,0 +1,28 @@
+"""ConvNeXt-T at 384 px, from weights of ImageNet-22k.
+
+    python models/train_convnext.py --fold 0    # then --fold 1 ... 4
+
+Needs cache/ from models/prepare.py --image-size 384, and a GPU, whose memory has not been measured.
+Writes runs/convnext/fold0/: config.json, model.safetensors, history.csv, history.png, patients.parquet and
+valid.parquet.
+"""
+
+from models.common.channels import Channel
+from models.common.config import TrainConfig
+from models.preprocessing import windows
+from models.training.run import main
+
+CONFIG = TrainConfig(
+    name="convnext",
+    network="timm/convnext_tiny.fb_in22k_ft_in1k_384",
+    image_size=384,  # that of its weights
+    channels=(Channel(0, windows.BRAIN), Channel(0, windows.SUBDURAL), Channel(0, windows.SOFT_TISSUE)),
+    optimizer="adam",
+    max_lr=1e-4,  # that of the other finetuned networks
+    epochs=7,
+    batch_size=32,
+    skip_low_information=True,  # 11.7 % of the training slices show almost no brain
+)
+
+if __name__ == "__main__":
+    main(CONFIG)
