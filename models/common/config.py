@@ -7,11 +7,11 @@ from typing import Any, Literal, Self, get_args
 
 from models.common.channels import Channel, CommandLineChannel
 from models.common.errors import InputError
+from models.common.recurrence import Cell, Recurrence
 
 Optimizer = Literal["radam", "adam"]
 Augment = Literal["hard", "light", "randomised", "none"]
 Precision = Literal["auto", "fp16", "bf16", "fp32"]
-Cell = Literal["gru", "lstm"]
 Views = Literal["none", "flip", "d4"]
 
 _NEW_NAMES = {"weights": "start"}  # fields that older versions wrote -> what they are called now
@@ -144,31 +144,6 @@ class FinetuneConfig(TrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recurrence:
-    """The recurrent layers over the slices of a study."""
-
-    cell: Cell = "gru"
-    """gru or lstm, in both directions"""
-    hidden: int = 128
-    """numbers that a direction carries from slice to slice"""
-    layers: int = 1
-    """recurrent layers, one on the other"""
-    dropout: float = 0.3
-    """share of what goes into and comes out of the recurrent layers that is left out in training"""
-    shortest: float = 1.0
-    """shortest stretch of a study to train on, as a share of its slices, drawn anew in each epoch; 1: all of it"""
-    reverse: bool = True
-    """turn every other study upside down in training"""
-
-    def _check_recurrence(self) -> None:
-        _require_choice(self, "cell", Cell)
-        for name in ("hidden", "layers"):
-            _require(getattr(self, name) > 0, self, name, "must be above 0")
-        _require(0 <= self.dropout < 1, self, "dropout", "must be at least 0 and below 1")
-        _require(0 < self.shortest <= 1, self, "shortest", "must be above 0 and at most 1")
-
-
-@dataclass(frozen=True, kw_only=True)
 class StudyConfig(Recurrence, TrainConfig):
     """A network that looks at slices, and recurrent layers over the slices of a study, trained together."""
 
@@ -179,7 +154,7 @@ class StudyConfig(Recurrence, TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_recurrence()
+        _check_recurrence(self)
         for name in ("study_slices", "slices_at_once"):
             _require(getattr(self, name) > 0, self, name, "must be above 0")
 
@@ -192,15 +167,30 @@ class SequenceConfig(Recurrence, RunConfig):
     """trained runs, whose embeddings and logits are the input; all have trained the fold"""
     views: Views = "d4"
     """symmetries over which embeddings and logits are averaged: one, two or eight"""
+    views_apart: bool = False
+    """store what is seen in each view, and train on one of them or on their mean, drawn anew in each epoch"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_recurrence()
+        _check_recurrence(self)
         _require_choice(self, "views", Views)
+        idle = self.views_apart and self.views == "none"
+        _require(not idle, self, "views_apart", "needs --views flip or d4")
         _require(len(set(self.runs)) == len(self.runs) > 0, self, "runs", "must name one or more different runs")
 
 
 CONFIGS = {config.__name__: config for config in (TrainConfig, FinetuneConfig, StudyConfig, SequenceConfig)}
+
+
+def _check_recurrence(config: Recurrence) -> None:
+    _require_choice(config, "cell", Cell)
+    for name in ("hidden", "layers", "heads"):
+        _require(getattr(config, name) > 0, config, name, "must be above 0")
+    for name in ("dropout", "logits_dropout"):
+        _require(0 <= getattr(config, name) < 1, config, name, "must be at least 0 and below 1")
+    shared = config.cell != "transformer" or config.hidden % config.heads == 0
+    _require(shared, config, "hidden", f"must be a multiple of --heads {config.heads}")
+    _require(0 < config.shortest <= 1, config, "shortest", "must be above 0 and at most 1")
 
 
 def _require(holds: bool, config: Any, name: str, rule: str) -> None:

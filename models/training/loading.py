@@ -17,9 +17,9 @@ import psutil
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
-from models.common.config import Recurrence
 from models.common.errors import InputError
 from models.common.process import start_process
+from models.common.recurrence import Recurrence
 from models.training.batches import OrderedBatches, ShuffledBatches
 from models.training.processes import Processes
 from models.training.stopping import held_signals, let_signals_in

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch.utils.data import Sampler
 
-from models.common.config import Recurrence
+from models.common.recurrence import Recurrence
 from models.preprocessing.geometry import known_z
 
 

@@ -18,10 +18,10 @@ from norms_on_cpu import shared_norms
 from torch import distributed, nn
 from torch.utils.data import Dataset
 
-from models.common.config import Recurrence
 from models.common.errors import InputError
 from models.common.options import Machine, TrainOptions
 from models.common.process import start_process
+from models.common.recurrence import Recurrence
 from models.train_b0_recurrent import CONFIG as OF_STUDIES
 from models.train_small import CONFIG as OF_SLICES
 from models.training.callbacks import MEASURED

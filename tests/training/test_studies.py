@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.common.config import Recurrence
+from models.common.recurrence import Recurrence
 from models.training.studies import OrderedStudies, ShuffledStudies, places, split_studies, study_lengths
 
 many_lengths = st.lists(st.integers(1, 40), min_size=1, max_size=30).map(np.array)
