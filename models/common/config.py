@@ -151,12 +151,24 @@ class StudyConfig(Recurrence, TrainConfig):
     """longest stretch of a study to train on, slices"""
     slices_at_once: int = 16
     """slices whose activations are kept in training; those of the others are computed anew for the backward pass"""
+    sequence_weight: float = 1.0
+    """weight of the loss of the logits that the layers give"""
+    slice_weight: float = 0.0
+    """weight of the loss of the logits that the network gives each slice by itself"""
+    batch_statistics: bool = True
+    """batch norm by the slices of a pass; or by the statistics of the weights that the network starts from: slices of a
+    few studies are alike"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_recurrence(self)
-        for name in ("study_slices", "slices_at_once"):
+        for name in ("study_slices", "slices_at_once", "sequence_weight"):
             _require(getattr(self, name) > 0, self, name, "must be above 0")
+        _require(self.slice_weight >= 0, self, "slice_weight", "must not be negative")
+        has_some = self.batch_statistics or self.pretrained or self.start is not None
+        _require(has_some, self, "batch_statistics", "needs those of --start or --pretrained")
+        idle = self.batchnorm_batches and not self.batch_statistics
+        _require(not idle, self, "batchnorm_batches", "needs --batch-statistics")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +200,8 @@ def _check_recurrence(config: Recurrence) -> None:
         _require(getattr(config, name) > 0, config, name, "must be above 0")
     for name in ("dropout", "logits_dropout"):
         _require(0 <= getattr(config, name) < 1, config, name, "must be at least 0 and below 1")
+    for name in ("spacing", "study_weight"):
+        _require(getattr(config, name) >= 0, config, name, "must not be negative")
     shared = config.cell != "transformer" or config.hidden % config.heads == 0
     _require(shared, config, "hidden", f"must be a multiple of --heads {config.heads}")
     _require(0 < config.shortest <= 1, config, "shortest", "must be above 0 and at most 1")

@@ -22,7 +22,11 @@ class Recurrence:
     """share of what goes into and comes out of the layers that is left out in training"""
     logits_dropout: float = 0.0
     """share of the slices whose incoming logits are left out in training: they are too sure of what they have learnt"""
+    spacing: float = 0.0
+    """mm along z of which one slice is shown in training, drawn anew in each epoch; 0: all slices"""
     shortest: float = 1.0
     """shortest stretch of a study to train on, as a share of its slices, drawn anew in each epoch; 1: all of it"""
     reverse: bool = True
     """turn every other study upside down in training"""
+    study_weight: float = 0.0
+    """weight of the loss of what any slice of the study shows, told by layers of its own; 0: there are none"""

@@ -6,7 +6,7 @@ learner           fastai's learner                          (steps: one step; ca
 dataset           slices -> inputs                          (augmentation, warping, appearance: chance; studies)
 loading           datasets -> batches, in processes         (batches: their order; transfer: to the device)
 networks          slices -> logits                          (lite0; pretrained, weights: files)
-recurrent         slices of a study -> better logits        (attention: by a transformer)
+recurrent         slices of a study -> better logits        (attention: by a transformer; joint: three losses)
 embeddings        what networks see in a slice, stored      (sources, finetuning: what runs build on; seen: whom)
 loss, metric      the challenge's, in torch and in numpy    (scoring: beside the prior's; evaluation, d4: predicting)
 checkpoint_files  a run that is not finished                (checkpoint_callback: writes them; stopping: signals)

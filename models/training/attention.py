@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn.functional import silu
 from torch.nn.utils.rnn import pad_sequence
 
+from models.common.labels import LABELS
 from models.common.recurrence import Recurrence
 from models.preprocessing.geometry import USUAL_GAP
 
@@ -47,3 +48,21 @@ class AttentionLayers(nn.Module):
         absent = absent.to(z.device, non_blocking=True)
         apart = apart.masked_fill(absent.unsqueeze(1), float("inf")).unsqueeze(1)
         return (-apart / self.reach.view(-1, 1, 1)).flatten(0, 1)
+
+
+class ClassAttention(nn.Module):
+    """What is known of the slices of studies (slices, width) -> logits of what any of them shows (slices, 6).
+
+    Each label attends to the slices by itself, as the class does to the patches of a picture (arXiv:2103.17239). All
+    slices of a study are given the logits of their study.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attend, self.say = nn.Linear(width, len(LABELS)), nn.Linear(width, len(LABELS))
+
+    def forward(self, flat: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+        """`flat` (slices, width), of studies of so many slices -> (slices, 6)."""
+        of_studies = zip(self.attend(flat).float().split(lengths), self.say(flat).float().split(lengths), strict=True)
+        said = [((attended.softmax(dim=0) * said).sum(dim=0), len(said)) for attended, said in of_studies]
+        return torch.cat([logits.expand(slices, -1) for logits, slices in said])

@@ -52,6 +52,8 @@ class StudySamples(Samples, Protocol):
     """which stretches to train on"""
     longest: int | None
     """of them, slices; none: a whole study"""
+    places: torch.Tensor
+    """where slices lie, (slices, 3): study, z in mm, tilt"""
 
 
 @runtime_checkable
@@ -183,7 +185,8 @@ def shuffled_batches(
     """Whole batches of so many slices or studies, shuffled."""
     rank, count = processes.rank, processes.count
     if isinstance(dataset, StudySamples):
-        return ShuffledStudies(dataset.lengths, batch_size, seed, dataset.recurrence, dataset.longest, rank, count)
+        z = dataset.places[:, 1].numpy()
+        return ShuffledStudies(dataset.lengths, batch_size, seed, dataset.recurrence, dataset.longest, rank, count, z)
     return ShuffledBatches(len(dataset), batch_size, seed, rank, count)
 
 
