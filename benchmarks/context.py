@@ -12,23 +12,40 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from comparison import quiet
-from experiment import ExperimentOptions, fold_trainer, prepare_phantom, report, score_run, summarise, working_folder
+from experiment import (
+    ExperimentOptions,
+    fold_trainer,
+    prepare_phantom,
+    read_out_of_fold,
+    report,
+    score_run,
+    summarise,
+    working_folder,
+)
 from tqdm.auto import tqdm
 
 from models.common.channels import Channel
 from models.common.cli import command
 from models.common.config import RunConfig, SequenceConfig, StudyConfig, TrainConfig
 from models.common.folders import Work
+from models.common.labels import LABELS
 from models.common.options import Machine
+from models.inference.aligned import align_runs
+from models.inference.blending import fit_weights
+from models.inference.evidence import nested
 from models.inference.smoothed_run import SmoothOptions, smooth_run
 from models.preprocessing import windows
+from models.preprocessing.tables import read_slices
 from models.train_sequence import CONFIG as SEQUENCE
 from models.train_small import CONFIG as SMALL
+from models.train_study import CONFIG as STUDY
+from models.training.metric import weighted_log_loss
 
 RESULTS = Path(__file__).parent / "context.json"
 BELOW, ABOVE = (Channel(offset, windows.BRAIN, "mm") for offset in (-5, 5))
 ONE_WINDOW = (Channel(0, windows.BRAIN),)
 TRIPLET = (BELOW, *ONE_WINDOW, ABOVE)
+MEAN = "single_and_recurrent"
 # In the order of the table, each with what it sees.
 ROWS = {
     "single_one_window": "one window of the slice",
@@ -39,6 +56,8 @@ ROWS = {
     "recurrent": "single, then recurrent layers",
     "context_recurrent": "context, then recurrent layers",
     "end_to_end": "single and recurrent layers, trained together",
+    "study": "single, then trained on together with a transformer",
+    MEAN: "the mean of single and recurrent, for each label",
 }
 
 
@@ -59,6 +78,9 @@ def main(options: ContextOptions) -> None:
         scores = {name: [] for name in ROWS}
         with fold_trainer(options.folds) as train_folds:
             for name, seed in tqdm([(name, seed) for name in ROWS for seed in range(options.seeds)], desc="runs"):
+                if name == MEAN:
+                    scores[name].append(score_mean(work, [f"single_{seed}", f"recurrent_{seed}"]))
+                    continue
                 if name == "smoothing":
                     run = smooth_single(seed, work)
                 else:
@@ -76,6 +98,15 @@ def smooth_single(seed: int, work: Work) -> str:
     return f"single_{seed}_smoothed"
 
 
+def score_mean(work: Work, runs: list[str]) -> float:
+    """The score of the runs' weighted mean, for each label as fitted on other patients."""
+    slices = read_slices(work, "train").dropna(subset=list(LABELS))
+    aligned = align_runs({run: read_out_of_fold(work, run) for run in runs}, slices)
+    known = slices.set_index("image_id").loc[aligned.image_ids]
+    target = known[list(LABELS)].to_numpy()
+    return weighted_log_loss(target, nested(fit_weights, aligned, target, known["patient_id"]))
+
+
 def config_of(name: str, seed: int, epochs: int) -> RunConfig:
     """The small network's preset, and what the row changes in it."""
     small = replace(SMALL, name=f"{name}_{seed}", seed=seed, epochs=epochs)
@@ -87,6 +118,7 @@ def config_of(name: str, seed: int, epochs: int) -> RunConfig:
         "recurrent": sequence(name, seed, "single"),
         "context_recurrent": sequence(name, seed, "context"),
         "end_to_end": end_to_end(small),
+        "study": study(small),
     }
     return changed[name]
 
@@ -101,6 +133,13 @@ def end_to_end(small: TrainConfig) -> StudyConfig:
     """The small network and recurrent layers, on stretches of two studies a step; about as many slices in all."""
     slower = replace(small, batch_size=2, epochs=2 * small.epochs, clip_gradient=1.0)
     return StudyConfig(**vars(slower), study_slices=14)
+
+
+def study(small: TrainConfig) -> StudyConfig:
+    """What models/train_study.py declares of layers and losses, from the row `single`; whole studies, two a step."""
+    kept = ("start", "batch_size", "max_lr", "clip_gradient")
+    of_slices = {name: value for name, value in vars(small).items() if name not in kept}
+    return replace(STUDY, **of_slices, start=f"single_{small.seed}", max_lr=small.max_lr / 3)  # it does not begin anew
 
 
 if __name__ == "__main__":

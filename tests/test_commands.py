@@ -40,7 +40,7 @@ def small(script: str, words: list[str]) -> list[str]:
     if script == "train_sequence":
         return [*words, "--epochs", "1", "--batch-size", "2", "--device", "cpu"]
     if script.startswith("train_"):
-        batch = "2" if script == "train_b0_recurrent" else "16"  # studies, slices
+        batch = "2" if script in ("train_b0_recurrent", "train_study") else "16"  # studies, slices
         crop = ["--crop-size", "26"] if script == "train_resnext101" else []
         return [*words, *TINY, "--image-size", SIZE, "--batch-size", batch, *crop]
     return [*words, "--device", "cpu"] if script.startswith("infer_") else words

@@ -165,6 +165,7 @@ def test_low_information_slices_are_left_out_where_it_says_so():
         "train_b2_triplet",
         "train_b2_context",
         "train_b0_recurrent",
+        "train_study",
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from once import made_once
 
-from models import train_b0_224, train_b0_recurrent, train_sequence, train_small
+from models import train_b0_224, train_b0_recurrent, train_sequence, train_small, train_study
 from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
@@ -73,7 +73,10 @@ def test_studies_of_one_slice_and_of_four_hundred_are_trained_on_and_predicted(p
     small = replace(train_small.CONFIG, epochs=1)
     sequence = replace(train_sequence.CONFIG, runs=("small",), views="none", epochs=1, batch_size=2, hidden=16)
     joint = replace(train_b0_recurrent.CONFIG, network="small", image_size=64, epochs=1, batch_size=2, pretrained=False)
-    for config in (small, sequence, joint):
+    study = replace(
+        train_study.CONFIG, network="small", image_size=64, channels=small.channels, start="small", epochs=1
+    )
+    for config in (small, sequence, joint, study):
         train(TrainOptions(config, fold=0, machine=machine))
         infer(InferOptions(config.name, fold=0, tta="none", machine=machine))
         predictions = read_predictions(work.run(config.name, 0) / "test.parquet", "")

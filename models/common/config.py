@@ -9,11 +9,11 @@ from typing import Any, Literal, Self, get_args
 from models.common.channels import Channel, CommandLineChannel
 from models.common.errors import InputError
 from models.common.recipe import ImageRecipe, Recipe, Rule, Schedule
+from models.common.recurrence import Cell, Recurrence
 
 Optimizer = Literal["radam", "adam"]
 Augment = Literal["hard", "light", "randomised", "strong", "none"]
 Precision = Literal["auto", "fp16", "bf16", "fp32"]
-Cell = Literal["gru", "lstm"]
 Views = Literal["none", "flip", "d4"]
 Pooling = Literal["avg", "gem", "attention"]
 
@@ -165,31 +165,6 @@ class FinetuneConfig(TrainConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recurrence:
-    """The recurrent layers over the slices of a study."""
-
-    cell: Cell = "gru"
-    """gru or lstm, in both directions"""
-    hidden: int = 128
-    """numbers that a direction carries from slice to slice"""
-    layers: int = 1
-    """recurrent layers, one on the other"""
-    dropout: float = 0.3
-    """share of what goes into and comes out of the recurrent layers that is left out in training"""
-    shortest: float = 1.0
-    """shortest stretch of a study to train on, as a share of its slices, drawn anew in each epoch; 1: all of it"""
-    reverse: bool = True
-    """turn every other study upside down in training"""
-
-    def _check_recurrence(self) -> None:
-        _require_choice(self, "cell", Cell)
-        for name in ("hidden", "layers"):
-            _require(getattr(self, name) > 0, self, name, "must be above 0")
-        _require(0 <= self.dropout < 1, self, "dropout", "must be at least 0 and below 1")
-        _require(0 < self.shortest <= 1, self, "shortest", "must be above 0 and at most 1")
-
-
-@dataclass(frozen=True, kw_only=True)
 class StudyConfig(Recurrence, TrainConfig):
     """A network that looks at slices, and recurrent layers over the slices of a study, trained together."""
 
@@ -197,13 +172,25 @@ class StudyConfig(Recurrence, TrainConfig):
     """longest stretch of a study to train on, slices"""
     slices_at_once: int = 16
     """slices whose activations are kept in training; those of the others are computed anew for the backward pass"""
+    sequence_weight: float = 1.0
+    """weight of the loss of the logits that the layers give"""
+    slice_weight: float = 0.0
+    """weight of the loss of the logits that the network gives each slice by itself"""
+    batch_statistics: bool = True
+    """batch norm by the slices of a pass; or by the statistics of the weights that the network starts from: slices of a
+    few studies are alike"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_recurrence()
+        _check_recurrence(self)
         _require_all(self, self.rules_of_studies())
-        for name in ("study_slices", "slices_at_once"):
+        for name in ("study_slices", "slices_at_once", "sequence_weight"):
             _require(getattr(self, name) > 0, self, name, "must be above 0")
+        _require(self.slice_weight >= 0, self, "slice_weight", "must not be negative")
+        has_some = self.batch_statistics or self.pretrained or self.start is not None
+        _require(has_some, self, "batch_statistics", "needs those of --start or --pretrained")
+        idle = self.batchnorm_batches and not self.batch_statistics
+        _require(not idle, self, "batchnorm_batches", "needs --batch-statistics")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,15 +201,32 @@ class SequenceConfig(Recurrence, RunConfig):
     """trained runs, whose embeddings and logits are the input; all have trained the fold"""
     views: Views = "d4"
     """symmetries over which embeddings and logits are averaged: one, two or eight"""
+    views_apart: bool = False
+    """store what is seen in each view, and train on one of them or on their mean, drawn anew in each epoch"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_recurrence()
+        _check_recurrence(self)
         _require_choice(self, "views", Views)
+        idle = self.views_apart and self.views == "none"
+        _require(not idle, self, "views_apart", "needs --views flip or d4")
         _require(len(set(self.runs)) == len(self.runs) > 0, self, "runs", "must name one or more different runs")
 
 
 CONFIGS = {config.__name__: config for config in (TrainConfig, FinetuneConfig, StudyConfig, SequenceConfig)}
+
+
+def _check_recurrence(config: Recurrence) -> None:
+    _require_choice(config, "cell", Cell)
+    for name in ("hidden", "layers", "heads"):
+        _require(getattr(config, name) > 0, config, name, "must be above 0")
+    for name in ("dropout", "logits_dropout"):
+        _require(0 <= getattr(config, name) < 1, config, name, "must be at least 0 and below 1")
+    for name in ("spacing", "study_weight"):
+        _require(getattr(config, name) >= 0, config, name, "must not be negative")
+    shared = config.cell != "transformer" or config.hidden % config.heads == 0
+    _require(shared, config, "hidden", f"must be a multiple of --heads {config.heads}")
+    _require(0 < config.shortest <= 1, config, "shortest", "must be above 0 and at most 1")
 
 
 def _require(holds: bool, config: Any, name: str, rule: str) -> None:

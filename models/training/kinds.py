@@ -211,6 +211,8 @@ class OfStudies(OfImages[StudyConfig, StudyDataset, StudyNetwork]):
 class OfEmbeddings(Kind[SequenceConfig, SequenceDataset, RecurrentLayers]):
     """Recurrent layers over what trained networks see in the slices of a study; they start from random weights."""
 
+    augment: Augment = "light"  # a view is drawn, where they are stored apart
+
     def first(self, slices: pd.DataFrame, count: int) -> pd.DataFrame:
         return first_studies(slices, count)
 
@@ -221,10 +223,11 @@ class OfEmbeddings(Kind[SequenceConfig, SequenceDataset, RecurrentLayers]):
         return {source.name: source.record.weights_sha256 for source in self.builds_on()}
 
     def make_inputs(self, slices: pd.DataFrame, machine: Machine, processes: Processes) -> None:
-        extract(slices, processes.on_main(self.builds_on), self.config.views, machine, processes)
+        views, apart = self.config.views, self.config.views_apart
+        extract(slices, processes.on_main(self.builds_on), views, machine, processes, apart)
 
     def dataset(self, slices: pd.DataFrame, work: Work, augment: Augment) -> SequenceDataset:
-        return SequenceDataset(slices, work, self.config, self.builds_on())
+        return SequenceDataset(slices, work, self.config, self.builds_on(), drawn=augment != "none")
 
     def network(self, dataset: SequenceDataset) -> RecurrentLayers:
         return build_sequence_network(self.config, dataset.width)

@@ -27,8 +27,8 @@ from models.training.checkpoint_files import Checkpoint, read_checkpoint
 from models.training.compiling import compile_backbone, compile_explained
 from models.training.groups import parameter_groups
 from models.training.history import write_rate_picture
+from models.training.joint import loss_of
 from models.training.loading import explained
-from models.training.loss import WeightedLogLoss
 from models.training.processes import EndedElsewhere, Processes
 from models.training.ran import what_ran
 from models.training.steps import StepLearner
@@ -162,7 +162,7 @@ def make_learner(
         DataLoaders(train, valid, device=processes.device),
         network,
         lr=config.max_lr,
-        loss_func=WeightedLogLoss(config.label_smoothing).to(processes.device),
+        loss_func=loss_of(config).to(processes.device),
         opt_func=optimizer(config, processes.device),
         splitter=lambda _: [group.parameters for group in groups],
         wd=[group.weight_decay for group in groups],

@@ -17,9 +17,9 @@ import psutil
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
-from models.common.config import Recurrence
 from models.common.errors import InputError
 from models.common.process import start_process
+from models.common.recurrence import Recurrence
 from models.training.balance import DrawnBatches
 from models.training.batches import OrderedBatches, ShuffledBatches
 from models.training.processes import Processes
@@ -53,6 +53,8 @@ class StudySamples(Samples, Protocol):
     """which stretches to train on"""
     longest: int | None
     """of them, slices; none: a whole study"""
+    places: torch.Tensor
+    """where slices lie, (slices, 3): study, z in mm, tilt"""
 
 
 @runtime_checkable
@@ -194,7 +196,8 @@ def shuffled_batches(
     """Whole batches of so many slices or studies, shuffled."""
     rank, count = processes.rank, processes.count
     if isinstance(dataset, StudySamples):
-        return ShuffledStudies(dataset.lengths, batch_size, seed, dataset.recurrence, dataset.longest, rank, count)
+        z = dataset.places[:, 1].numpy()
+        return ShuffledStudies(dataset.lengths, batch_size, seed, dataset.recurrence, dataset.longest, rank, count, z)
     if isinstance(dataset, UnevenSamples) and dataset.expected is not None:
         study = np.unique(dataset.series_ids, return_inverse=True)[1]
         return DrawnBatches(dataset.expected, study, batch_size, seed, rank, count)

@@ -14,9 +14,12 @@ from torch import nn
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 from torch.utils.checkpoint import checkpoint
 
-from models.common.config import Recurrence, SequenceConfig, StudyConfig
+from models.common.config import SequenceConfig, StudyConfig
 from models.common.labels import LABELS
+from models.common.recurrence import Recurrence
 from models.preprocessing.geometry import USUAL_GAP
+from models.training.attention import AttentionLayers, ClassAttention
+from models.training.joint import JointLogits
 from models.training.networks import HemorrhageNetwork, build_network
 from models.training.processes import largest_of_all
 from models.training.studies import split_studies
@@ -37,40 +40,60 @@ class RecurrentLayers(nn.Module):
         super().__init__()
         self.networks = networks
         described = width + networks * len(LABELS)
-        cell = {"gru": nn.GRU, "lstm": nn.LSTM}[config.cell]
         self.normalise = nn.LayerNorm(described)
         self.enter = nn.Linear(3 * described + POSITIONS, config.hidden)
-        self.cells = cell(
-            config.hidden,
-            config.hidden,
-            config.layers,
-            bidirectional=True,
-            batch_first=True,
-            dropout=config.dropout if config.layers > 1 else 0.0,
-        )
-        self.dropout = nn.Dropout(config.dropout)
-        self.leave = nn.Linear(2 * config.hidden, len(LABELS))
+        self.cells, width = build_cells(config)
+        self.dropout, self.logits_dropout = nn.Dropout(config.dropout), config.logits_dropout
+        self.leave = nn.Linear(width, len(LABELS))
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
+        self.study = ClassAttention(width) if config.study_weight else None
 
-    def forward(self, seen: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    def forward(self, seen: torch.Tensor, place: torch.Tensor) -> torch.Tensor | JointLogits:
         """`seen`: embeddings, then logits of each network (slices, width + 6 networks); `place` (slices, 3)."""
+        seen = self.without_some_logits(seen)
         logits = seen[:, -self.networks * len(LABELS) :].float().unflatten(1, (self.networks, -1)).mean(dim=1)
         lengths = split_studies(place)
         place = place.to(seen.device, non_blocking=True)
         described = torch.cat([with_differences(self.normalise(seen.float()), lengths), positions(place, lengths)], 1)
         entered = self.dropout(torch.relu(self.enter(described)))
-        flat = self.carry(entered, lengths)
-        return logits + self.leave(self.dropout(flat)).float()
+        flat = self.dropout(self.carry(entered, place[:, 1], lengths))
+        better = logits + self.leave(flat).float()
+        if self.training and self.study is not None:
+            return JointLogits(better, lengths, study=self.study(flat, lengths))
+        return better
 
-    def carry(self, entered: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-        """What the cells make of the slices of studies, (slices, hidden) -> (slices, 2 hidden)."""
+    def without_some_logits(self, seen: torch.Tensor) -> torch.Tensor:
+        """In training, the logits of some slices are 0: these are told by their embedding and by their neighbours.
+
+        `seen` as in `forward`, (slices, width + 6 networks).
+        """
+        if not (self.training and self.logits_dropout):
+            return seen
+        kept = torch.rand(len(seen), 1, device=seen.device) >= self.logits_dropout
+        embedding, logits = seen.tensor_split([-self.networks * len(LABELS)], dim=1)
+        return torch.cat([embedding, logits * kept], dim=1)
+
+    def carry(self, entered: torch.Tensor, z: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+        """What the cells make of the slices of studies, (slices, hidden) at z (slices,) -> (slices, what they say)."""
+        if isinstance(self.cells, AttentionLayers):
+            return self.cells(entered, z, lengths)
         longest_first = sorted(range(len(lengths)), key=lambda study: -lengths[study])  # torch would sort on the device
         studies = entered.split(lengths)
         carried, _ = self.cells(pack_sequence([studies[study] for study in longest_first]))
         unpacked, _ = pad_packed_sequence(carried, batch_first=True)
         back = sorted(zip(longest_first, unpacked, strict=True), key=lambda pair: pair[0])
         return torch.cat([rows[: lengths[study]] for study, rows in back])
+
+
+def build_cells(config: Recurrence) -> tuple[nn.Module, int]:
+    """The layers that see several slices, and how many numbers they say of each."""
+    if config.cell == "transformer":
+        return AttentionLayers(config), config.hidden
+    cell = {"gru": nn.GRU, "lstm": nn.LSTM}[config.cell]
+    dropout = config.dropout if config.layers > 1 else 0.0
+    cells = cell(config.hidden, config.hidden, config.layers, bidirectional=True, batch_first=True, dropout=dropout)
+    return cells, 2 * config.hidden
 
 
 def with_differences(values: torch.Tensor, lengths: list[int]) -> torch.Tensor:
@@ -114,8 +137,17 @@ class StudyNetwork(nn.Module):
         super().__init__()
         self.slices, self.slices_at_once = slices, config.slices_at_once
         self.studies = RecurrentLayers(slices.width, 1, config)
+        self.batch_statistics, self.tells_slices = config.batch_statistics, config.slice_weight > 0
 
-    def forward(self, grey: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    def train(self, mode: bool = True) -> "StudyNetwork":
+        """To train, or not to; without statistics of the batch norm layers keep those that they have."""
+        super().train(mode)
+        if not self.batch_statistics:
+            for norm in norms(self.slices):
+                norm.eval()
+        return self
+
+    def forward(self, grey: torch.Tensor, place: torch.Tensor) -> torch.Tensor | JointLogits:
         """uint8 (slices, channels, height, width) and places (slices, 3) -> logits (slices, 6)."""
         embed, passes = self.slices.embed, math.ceil(len(grey) / self.slices_at_once)
         if torch.is_grad_enabled():
@@ -126,7 +158,12 @@ class StudyNetwork(nn.Module):
             passes = largest_of_all(passes)
         parts = filled(grey, passes).tensor_split(passes)
         embedding = torch.cat([embed(some) for some in parts])[: len(grey)]
-        return self.studies(torch.cat([embedding, self.slices.head(embedding)], dim=1), place)
+        alone = self.slices.head(embedding)
+        together = self.studies(torch.cat([embedding, alone], dim=1), place)
+        if not (self.training and self.tells_slices):
+            return together
+        joint = together if isinstance(together, JointLogits) else JointLogits(together, split_studies(place))
+        return joint._replace(alone=alone)
 
 
 def filled(values: torch.Tensor, least: int) -> torch.Tensor:
@@ -148,13 +185,17 @@ def forward_and_again(network: nn.Module) -> tuple[AbstractContextManager, Abstr
 @contextmanager
 def unmoved_statistics(network: nn.Module) -> Generator[None]:
     """After the block the running batch-norm statistics are what they were, and what is computed does not change."""
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
-    before = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
+    before = [(buffer, buffer.clone()) for norm in norms(network) for buffer in norm.buffers(recurse=False)]
     try:
         yield
     finally:
         for buffer, value in before:
             buffer.data.copy_(value)  # of the data: autograd would take them for changed, but they are as it knew them
+
+
+def norms(network: nn.Module) -> list[nn.Module]:
+    """The layers of a network that keep statistics of batches."""
+    return [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._NormBase)]
 
 
 def both_ways(network: nn.Module, seen: torch.Tensor, place: torch.Tensor) -> torch.Tensor:

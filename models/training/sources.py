@@ -29,9 +29,10 @@ class Source(NamedTuple):
     record: RunRecord
     config: TrainConfig  # the record's
 
-    def store(self, work: Work, views: str) -> Path:
-        """Where its embeddings lie: other weights or views have another folder."""
-        return work.cache / "embeddings" / f"{self.name}_{self.folder.name}_{self.record.weights_sha256[:12]}_{views}"
+    def store(self, work: Work, views: str, apart: bool = False) -> Path:
+        """Where its embeddings lie, their mean over some views or those of each: others have another folder."""
+        fold, weights = self.folder.name, self.record.weights_sha256[:12]
+        return work.cache / "embeddings" / f"{self.name}_{fold}_{weights}_{views}{'_apart' if apart else ''}"
 
 
 def find_source(name: str, folder: Path, flag: str) -> Source:

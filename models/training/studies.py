@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch.utils.data import Sampler
 
-from models.common.config import Recurrence
+from models.common.recurrence import Recurrence
 from models.preprocessing.geometry import known_z
 
 
@@ -38,10 +38,10 @@ def places(slices: pd.DataFrame) -> np.ndarray:
 class ShuffledStudies(Sampler):
     """The batches of an epoch, drawn by (seed, epoch), as lists of keys (epoch, row): so many studies each.
 
-    Of a study they hold all slices in their order or, as the recurrence says, a stretch of them, or the reverse. All
-    batches are whole. Of each this gives the share of one of `count` processes. The first `start` batches are left out,
-    for a run that goes on in the middle of an epoch; the length stays the epoch's. `lengths` says how many slices each
-    study has, (studies,).
+    Of a study they hold all slices in their order or, as the recurrence says, one of so many mm, a stretch of these, or
+    the reverse. All batches are whole. Of each this gives the share of one of `count` processes. The first `start`
+    batches are left out, for a run that goes on in the middle of an epoch; the length stays the epoch's. `lengths` says
+    how many slices each study has, (studies,), and `z` where they lie, in mm (slices,).
     """
 
     def __init__(
@@ -53,9 +53,10 @@ class ShuffledStudies(Sampler):
         longest: int | None = None,
         rank: int = 0,
         count: int = 1,
+        z: np.ndarray | None = None,
     ) -> None:
         self.lengths, self.batch_size, self.seed, self.rank, self.count = lengths, batch_size, seed, rank, count
-        self.recurrence, self.longest = recurrence, longest
+        self.recurrence, self.longest, self.z = recurrence, longest, z
         self.epoch, self.start = 0, 0
         self.drawn: tuple[int, list[list[np.ndarray]]] | None = None
 
@@ -86,14 +87,29 @@ class ShuffledStudies(Sampler):
         return self.drawn[1]
 
     def _draw(self, random: np.random.Generator) -> list[list[np.ndarray]]:
-        count = len(self.lengths)
+        count, shown = len(self.lengths), self._shown(random)
+        lengths = np.array([len(rows) for rows in shown])
         share = random.uniform(self.recurrence.shortest, 1, count)
-        kept = np.minimum(np.ceil(share * self.lengths).astype(int), self.longest or max(self.lengths))
-        first = np.cumsum(self.lengths) - self.lengths + random.integers(self.lengths - kept + 1)
+        kept = np.minimum(np.ceil(share * lengths).astype(int), self.longest or max(lengths))
+        first = random.integers(lengths - kept + 1)
         step = np.where(self.recurrence.reverse & (random.random(count) < 0.5), -1, 1)
-        rows = [np.arange(a, a + n)[::s] for a, n, s in zip(first, kept, step, strict=True)]
+        rows = [some[a : a + n][::s] for some, a, n, s in zip(shown, first, kept, step, strict=True)]
         order = random.permutation(count)[: len(self) * self.batch_size].reshape(-1, self.batch_size)
         return [[rows[study] for study in batch] for batch in order]
+
+    def _shown(self, random: np.random.Generator) -> list[np.ndarray]:
+        """The rows of each study that may be seen in an epoch."""
+        studies = np.split(np.arange(sum(self.lengths)), np.cumsum(self.lengths)[:-1])
+        if not self.recurrence.spacing:
+            return studies
+        assert self.z is not None
+        return [rows[thinned(self.z[rows], self.recurrence.spacing, random)] for rows in studies]
+
+
+def thinned(z: np.ndarray, spacing: float, random: np.random.Generator) -> np.ndarray:
+    """Which slices, at z (mm, ascending, (slices,)), are the first in a stretch of so many mm; these begin anywhere."""
+    stretch = np.floor((z - z[0]) / spacing + random.random())
+    return np.flatnonzero(np.r_[True, stretch[1:] != stretch[:-1]])
 
 
 class OrderedStudies(Sampler):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.common.channels import Channel, Window
 from models.common.cli import command
-from models.common.config import FinetuneConfig, NewerError, TrainConfig
+from models.common.config import FinetuneConfig, NewerError, SequenceConfig, TrainConfig
 from models.common.errors import InputError
 from models.common.labels import ANY, LABELS, METRIC_WEIGHTS
 
@@ -252,3 +252,22 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
 
     with pytest.raises(ZeroDivisionError):
         run_command(monkeypatch, function=fail)
+
+
+SEQUENCE = SequenceConfig(name="layers", runs=("b2",), optimizer="adam", max_lr=1e-3, epochs=1, batch_size=2)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"cell": "transformer", "hidden": 126}, r"hidden must be a multiple of --heads 4, not 126; repair --hidden"),
+        ({"heads": 0}, r"heads must be above 0"),
+        ({"logits_dropout": 1.0}, r"logits_dropout must be at least 0 and below 1, not 1.0"),
+        ({"views": "none", "views_apart": True}, r"views_apart needs --views flip or d4, not True; repair"),
+        ({"cell": "mamba"}, r"cell must be one of gru, lstm, transformer, not 'mamba'"),
+    ],
+)
+def test_layers_over_a_study_that_cannot_be_are_refused(values, message):
+    assert dataclasses.replace(SEQUENCE, hidden=126, views_apart=True)
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(SEQUENCE, **values)

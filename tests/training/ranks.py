@@ -18,10 +18,11 @@ from norms_on_cpu import shared_norms
 from torch import distributed, nn
 from torch.utils.data import Dataset
 
-from models.common.config import Recurrence
+from models.common.config import StudyConfig
 from models.common.errors import InputError
 from models.common.options import Machine, TrainOptions
 from models.common.process import start_process
+from models.common.recurrence import Recurrence
 from models.train_b0_recurrent import CONFIG as OF_STUDIES
 from models.train_small import CONFIG as OF_SLICES
 from models.training.callbacks import MEASURED
@@ -45,6 +46,8 @@ class Training:
 
     folder: str
     studies: bool = False
+    joint: bool = False
+    """whether of studies there are three losses, and a transformer"""
     batch_size: int = 15
     accumulate: int = 1
     slices_at_once: int = 100
@@ -77,7 +80,7 @@ class Drawn(Dataset):
         self.grey = torch.randint(0, 256, (count, 3, 16, 16), generator=random).to(torch.uint8)
         self.targets = (torch.rand(count, 6, generator=random) < 0.4).float()
         study = torch.arange(len(LENGTHS)).repeat_interleave(torch.tensor(LENGTHS))
-        self.place = torch.stack([study, 5.0 * torch.arange(len(study)), 0.0 * study], dim=1)
+        self.places = torch.stack([study, 5.0 * torch.arange(len(study)), 0.0 * study], dim=1)
         if training.studies:
             self.lengths = torch.tensor(LENGTHS).numpy()
 
@@ -90,8 +93,13 @@ class Drawn(Dataset):
             raise InputError(f"slice {row} is damaged; mend it")
         if epoch == 1 and row in (self.training.deadly, self.training.told):
             os.kill(os.getpid(), signal.SIGKILL if row == self.training.deadly else signal.SIGTERM)
-        place = [self.place[row]] if self.training.studies else []
+        place = [self.places[row]] if self.training.studies else []
         return self.grey[row], *place, self.targets[row]
+
+
+def of_studies(training: Training) -> StudyConfig:
+    joint = {"cell": "transformer", "slice_weight": 1.0, "study_weight": 0.5}
+    return replace(OF_STUDIES, **joint) if training.joint else OF_STUDIES
 
 
 def network(training: Training) -> nn.Module:
@@ -101,14 +109,14 @@ def network(training: Training) -> nn.Module:
         *(nn.Conv2d(4, 8, 3, stride=2), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(2), nn.Flatten()),
     )
     slices = HemorrhageNetwork(backbone, 32)
-    config = replace(OF_STUDIES, slices_at_once=training.slices_at_once, hidden=8, dropout=training.dropout)
+    config = replace(of_studies(training), slices_at_once=training.slices_at_once, hidden=8, dropout=training.dropout)
     return StudyNetwork(slices, config) if training.studies else slices
 
 
 def train(training: Training) -> dict[str, torch.Tensor]:
     """The weights of the best epoch, and the history, which tells of all of them; `fit` writes its checkpoints."""
     same = {name: getattr(training, name) for name in ("batch_size", "accumulate", "batchnorm_batches", "epochs")}
-    config = replace(OF_STUDIES if training.studies else OF_SLICES, **same, optimizer="radam", max_lr=0.05)
+    config = replace(of_studies(training) if training.studies else OF_SLICES, **same, optimizer="radam", max_lr=0.05)
     work = Path(training.folder, str(RANK) if training.own_folders else "")
     options = TrainOptions(config, checkpoint_steps=1000, machine=Machine(work=work, device="cpu"))
     options.folder.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,8 @@ from models.preprocessing.tables import UNREADABLE, read_slices, split_fold
 from models.training import embeddings as module
 from models.training import fold as running
 from models.training.dataset import SliceDataset
-from models.training.embeddings import SequenceDataset, extract, find_sources, read_study
+from models.training.embeddings import SequenceDataset, extract, find_sources, read_study, read_views
+from models.training.kinds import kind_of
 from models.training.networks import HemorrhageNetwork, build_network
 from models.training.processes import Processes
 from models.training.run import train
@@ -112,6 +113,57 @@ def test_with_flips_they_are_the_mean_over_both_images(work, tmp_path):
     close(stored(slices, own, source, "flip"), (both[0] + both[1]) / 2)
     assert (both[0] - both[1]).abs().max() > 0.05
     assert source.store(own, "flip") != source.store(own, "none")
+
+
+@pytest.fixture(scope="module")
+def apart(work, tmp_path_factory) -> Work:
+    """Two studies in each of their two views."""
+    own = own_cache(work, tmp_path_factory.mktemp("apart"))
+    extract(some_studies(own, 2), [source_of(work)], "flip", machine(own), ALONE, apart=True)
+    return own
+
+
+@torch.no_grad()
+def test_views_that_are_stored_apart_are_what_is_seen_in_each(work, apart):
+    source, slices = source_of(work), some_studies(work, 2)
+    network, images = trained_network(source), images_of(work, slices)
+    assert source.store(apart, "flip", apart=True) != source.store(apart, "flip")
+    files = [source.store(apart, "flip", apart=True) / f"{name}.slices" for name in slices["series_id"].unique()]
+    views = torch.cat([read_views(file) for file in files])
+    for number, view in enumerate((images, images.flip(-1))):
+        close(views[:, number], torch.cat([network.embed(view), network(view)], dim=1))
+    torch.testing.assert_close(torch.cat([read_study(file) for file in files]), views.mean(dim=1))
+
+
+def test_a_study_is_drawn_in_one_of_its_views_or_their_mean_in_training_alone(work, apart):
+    config, slices = replace(CONFIG, views="flip", views_apart=True), some_studies(work, 2)
+    datasets = {drawn: SequenceDataset(slices, apart, config, [source_of(work)], drawn) for drawn in (True, False)}
+    views = torch.cat([read_views(*datasets[True].files(row)) for row in (0, len(slices) - 1)])
+    choices, drawn = [*views.unbind(dim=1), views.mean(dim=1)], set()
+    for epoch in range(12):
+        seen = {key: torch.stack([one[epoch, row][0] for row in range(len(slices))]) for key, one in datasets.items()}
+        assert torch.equal(seen[False], choices[2])
+        for study in range(2):
+            rows = torch.from_numpy(slices["series_id"].to_numpy() == slices["series_id"].unique()[study])
+            (number,) = (number for number, one in enumerate(choices) if torch.equal(seen[True][rows], one[rows]))
+            drawn.add((study, number))
+        again = torch.stack([datasets[True][epoch, row][0] for row in range(len(slices))])
+        assert torch.equal(again, seen[True])
+    assert drawn == {(study, number) for study in range(2) for number in range(3)}
+
+
+def test_layers_train_on_views_apart_and_are_validated_on_their_mean(work, tmp_path):
+    own = own_cache(work, tmp_path)
+    shutil.copytree(work.run("base", 0), own.run("base", 0))
+    changes = {"views": "flip", "views_apart": True, "cell": "transformer", "logits_dropout": 0.2, "layers": 2}
+    config = replace(CONFIG, name="modern", batch_size=2, **changes)
+    train(TrainOptions(config, machine=machine(own)))
+    kind, (slices, _) = kind_of(config, own.run("modern", 0)), split_fold(own, 0, skip_low_information=False)
+    assert {kind.dataset(slices, own, augment).views for augment in (kind.augment, "none")} == {2, 0}
+    valid = read_predictions(own.run("modern", 0) / "valid.parquet", "")
+    infer(InferOptions("modern", split="train", machine=machine(own)))
+    again = read_predictions(own.run("modern", 0) / "train.parquet", "").loc[valid.index]
+    pd.testing.assert_frame_equal(again, valid, rtol=0, atol=1e-5)
 
 
 def test_the_layers_read_of_each_slice_what_is_stored_of_it(work):

@@ -85,6 +85,14 @@ def test_two_three_and_five_processes_with_batch_norm_are_one(tmp_path, studies)
         require_close(one, several[0])
 
 
+def test_processes_that_learn_of_slices_and_studies_at_once_are_one(tmp_path):
+    training = Training("", studies=True, joint=True, batch_size=5, slices_at_once=100)
+    one = train(replace(training, folder=str(tmp_path / "one")))
+    several = trained(replace(training, folder=str(tmp_path)), 2)
+    require_same(several)
+    require_close(one, several[0])
+
+
 UNEVEN = {
     "shares of two and of three slices, in up to ten parts": (Training("", batch_size=12, accumulate=10), 5),
     "studies of one slice to nine": (

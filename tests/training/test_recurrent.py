@@ -12,6 +12,7 @@ from models.common.config import SequenceConfig, StudyConfig
 from models.train_b0_recurrent import CONFIG as STUDY
 from models.train_sequence import CONFIG
 from models.training import recurrent
+from models.training.attention import AttentionLayers
 from models.training.recurrent import (
     POSITIONS,
     RecurrentLayers,
@@ -23,7 +24,7 @@ from models.training.recurrent import (
 )
 
 WIDTH = 10
-every_cell = pytest.mark.parametrize("cell", ["gru", "lstm"])
+every_cell = pytest.mark.parametrize("cell", ["gru", "lstm", "transformer"])
 
 
 def layers(networks: int = 1, **changes) -> RecurrentLayers:
@@ -151,6 +152,68 @@ def test_positions_are_the_distances_to_both_ends_and_neighbours_and_the_tilt():
     assert found.shape == (len(place), POSITIONS)
     torch.testing.assert_close(found, torch.tensor(rows), rtol=1e-4, atol=1e-4)
     assert found[:, 2:4].max() == 4
+
+
+def test_logits_that_are_left_out_are_those_of_whole_slices_and_in_training_alone():
+    network = build_sequence_network(replace(CONFIG, hidden=16, logits_dropout=0.4), WIDTH)
+    seen, place = studies(300, 200)
+    logits = seen[:, WIDTH:]
+    kept = network(seen, place) == logits  # a new network says nothing of its own
+    assert torch.equal(kept.all(dim=1), kept.any(dim=1))
+    assert 0.5 < kept.float().mean() < 0.7
+    assert (network(seen, place)[~kept.all(dim=1)] != 0).sum() < (~kept).sum()  # others in each step
+    assert torch.equal(network.eval()(seen, place), logits)
+    nn.init.normal_(network.train().leave.weight)
+    network.dropout.p = 0.0
+    hidden = seen.clone()
+    hidden[:, WIDTH:] = 0
+    network.logits_dropout = 0.999999999
+    torch.testing.assert_close(network(seen, place), network.eval()(hidden, place))  # nor are they described
+
+
+# ---- a transformer ----
+
+
+def attention(**changes) -> AttentionLayers:
+    torch.manual_seed(0)
+    config: SequenceConfig = replace(CONFIG, cell="transformer", hidden=16, layers=2)
+    return AttentionLayers(replace(config, **changes)).eval()
+
+
+@torch.no_grad()
+def test_to_a_transformer_no_slice_has_a_number():
+    entered, z, order = torch.randn(33, 16), 5 * torch.arange(33.0), torch.randperm(33)
+    expected = attention()(entered, z, [33])[order]
+    torch.testing.assert_close(attention()(entered[order], z[order], [33]), expected)
+
+
+def test_attention_falls_with_the_distance_in_mm_by_the_reach_of_each_head():
+    z = torch.tensor([[0.0, 5.0, 30.0], [7.0, 4.5, 0.0]])
+    added = attention().farness(z, [3, 2]).unflatten(0, (2, 4))
+    reaches = torch.tensor([5.0, 20.0, 80.0, 320.0])
+    torch.testing.assert_close(added[0, :, 0], -z[0] / reaches.unsqueeze(1))
+    torch.testing.assert_close(added[1, :, 0, :2], torch.tensor([0.0, -2.5]) / reaches.unsqueeze(1))
+    assert (added[1, :, :, 2] == -torch.inf).all()  # the second study has two slices
+    assert added[0].isfinite().all()
+
+
+@torch.no_grad()
+def test_a_slice_is_changed_less_by_one_that_lies_farther_away():
+    entered, near = torch.randn(3, 16), torch.tensor([0.0, 5.0, 150.0])
+    other = entered + torch.tensor([[0.0], [0.0], [1.0]]) * torch.randn(16)
+    changes = []
+    for z in (near, torch.tensor([0.0, 5.0, 10.0])):
+        one, another = (attention(layers=1)(values, z, [3])[0] for values in (entered, other))
+        changes.append(float((one - another).norm()))
+    assert changes[0] < 0.9 * changes[1]
+
+
+def test_what_a_transformer_says_is_the_same_with_and_without_gradients():
+    """torch takes another way without them."""
+    network, batch = layers(cell="transformer", layers=2), studies(*LENGTHS)
+    with torch.no_grad():
+        expected = network(*batch)
+    torch.testing.assert_close(network(*batch), expected, rtol=0, atol=1e-5)
 
 
 # ---- together with a network of slices ----

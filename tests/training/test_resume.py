@@ -65,26 +65,28 @@ def fold(work: Path) -> Path:
     return Work(work).run(CONFIG.name, 0)
 
 
-def command(work: Path, *flags: object) -> list[str]:
-    script = REPOSITORY / "models" / "train_small.py"
-    words = [script, "--work", work, "--device", "cpu", "--epochs", 3, "--checkpoint-steps", 3, *flags]
+def command(work: Path, *flags: object, script: str = "train_small.py") -> list[str]:
+    own = ["--work", work, "--device", "cpu", "--epochs", 3, "--checkpoint-steps", 3]
+    words = [REPOSITORY / "models" / script, *own, *flags]
     return [str(word) for word in words]
 
 
-def start(work: Path, *flags: object) -> Forked:
-    return parent().start(command(work, *flags))
+def start(work: Path, *flags: object, script: str = "train_small.py") -> Forked:
+    return parent().start(command(work, *flags, script=script))
 
 
-def finish(work: Path, *flags: object) -> str:
-    process = start(work, *flags)
+def finish(work: Path, *flags: object, script: str = "train_small.py") -> str:
+    process = start(work, *flags, script=script)
     output, _ = process.communicate(timeout=HANG)
     assert process.returncode == 0, output
     return output
 
 
-def kill_when(work: Path, moment: Moment, *flags: object, number: int = signal.SIGKILL) -> tuple[int, str]:
+def kill_when(
+    work: Path, moment: Moment, *flags: object, number: int = signal.SIGKILL, script: str = "train_small.py"
+) -> tuple[int, str]:
     """Signal the process alone (its loaders stay, as after a kill for memory) at a moment; its code and its output."""
-    process = start(work, *flags)
+    process = start(work, *flags, script=script)
     end = time.monotonic() + HANG
     while process.poll() is None and not moment(fold(work)) and time.monotonic() < end:
         time.sleep(0.0005)
@@ -164,6 +166,19 @@ def test_a_run_of_lite0_that_is_killed_ends_with_the_same_bytes(cache, tmp_path)
     code, output = kill_when(killed, after(1, 3), *flags)
     assert code == -signal.SIGKILL, output
     finish(killed, *flags)
+    assert trained(fold(killed)) == trained(fold(left))
+
+
+def test_a_run_of_whole_studies_that_is_killed_ends_with_the_same_bytes(cache, tmp_path):
+    """Its dropout, its stretches and its three losses go on where they were."""
+    script = "train_study.py"
+    flags = ["--name", CONFIG.name, "--network", "small", "--no-pretrained", "--start", "None", "--image-size", 64]
+    flags += ["--batch-statistics", "--batch-size", 1, "--logits-dropout", 0.2, "--slices-at-once", 7]
+    left, killed = (working_folder(tmp_path / name, cache) for name in ("left", "killed"))
+    finish(left, *flags, script=script)
+    code, output = kill_when(killed, after(1, 3), *flags, script=script)
+    assert code == -signal.SIGKILL, output
+    assert "going on in epoch" in finish(killed, *flags, script=script)
     assert trained(fold(killed)) == trained(fold(left))
 
 

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.common.config import Recurrence
-from models.training.studies import OrderedStudies, ShuffledStudies, places, split_studies, study_lengths
+from models.common.recurrence import Recurrence
+from models.training.studies import OrderedStudies, ShuffledStudies, places, split_studies, study_lengths, thinned
 
 many_lengths = st.lists(st.integers(1, 40), min_size=1, max_size=30).map(np.array)
 batch_sizes, seeds, counts = st.integers(1, 8), st.integers(0, 1000), st.integers(1, 4)
@@ -122,6 +122,36 @@ def test_about_every_other_study_is_turned_and_stretches_begin_anywhere():
     assert 150 < turned < 250  # of 400
     assert len(begins) > 3
     assert len(ends) > 3
+
+
+@given(st.lists(st.floats(0, 12), min_size=1, max_size=60), st.floats(0.5, 20), seeds)
+def test_of_so_many_millimetres_one_slice_is_shown(gaps, spacing, seed):
+    z = np.cumsum(gaps)
+    shown = thinned(z, spacing, np.random.default_rng(seed))
+    assert shown[0] == 0
+    assert len(shown) <= (z[-1] - z[0]) / spacing + 2
+    nearest = shown[np.searchsorted(shown, np.arange(len(z)), side="right") - 1]  # the last one shown, up to each slice
+    assert (z - z[nearest] < spacing + 1e-9).all()
+
+
+@pytest.mark.parametrize(("gap", "every"), [(5.0, 1), (2.0, 2), (1.0, 4)])
+def test_thin_series_are_thinned_and_thick_ones_are_whole(gap, every):
+    lengths, recurrence = np.full(20, 30), Recurrence(spacing=4, reverse=False)
+    sampler = ShuffledStudies(lengths, 1, 0, recurrence, z=np.tile(gap * np.arange(30), 20) - 70)
+    rows = [rows - 30 * (rows[0] // 30) for (rows,) in sampler.studies()]
+    for some in rows:
+        assert set(np.diff(some[1:])) == {every}  # the first stretch may have begun before the study
+    assert len({tuple(some) for some in rows}) == every  # and begins anywhere
+
+
+def test_a_stretch_is_drawn_of_the_slices_that_are_shown():
+    z = np.tile(np.arange(100.0), 50)
+    sampler = ShuffledStudies(np.full(50, 100), 5, 0, Recurrence(spacing=4, shortest=0.5), 20, z=z)
+    drawn = [rows for batch in sampler.studies() for rows in batch]
+    lengths = {len(rows) for rows in drawn}
+    assert lengths <= set(range(13, 21))
+    assert {15, 20} <= lengths
+    assert all(set(np.abs(np.diff(np.sort(rows)))[1:]) == {4} for rows in drawn)
 
 
 @given(many_lengths, batch_sizes, counts)

@@ -73,8 +73,13 @@ def test_in_a_plain_step_nothing_is_waited_for(few, waits, monkeypatch, name, op
     assert all(steps[number] for number in looks)
 
 
-def test_a_network_of_studies_waits_for_nothing_but_its_looks(few, waits):
-    config = replace(RECURRENT, network="small", image_size=64, pretrained=False, batch_size=1, study_slices=4)
+JOINT = {"cell": "transformer", "slice_weight": 1.0, "study_weight": 0.5, "logits_dropout": 0.2, "spacing": 4.0}
+
+
+@pytest.mark.parametrize("changes", [{}, JOINT], ids=["plain", "joint"])
+def test_a_network_of_studies_waits_for_nothing_but_its_looks(few, waits, changes):
+    small = {"network": "small", "image_size": 64, "pretrained": False, "batch_size": 1, "study_slices": 4}
+    config = replace(RECURRENT, **small, **changes)
     slices, _ = split_fold(few, 0, skip_low_information=False)
     loader = make_loader(StudyDataset(slices, few, config, "none"), 1, 0, shuffle_seed=0)
     learner = make_learner(build_study_network(config), loader, loader, config, Processes(CPU), [])
