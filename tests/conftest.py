@@ -18,7 +18,7 @@ from models.common.process import start_process
 from models.phantom.dicom import write_phantom
 from models.preprocessing.challenge_csv import image_ids
 from models.preprocessing.preparation import PrepareOptions, prepare
-from models.preprocessing.tables import read_slices
+from models.preprocessing.tables import read_folds, read_slices
 
 pytest_plugins = ["skips", "pytester"]
 start_process()
@@ -107,10 +107,11 @@ def prepared(phantom, tmp_path_factory) -> Work:
 
 @pytest.fixture(scope="session")
 def few(prepared, tmp_path_factory) -> Work:
-    """The same with a third of the training studies: for runs of which a test needs no more than that they end."""
+    """The same with a third of the training studies, of all folds: for runs of which no more is asked than an end."""
     work = linked(prepared, tmp_path_factory.mktemp("few"))
     slices = read_slices(prepared, "train")
-    kept = slices["series_id"].isin(slices["series_id"].unique()[::3])
+    series = slices.drop_duplicates("series_id").merge(read_folds(work), on="patient_id", validate="many_to_one")
+    kept = series.sort_values("fold", kind="stable")["series_id"][::3]
     work.metadata("train").unlink()
-    write_parquet(work.metadata("train"), slices[kept].reset_index(drop=True))
+    write_parquet(work.metadata("train"), slices[slices["series_id"].isin(kept)].reset_index(drop=True))
     return work
