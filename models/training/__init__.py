@@ -7,6 +7,7 @@ dataset           slices -> inputs                          (augmentation, warpi
 loading           datasets -> batches, in processes         (batches: their order; transfer: to the device)
 networks          slices -> logits                          (lite0; recurrent: a study; pretrained, weights: files)
 embeddings        what networks see in a slice, stored      (sources, finetuning: what runs build on; seen: whom)
+learnt            a run -> what it knows of itself          (fingerprint: the same, read without torch)
 loss, metric      the challenge's, in torch and in numpy    (scoring: beside the prior's; evaluation, d4: predicting)
 checkpoint_files  a run that is not finished                (checkpoint_callback: writes them; stopping: signals)
 device            what computes, and the cores beside it    (precision, compiling, memory: how; processes: torchrun's)

@@ -85,7 +85,12 @@ def mean_embedding(network: HemorrhageNetwork, images: torch.Tensor, group: tupl
         total = sum((network.embed(symmetry.apply(some)).float() for symmetry in group), torch.tensor(0.0))
         embedding = total / len(group)
         parts.append(torch.cat([embedding, network.head(embedding)], dim=1))  # linear: the mean of the logits, too
-    return torch.cat(parts).float().clamp(-_LARGEST, _LARGEST).half()
+    return in_half(torch.cat(parts))
+
+
+def in_half(values: torch.Tensor) -> torch.Tensor:
+    """Values of any shape as they are stored, float16."""
+    return values.float().clamp(-_LARGEST, _LARGEST).half()
 
 
 class SequenceDataset(Dataset):
