@@ -13,6 +13,7 @@ plan.py              disk, hours and GPU memory of each step, for a card or as m
 export_nifti.py      stored series, predictions -> volumes and pictures for a viewer
 blend.py             runs -> submission.csv, blend/                 (blending.ipynb, in the folder above, with pictures)
 report.py            predictions -> a page to read                  -> report_<name>.html
+predict.py           your own head CT -> answers                    -> answers/  (without any of the steps above)
 
 common/              labels, errors, configuration, command lines, folders, files, locks: what all stages share
 phantom/             synthetic studies -> DICOM files, with every trap of real data

@@ -11,4 +11,8 @@ scored        of what                              (whose: of patients that were
 heat          where a network of slices looked
 default       the network that is used where nobody names one     (default_network/: its files)
 submission    a blend -> submission.csv
+answering     one study -> its answer           (asked: what of; asked_runs, ensemble: by which networks; combining)
+judging       whether a study can be judged
+operating     what probabilities of a run mean  (by its fingerprint: models/training/fingerprint.py)
+answer        answer.json, slices.csv, answers.csv
 """
