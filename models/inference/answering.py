@@ -169,7 +169,7 @@ def _measure(slices: pd.DataFrame, work: Work) -> Measures:
     store = Series(work.series(FULL, str(slices["series_id"].iloc[0])))
     side = slices[["rows", "columns"]].max(axis=1)
     spacing = float((slices[["pixel_spacing_0", "pixel_spacing_1"]].mean(axis=1) * side / FULL).median())
-    return measure(store, spacing, float(slices["gap_above"].median()))
+    return measure(store, spacing, float(slices["gap_above"].median()), int(side.median()))
 
 
 def _reasons(read: ReadStudy, order: Sequence[tuple[str, str]]) -> pd.DataFrame:
@@ -178,7 +178,8 @@ def _reasons(read: ReadStudy, order: Sequence[tuple[str, str]]) -> pd.DataFrame:
     series = read.series.drop(columns="split").reset_index(drop=True)
     left = series["taken"] == "left out"
     series["left_out_otherwise"] = series["why"].where(~left, "")
-    series["why"] = series["why"].where(left, series["series_id"].map(why).fillna("no slice can be read"))
+    names = series["series_id"]
+    series["why"] = series["why"].where(left, names.map(lambda name: why.get(name, "no slice can be read")))
     series["taken"] = "no"
     return series
 

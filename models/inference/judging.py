@@ -115,12 +115,12 @@ def _covered(measures: Measures) -> list[Check]:
     if not measures.heads:
         return []
     lacking = [
-        name for name, share, most in (("vertex", measures.top, 0.4), ("base", measures.bottom, 0.6)) if share > most
+        name for name, share, most in (("vertex", measures.top, 0.25), ("base", measures.bottom, 0.6)) if share > most
     ]
     found = f"brain over {measures.extent:.0f} mm"
     if lacking:
         found += f"; the end at the {' and at the '.join(lacking)} is cut off"
-    short = measures.extent < 75
+    short = measures.extent < (90 if lacking else 75)
     result: Result = "refused" if short else "warning" if lacking or measures.extent < 85 else "passed"
     return [Check("whole head", result, found)]
 

@@ -22,7 +22,7 @@ _NEAR, _FAR = 6.0, 25.0  # mm from the head, between which air is looked for
 _EDGE = 9.0  # mm from bone, within which that blurs what lies beside it
 _DEEP = 14.0  # mm within the hull of the skull, where no bone is
 _LARGE = 0.6  # of the largest slice's brain: slices that show as much lie above the base of the skull
-_DIFFERENT = 40  # HU: noise beside an edge is none
+_NORMAL = 1.4826  # the standard deviation of a normal distribution, by the median of what lies off its middle
 
 
 class Measures(NamedTuple):
@@ -34,9 +34,9 @@ class Measures(NamedTuple):
     extent: float  # mm from the lowest to the highest slice with brain
     top: float  # brain in the highest slice, as a share of what the largest slice shows
     bottom: float  # the same of the lowest
-    air: float  # HU, the median around the head
+    air: float  # HU, the median around the head; where nothing surrounds that the darkest there is
     brain: float  # HU, the median of all brain
-    noise: float  # HU, standard deviation of what is finer than 2 mm, in brain
+    noise: float  # HU, standard deviation of what is finer than two pixels of the file, in brain
     sharpness: float  # variance of neighbouring pixels' differences to that of the noise: 2 without any smoothing
     bright: float  # share of the brain, away from bone, that is as bright as a vessel with contrast agent
     metal: float  # ml within the skull, above its base, beyond the brightest bone
@@ -57,10 +57,11 @@ class _Shape(NamedTuple):
     metal: float  # mm2
 
 
-def measure(store: Series, spacing: float, gap: float) -> Measures:
+def measure(store: Series, spacing: float, gap: float, side: int) -> Measures:
     """Measure a stored series, whose pixels are `spacing` mm wide and whose slices lie `gap` mm apart.
 
-    NaN stands for what is not known: then a head of usual size is meant. Raises InputError if the store is damaged.
+    NaN stands for what is not known: then a head of usual size is meant. `side` is that of the slices in their files,
+    pixels. Raises InputError if the store is damaged.
     """
     slices = [store.read(number) for number in range(len(store))]
     width = spacing * len(slices[0])
@@ -72,7 +73,7 @@ def measure(store: Series, spacing: float, gap: float) -> Measures:
     counts = np.sum([shape.brain for shape in large], axis=0) if large else np.zeros(1)
     air = np.concatenate([shape.air for shape in shapes])
     inner = sum(shape.inner for shape in large)
-    noise, sharpness = _grain(slices, area)
+    noise, sharpness = _grain(slices, area, side)
     with_brain = np.flatnonzero(area > 0.1 * area.max()) if area.any() else np.zeros(0, int)
     return Measures(
         slices=len(slices),
@@ -81,7 +82,7 @@ def measure(store: Series, spacing: float, gap: float) -> Measures:
         extent=float(np.ptp(with_brain) + 1) * gap if len(with_brain) else 0.0,
         top=float(area[-1] / area.max()) if area.any() else np.nan,
         bottom=float(area[0] / area.max()) if area.any() else np.nan,
-        air=float(np.median(air)) if len(air) else np.nan,
+        air=float(np.median(air)) if len(air) else float(min(np.percentile(one, 1) for one in slices)),
         brain=_median(counts),
         noise=noise,
         sharpness=sharpness,
@@ -154,23 +155,26 @@ def _head(small: np.ndarray, pixel: float) -> np.ndarray:
     return labels == 1 + int(statistics[1:, cv2.CC_STAT_AREA].argmax()) if count > 1 else np.zeros(small.shape, bool)
 
 
-def _grain(slices: list[np.ndarray], area: np.ndarray) -> tuple[float, float]:
-    """Noise (HU) and sharpness in the brain of the slices (size, size) that show most of it, by `area` (slices,)."""
+def _grain(slices: list[np.ndarray], area: np.ndarray, side: int) -> tuple[float, float]:
+    """Noise (HU) and sharpness in the brain of the slices (size, size) that show most of it, by `area` (slices,).
+
+    Both are medians: edges and calcifications are no noise. What a store has made larger is brought back to `side`.
+    """
     fine, differences = [], []
     for place in np.argsort(-area)[:5]:
         if area[place] == 0:
             break
         values = slices[place].astype(np.float32)
-        smooth = cv2.GaussianBlur(values, (0, 0), 2.0)
-        quiet = (smooth > 15) & (smooth < 60) & (np.abs(values - smooth) < _DIFFERENT)
-        quiet = cv2.erode(quiet.astype(np.uint8), _disc(2)).astype(bool)
-        fine.append((values - smooth)[quiet])
-        beside = quiet[:, 1:] & quiet[:, :-1]
-        differences.append(np.diff(values, axis=1)[beside])
-    if not fine or sum(map(len, fine)) < 500:
+        if side < len(values):
+            values = cv2.resize(values, (side, side), interpolation=cv2.INTER_AREA)
+        coarse = cv2.GaussianBlur(values, (0, 0), max(2.0, len(values) / 100))
+        brain = cv2.erode(((coarse > 10) & (coarse < 70)).astype(np.uint8), _disc(2)).astype(bool)
+        fine.append((values - cv2.GaussianBlur(values, (0, 0), 2.0))[brain])
+        differences.append(np.diff(values, axis=1)[brain[:, 1:] & brain[:, :-1]])
+    if not fine or sum(map(len, fine)) < 200:
         return np.nan, np.nan
-    variance = float(np.var(np.concatenate(fine)))
-    return variance**0.5, float(np.var(np.concatenate(differences))) / max(variance, 1e-6)
+    noise, steps = (_NORMAL * float(np.median(np.abs(np.concatenate(part)))) for part in (fine, differences))
+    return noise, (steps / max(noise, 1e-3)) ** 2
 
 
 def _median(counts: np.ndarray) -> float:

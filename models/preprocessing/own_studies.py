@@ -95,6 +95,12 @@ def read_study(study: OwnStudy, work: Work, image_sizes: Collection[int], take: 
     return ReadStudy([notes for notes in taken if len(notes)], rows, problems + slice_table(taken)[1])
 
 
+def files_of_images(study: OwnStudy, pseudonyms: Pseudonyms) -> dict[str, Look]:
+    """The file of each image by its name, and by the one that it has where several files share that."""
+    found = {file.names.image_id: file for file in study.files}
+    return found | {pseudonyms.of_file(file.names.image_id, file.name): file for file in study.files}
+
+
 def write_chosen(notes: Sequence[SeriesNotes], work: Work) -> pd.DataFrame:
     """The slices of some series as the metadata of a working folder, which networks read. Raises InputError."""
     table, _ = slice_table(notes)

@@ -24,6 +24,7 @@ from models.common.files import (
     legible,
     read_json,
     remove_temporaries,
+    replacing,
     require_writable,
     write_csv,
     write_json,
@@ -32,14 +33,17 @@ from models.common.files import (
 from models.common.folders import Work
 from models.common.locks import only_process
 from models.common.options import TestTimeAugmentation
-from models.inference.answer import FORMAT, row_of, slice_rows, to_json, worklist
+from models.common.progress import say
+from models.inference.answer import FORMAT, Answer, row_of, slice_rows, to_json, worklist
 from models.inference.answering import Court, answer_study, open_court
 from models.inference.asked import PredictOptions
-from models.preprocessing.own_studies import OwnStudy
+from models.preprocessing.grouping import Look
+from models.preprocessing.own_studies import OwnStudy, files_of_images
 from models.preprocessing.parallel import progress_map
 from models.preprocessing.pseudonyms import Pseudonyms, read_key
 from models.reporting.answer_page import render_answer
-from models.reporting.key_slices import key_slices
+from models.reporting.heat_volume import write_heat
+from models.reporting.key_slices import KeySlice, key_slices
 
 KEY = "pseudonyms.key"
 ANSWER = "answer.json"
@@ -117,15 +121,34 @@ def answer_one(errand: Errand, study: OwnStudy) -> None:
     court = court_of(options.weights, options.device, options.tta, options.prevalence, errand.synthetic, options.series)
     with _scratch(options, study) as work:
         answer = answer_study(study, court, work)
-        names = names_of_images(study, errand.root, read_key(options.output / KEY))
+        files = files_of_images(study, Pseudonyms(read_key(options.output / KEY)))
         folder = options.output / (_named(study, errand.root) if options.names else study.key)
         if folder.is_dir():  # it is made anew
             shutil.rmtree(folder)
+        names = {image: legible(file.path.relative_to(errand.root)) for image, file in files.items()}
         write_csv(folder / "slices.csv", slice_rows(answer, names if options.names else None))
         keys = key_slices(answer, court, work)
         write_text(folder / "page.html", render_answer(answer, keys, work, errand.command))
+        if options.dicom and keys:
+            _write_dicom(answer, keys, files, folder)
+        if options.nifti and keys:
+            write_heat(answer, court, work, folder / "heat.nii.gz")
         text = json.dumps(to_json(answer, errand.command), indent=1, ensure_ascii=False)
         write_text(folder / ANSWER, text)
+
+
+def _write_dicom(answer: Answer, keys: Sequence[KeySlice], files: dict[str, Look], folder: Path) -> None:
+    """Write the objects that belong into the study, or say why there are none."""
+    from models.reporting.dicom_objects import make_objects  # with highdicom: a second
+    from models.reporting.dicom_sources import find_sources
+
+    sources = find_sources(answer.slices, files)
+    if sources.reason:
+        say(f"{answer.study}: no DICOM is written, for {sources.reason}")
+        return
+    for name, content in make_objects(answer, keys, sources).items():
+        with replacing(folder / "dicom" / name) as temporary:
+            temporary.write_bytes(content)
 
 
 @lru_cache(maxsize=1)  # of a process: its networks are loaded once
@@ -139,15 +162,6 @@ def court_of(
 ) -> Court:
     """Who answers. Raises InputError as `open_court`."""
     return replace(open_court(weights, device, tta, synthetic), prevalence=prevalence, series=series)
-
-
-def names_of_images(study: OwnStudy, root: Path, key: bytes) -> dict[str, str]:
-    """The path of the file of each image, by its key."""
-    pseudonyms, names = Pseudonyms(key), {}
-    for file in study.files:
-        path = legible(file.path.relative_to(root))
-        names[file.names.image_id] = names[pseudonyms.of_file(file.names.image_id, file.name)] = path
-    return names
 
 
 def _named(study: OwnStudy, root: Path) -> str:
