@@ -15,6 +15,7 @@ export_nifti.py      stored series, predictions -> volumes and pictures for a vi
 blend.py             runs -> submission.csv, blend/                 (blending.ipynb, in the folder above, with pictures)
 report.py            predictions -> a page to read                  -> report_<name>.html
 make_default_network.py  drawings -> the network that is used where nobody names one -> inference/default_network/
+predict.py           your own head CT -> answers                    -> answers/  (without any of the steps above)
 
 common/              labels, errors, configuration, command lines, folders, files, locks: what all stages share
 phantom/             synthetic studies -> DICOM files, with every trap of real data

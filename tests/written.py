@@ -9,7 +9,10 @@ import pandas as pd
 from models.training.callbacks import MEASURED
 
 # Of a finished fold.
-FOLD_FILES = {"config.json", "model.safetensors", "history.csv", "history.png", "patients.parquet", "valid.parquet"}
+FOLD_FILES = {
+    *("config.json", "model.safetensors", "fingerprint.json", "history.csv", "history.png"),
+    *("patients.parquet", "valid.parquet"),
+}
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -4,7 +4,7 @@ import io
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import tyro
 
@@ -15,11 +15,11 @@ from models.common.process import start_process
 Options = TypeVar("Options")
 
 
-def command(function: Callable[[Options], int | None], options: type[Options] | Options) -> None:
+def command(function: Callable[[Options], int | None], options: type[Options] | Options, error_code: int = 1) -> None:
     """Parse the command line into a dataclass and call `function` with it, which may return an exit code.
 
     `options` is the dataclass, or an instance whose values become the defaults. Unknown flags end the process with
-    exit code 2 (tyro); an `InputError`, or what the system refuses, is one line and ends it with exit code 1, Ctrl-C
+    exit code 2 (tyro); an `InputError`, or what the system refuses, is one line and ends it with `error_code`, Ctrl-C
     with 130.
     """
     start_process()
@@ -32,13 +32,17 @@ def command(function: Callable[[Options], int | None], options: type[Options] | 
         if code := function(parsed):
             sys.exit(code)
     except InputError as error:
-        sys.exit(f"error: {error}")
+        _end(str(error), error_code)
     except OSError as error:
         if error.errno not in ENVIRONMENT:
             raise
-        sys.exit(
-            f"error: {error.filename or 'the system'}: {error.strerror}; mend that, and run the same command again"
-        )
+        what = f"{error.filename or 'the system'}: {error.strerror}"
+        _end(f"{what}; mend that, and run the same command again", error_code)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on where it was", file=sys.stderr)
         sys.exit(130)
+
+
+def _end(error: str, code: int) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(code)

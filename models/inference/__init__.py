@@ -12,4 +12,8 @@ heat          where a network of slices looked
 default       the network that is used where nobody names one     (default_network/: its files)
 default_files two runs -> those files, float16     (default_card: what it is; default_measuring: on people)
 submission    a blend -> submission.csv
+answering     one study -> its answer           (asked: what of; asked_runs, ensemble: by which networks; combining)
+judging       whether a study can be judged
+operating     what probabilities of a run mean  (by its fingerprint: models/training/fingerprint.py)
+answer        answer.json, slices.csv, answers.csv
 """

@@ -21,20 +21,23 @@ class Calibration(NamedTuple):
         return logits / self.temperature + self.bias
 
 
-def fit_calibration(logits: np.ndarray, target: np.ndarray) -> Calibration:
+def fit_calibration(logits: np.ndarray, target: np.ndarray, counts: np.ndarray | None = None) -> Calibration:
     """The calibration with the lowest log loss of one label; logits and targets (slices,).
 
+    `counts` (slices,) tells of how many slices each is; without it of one.
     Platt scaling (Platt 1999; the temperature of Guo et al., ICML 2017, and a bias), a convex problem.
     """
     values, target = logits.astype(float), target.astype(float)
+    weights = np.ones(len(values)) if counts is None else counts.astype(float)
+    total = weights.sum()
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         scale, bias = parameters
         scores = scale * values + bias
-        error = expit(scores) - target
+        error = weights * (expit(scores) - target)
         change = parameters - (1, 0)
-        value = (np.logaddexp(0, scores) - target * scores).sum() + _PRIOR / 2 * (change @ change)
-        return value / len(values), (np.array([error @ values, error.sum()]) + _PRIOR * change) / len(values)
+        value = (weights * (np.logaddexp(0, scores) - target * scores)).sum() + _PRIOR / 2 * (change @ change)
+        return value / total, (np.array([error @ values, error.sum()]) + _PRIOR * change) / total
 
     fitted = minimize(loss, (1.0, 0.0), jac=True, method="L-BFGS-B", bounds=[(1e-3, None), (None, None)])
     scale, bias = fitted.x

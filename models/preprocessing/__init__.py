@@ -18,6 +18,9 @@ orientation   slices -> one frame: nose up, left at right
 geometry      the order of slices                        (neighbours: who is next to whom)
 affine        where the stored slices lie, in mm
 folds         patients -> folds
+own_studies   files that somebody names -> studies, to be answered     (given: which files those are)
+choice        which series of a study is judged
+measures      what a series shows by its values alone
 problems      all that can be wrong                      (reasons: why a file gives no slice)
 parallel      one function over many items
 """

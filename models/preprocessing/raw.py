@@ -54,7 +54,7 @@ class RawFolder:
         """
         folder = getattr(self, split)
         if self.stage is None:
-            return sorted(_walk(folder, self.work), key=lambda file: file.parts)
+            return sorted(walk(folder, self.work), key=lambda file: file.parts)
         if archive_of(folder):
             below = patiently(lambda: _members_below(folder), folder)
             return [file for name, file in below if "/" not in name and _is_slice(name)]
@@ -76,7 +76,7 @@ def _recognise(data: Path, stage: int | None, work: Path | None) -> RawFolder:
     place = _find_place(data)
     root, folders, tables = place.root, place.folders, place.tables
     if stage is None and not folders and not tables:
-        if not _walk(root, work):
+        if not walk(root, work):
             raise InputError(f"{root} holds no files; name another folder with --data")
         return RawFolder(root, None, None, root, None, None, work)
     stage = stage or max({number for number, _ in folders} or {int(name[6]) for name in tables})
@@ -180,7 +180,7 @@ def _slice_names(folder: Path) -> list[str]:
     return [name for name in patiently(list_names, folder) if _is_slice(name)]
 
 
-def _walk(root: Path, work: Path | None) -> list[File]:
+def walk(root: Path, work: Path | None = None) -> list[File]:
     """Every file below a place that is not hidden, nor this project's own; linked folders are followed, each once."""
     if archive_of(root):
         return [file for _, file in _members_below(root)]

@@ -1,19 +1,19 @@
 """The figures of a report, as SVG in data URIs, and of a series, as PNG: the same bytes for the same numbers."""
 
-import base64
 import io
+from collections.abc import Sequence
 
 import cv2
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from models.common.colours import BLUE, GREY, LABEL_COLOURS, LABEL_DASHES, VERMILION
 from models.common.labels import ANY, LABELS
 from models.preprocessing.geometry import known_z, plane_of
 from models.preprocessing.origin import SYNTHETIC
+from models.reporting.markup import data_uri
 
 _ENDS = {"coronal": ("front", "back"), "sagittal": ("right", "left")}  # of a series along z
 _ENDS |= dict.fromkeys(("axial", "unknown"), ("feet", "head"))
@@ -42,11 +42,6 @@ Curves = dict[int, tuple[np.ndarray, np.ndarray]]  # x and y by the number of a 
 def mark_synthetic(figure: Figure) -> None:
     """Write below a figure that it shows drawings: for matplotlib's `figure.hooks`, of the figures of a notebook."""
     figure.text(0.5, -0.01, SYNTHETIC, ha="center", va="top", fontsize=11)  # which notebooks show without cutting
-
-
-def data_uri(kind: str, content: bytes) -> str:
-    """Content of a media type like "image/png" as an address that needs no file."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def png_uri(pixels: np.ndarray) -> str:
@@ -78,6 +73,8 @@ def plot_losses(table: pd.DataFrame) -> Figure:
 
 def plot_roc(target: np.ndarray, probability: np.ndarray) -> Figure:
     """ROC curves of the labels that have both classes, and chance, of targets and probabilities (slices, 6)."""
+    from sklearn.metrics import roc_curve  # a second, which the figures of an answer do without
+
     curves = {}
     for number in _with_both_classes(target):
         alarms, found, _ = roc_curve(target[:, number], probability[:, number])
@@ -93,6 +90,8 @@ def plot_precision(target: np.ndarray, probability: np.ndarray) -> Figure:
 
     The level of chance, the share of positive slices, is a tick at the right of each.
     """
+    from sklearn.metrics import precision_recall_curve
+
     curves = {}
     for number in _with_both_classes(target):
         precision, recall, _ = precision_recall_curve(target[:, number], probability[:, number])
@@ -187,6 +186,24 @@ def plot_along_z(slices: pd.DataFrame, probability: np.ndarray, title: str) -> F
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
     warning = "Research software, not a medical device: do not base a decision about a patient on it."
     figure.supxlabel(warning, fontsize=8, color=GREY)
+    return figure
+
+
+@matplotlib.rc_context(_STYLE)
+def plot_answer(slices: pd.DataFrame, probability: np.ndarray, shown: Sequence[int]) -> Figure:
+    """Probabilities (slices, 6) of a series over z, for a page; `shown` are rows that have pictures there."""
+    figure = Figure(figsize=(7.6, 3), layout="constrained")
+    axes = figure.subplots()
+    z = known_z(slices)
+    for number, label in enumerate(LABELS):
+        look = {"color": LABEL_COLOURS[number], "linestyle": LABEL_DASHES[number]}
+        axes.plot(z, probability[:, number], label=label, linewidth=2.2 if number == ANY else 1, **look)
+    axes.plot(z[list(shown)], probability[list(shown), ANY], "o", color="black", markersize=6, label="_shown")
+    where = "z, mm" if slices["z"].notna().all() else "z unknown, 5 mm a slice"
+    start, end = _ENDS[plane_of(slices)]
+    axes.set_xlabel(f"{start}  \N{LEFTWARDS ARROW}  {where}  \N{RIGHTWARDS ARROW}  {end}")
+    axes.set(ylim=(-0.02, 1.02), ylabel="probability")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 

@@ -11,15 +11,15 @@ from models.common.errors import InputError
 from models.common.folders import Work
 from models.common.labels import ANY
 from models.preprocessing.store import Series, fit_to_square
-from models.preprocessing.windows import BRAIN, apply_window
+from models.preprocessing.windows import BRAIN
 from models.reporting.figures import png_uri
 from models.reporting.mistakes import SIDE, Case
 from models.reporting.subject import Subject
+from models.reporting.tints import under_heat
 from models.training.run_record import RunRecord, read_record
 
 LOOKED_AT = 2  # cases of each kind
 _NAMES = ("image_id", "series_id", "chunk")
-_STRENGTH = 0.65  # of the colour where the heat is greatest
 
 
 class Look(NamedTuple):
@@ -97,7 +97,4 @@ def overlay(hounsfield: np.ndarray, heat: np.ndarray, window: Window) -> str:
     if len(hounsfield) > SIDE:
         hounsfield = fit_to_square(hounsfield, SIDE)
         heat = cv2.resize(heat, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    grey = np.repeat(apply_window(hounsfield, window)[:, :, None], 3, axis=2)
-    colours = cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_INFERNO)
-    share = _STRENGTH * heat[:, :, None]
-    return png_uri(((1 - share) * grey + share * colours).astype(np.uint8))
+    return png_uri(under_heat(hounsfield, heat, window))

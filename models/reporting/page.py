@@ -1,19 +1,13 @@
 """The page: everything that is known of predictions, in one HTML file that asks nothing of a network.
 
-A content security policy forbids scripts and requests, every text is escaped, and no identifier of a patient, a study
-or a series reaches the template: images alone are named.
+No identifier of a patient, a study or a series reaches the template: images alone are named.
 """
 
-import base64
-import hashlib
 import platform
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from models.common.folders import Work, default_work
 from models.common.labels import ANY, LABELS, SUBTYPES
@@ -23,6 +17,7 @@ from models.reporting import figures
 from models.reporting.certainty import at_coverages, cover, find_dispute, uncertainties
 from models.reporting.figures import to_svg
 from models.reporting.looks import LOOKED_AT, Looks, look_at
+from models.reporting.markup import fill
 from models.reporting.mistakes import SHOWN, SIDE, Case, nearest_store, worst_mistakes
 from models.reporting.studies import LEVELS, join_studies, operate, predict_values
 from models.reporting.subgroups import FEW, read_series, score_sizes, score_subgroups
@@ -31,7 +26,6 @@ from models.reporting.tables import calibrate, calibration_error, confuse_named,
 from models.training.run_record import commit
 from models.training.scoring import WEIGHTED
 
-_FOLDER = Path(__file__).parent
 _PACKAGES = ("rsna-intracranial-hemorrhage", "numpy", "pandas", "scikit-learn", "matplotlib", "jinja2")
 _NOTHING = "\N{EN DASH}"  # where there is no number
 FIXED = (("specificity", 0.95), ("sensitivity", 0.95))  # thresholds at which the worth of an alarm is told
@@ -46,18 +40,9 @@ def render(subject: Subject, metadata: pd.DataFrame, work: Work, heat: bool = Tr
     """
     scored = join_truth(subject, metadata)
     studies, cases = join_studies(scored), worst_mistakes(scored, metadata, work)
-    style = (_FOLDER / "page.css").read_text(encoding="utf-8")
-    environment = Environment(
-        loader=FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"count": _count, "number": _number, "percent": _percent, "shade": _shade, "range": _range}
-    return environment.get_template("page.html").render(
-        style=Markup(style),  # the one text that is not escaped: it is this project's own
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+    return fill(
+        "page.html",
+        {"count": _count, "number": _number, "percent": _percent, "shade": _shade, "range": _range},
         subject=subject,
         synthetic=is_synthetic(work),
         stage=work.stage,

@@ -8,6 +8,7 @@ loading           datasets -> batches, in processes         (batches: their orde
 networks          slices -> logits                          (lite0; pretrained, weights: files)
 recurrent         slices of a study -> better logits        (attention: by a transformer; joint: three losses)
 embeddings        what networks see in a slice, stored      (sources, finetuning: what runs build on; seen: whom)
+learnt            a run -> what it knows of itself          (fingerprint: the same, read without torch)
 loss, metric      the challenge's, in torch and in numpy    (scoring: beside the prior's; evaluation, d4: predicting)
 checkpoint_files  a run that is not finished                (checkpoint_callback: writes them; stopping: signals)
 device            what computes, and the cores beside it    (precision, compiling, memory: how; processes: torchrun's)

@@ -112,7 +112,12 @@ def each_embedding(network: HemorrhageNetwork, images: torch.Tensor, group: tupl
 def with_logits(network: HemorrhageNetwork, embedding: torch.Tensor) -> torch.Tensor:
     """Embeddings (slices, views, width), and the logits that a network makes of them: float16 (..., width + 6)."""
     seen = torch.cat([embedding, network.head(embedding)], dim=2)
-    return seen.float().clamp(-_LARGEST, _LARGEST).half()
+    return in_half(seen)
+
+
+def in_half(values: torch.Tensor) -> torch.Tensor:
+    """Values of any shape as they are stored, float16."""
+    return values.float().clamp(-_LARGEST, _LARGEST).half()
 
 
 class SequenceDataset(Dataset):

@@ -26,6 +26,7 @@ from models.training.evaluation import predict
 from models.training.history import write_history_picture
 from models.training.kinds import Kind, kind_of
 from models.training.learner import find_learning_rate, fit
+from models.training.learnt import write_fingerprint
 from models.training.loading import Samples, make_loader, require_shared_memory
 from models.training.processes import Processes, started_processes
 from models.training.profiling import profile_steps
@@ -181,6 +182,7 @@ def write_results(
     chosen = {} if history.last else {"best_epoch": history.best_epoch}
     results = {"weighted_log_loss": float(own), **chosen, "prevalence": shares, "sources": fold.sources}
     write_seen(folder, fold.seen)
+    write_fingerprint(folder, network, fold.valid_slices, fold.valid, probability)
     warnings = changes_of_version(folder)
     save_config(folder, options.config, options.fold, results, options.machine.stage, ran, warnings)
     delete_checkpoints(folder)

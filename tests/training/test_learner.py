@@ -42,7 +42,7 @@ def run(options, few):
     return few.run("learner", 1)
 
 
-def test_a_run_is_the_five_files(run):
+def test_a_run_is_its_files(run):
     assert {file.name for file in run.iterdir()} == written.FOLD_FILES
 
 

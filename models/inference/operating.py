@@ -1,0 +1,116 @@
+"""What the probabilities of a run mean: calibrated on its own validation, of slices and of studies; and thresholds.
+
+All of it is read from the fingerprints of its folds, whose counts add up.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import betaincinv, expit, logit
+
+from models.common.labels import ANY, LABELS
+from models.inference.aligned import SUREST
+from models.inference.calibration import Calibration, fit_calibration, raise_any
+from models.training.fingerprint import EDGES, Counts, Fingerprint
+
+LEVEL = 0.95
+DRAWS = 2000
+_FEWEST = 10  # studies with and without blood that a threshold is told of
+_MIDDLES = np.concatenate([EDGES[:1], (EDGES[1:] + EDGES[:-1]) / 2, EDGES[-1:]])
+
+
+class Range(NamedTuple):
+    """A share, and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Point(NamedTuple):
+    """An alarm for `any` in a study is a probability of `threshold` or above."""
+
+    threshold: float  # calibrated
+    sensitivity: Range
+    specificity: Range
+    positives: int  # patients whose studies this was seen on
+    negatives: int
+
+
+class Meaning(NamedTuple):
+    """How to read a run."""
+
+    slices: dict[str, Calibration]
+    studies: dict[str, Calibration]  # of the highest slice of a study
+    points: dict[str, Point]  # by the share that is LEVEL there; none where too few studies were seen
+
+
+def meaning_of(folds: Sequence[Fingerprint]) -> Meaning:
+    """That of a run, from the fingerprints of its folds."""
+    slices, studies = (_add([getattr(one, of) for one in folds]) for of in ("of_slices", "of_studies"))
+    of_slices, of_studies = _fit(slices), _fit(studies)
+    share = sum(one.patients for one in folds) / max(1, sum(one.studies for one in folds))
+    return Meaning(of_slices, of_studies, _points(studies[LABELS[ANY]], of_studies[LABELS[ANY]], share))
+
+
+def calibrated(probability: np.ndarray, calibrations: Mapping[str, Calibration]) -> np.ndarray:
+    """Probabilities (..., 6) as they are meant; `any` is at least the largest of the five types."""
+    logits = logit(np.clip(probability.astype(float), SUREST, 1 - SUREST))
+    meant = np.stack([calibrations[label](logits[..., column]) for column, label in enumerate(LABELS)], axis=-1)
+    return raise_any(expit(meant).reshape(-1, len(LABELS))).reshape(probability.shape)
+
+
+def predictive_values(point: Point, prevalence: float) -> dict[str, Range]:
+    """What an alarm, and none, is worth where so many studies bleed: `PPV` and `NPV`, by Bayes."""
+    generator = np.random.default_rng(0)
+    sensitivity, specificity = (
+        np.append(share.value, generator.beta(*_posterior(share.value, count), DRAWS))
+        for share, count in ((point.sensitivity, point.positives), (point.specificity, point.negatives))
+    )
+    right, wrong = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+    free, missed = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
+    values = {"PPV": right / np.maximum(right + wrong, 1e-12), "NPV": free / np.maximum(free + missed, 1e-12)}
+    return {name: Range(float(of[0]), *map(float, np.percentile(of[1:], (2.5, 97.5)))) for name, of in values.items()}
+
+
+def _add(counts: Sequence[Counts]) -> Counts:
+    return {label: np.sum([one[label] for one in counts], axis=0) for label in LABELS}
+
+
+def _fit(counts: Counts) -> dict[str, Calibration]:
+    values, target = np.tile(_MIDDLES, 2), np.repeat([0.0, 1.0], len(_MIDDLES))
+    return {label: fit_calibration(values, target, counts[label].ravel()) for label in LABELS}
+
+
+def _points(counts: np.ndarray, calibration: Calibration, share: float) -> dict[str, Point]:
+    """Thresholds of studies, by counts (2, bins) of those without and with blood; `share` of them are patients."""
+    negatives, positives = (int(total) for total in counts.sum(axis=1))
+    if min(negatives, positives) < _FEWEST:
+        return {}
+    below = np.cumsum(counts[:, :-1], axis=1) / counts.sum(axis=1, keepdims=True)  # of EDGES
+    specificity, sensitivity = below[0], 1 - below[1]
+    enough = sensitivity >= LEVEL - 1e-9
+    places = {"sensitivity": len(EDGES) - 1 - int(enough[::-1].argmax()) if enough.any() else 0}
+    places["specificity"] = int((specificity >= LEVEL - 1e-9).argmax()) if specificity[-1] >= LEVEL else len(EDGES) - 1
+    positives, negatives = max(1, round(positives * share)), max(1, round(negatives * share))
+    return {
+        name: Point(
+            float(expit(calibration(EDGES[place]))),
+            _range(float(sensitivity[place]), positives),
+            _range(float(specificity[place]), negatives),
+            positives,
+            negatives,
+        )
+        for name, place in places.items()
+    }
+
+
+def _range(value: float, count: int) -> Range:
+    """A share of so many patients, with Jeffreys' interval."""
+    low, high = betaincinv(*_posterior(value, count), (0.025, 0.975))
+    return Range(value, min(float(low), value), max(float(high), value))
+
+
+def _posterior(value: float, count: int) -> tuple[float, float]:
+    return value * count + 0.5, (1 - value) * count + 0.5

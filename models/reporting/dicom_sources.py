@@ -1,0 +1,70 @@
+"""The headers of the files that slices came from, for what is to stand beside them in their study."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pandas as pd
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID, CTImageStorage
+
+from models.preprocessing.elements import open_bounded
+from models.preprocessing.grouping import Look
+from models.preprocessing.reasons import UnreadableSliceError
+
+# What the standard wants to be there, if only empty (PS3.3 C.7.1.1, C.7.2.1).
+_EMPTY = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate")
+_EMPTY += ("StudyTime", "ReferringPhysicianName")
+_NEEDED = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
+
+
+class Source(NamedTuple):
+    """Where a slice stands."""
+
+    header: Dataset
+    frame: int | None  # from 1, in a file of many
+
+
+class Sources(NamedTuple):
+    """Those of slices by their names, or why nothing can be written beside them."""
+
+    of_slices: dict[str, Source]
+    reason: str = ""
+
+
+def find_sources(slices: pd.DataFrame, files: Mapping[str, Look]) -> Sources:
+    """The sources of some slices, whose `files` are known by the names of images."""
+    headers: dict[str, Dataset] = {}
+    found: dict[str, Source] = {}
+    for image in slices["image_id"]:
+        name, _, frame = image.rpartition("_")
+        is_frame = image not in files and name in files
+        file = files[name if is_frame else image]
+        if not file.syntax:
+            return Sources({}, "its files are no DICOM: there is no study to write into")
+        try:
+            if file.name not in headers:
+                headers[file.name] = _read(file)
+        except (UnreadableSliceError, InvalidDicomError, ValueError, AttributeError) as error:
+            return Sources({}, f"the header of a file cannot be read ({error})")
+        found[image] = Source(headers[file.name], int(frame) if is_frame else None)
+    named = [str(header.SOPInstanceUID) for header in headers.values()]
+    if len(set(named)) < len(named):
+        return Sources({}, "several of its files share their SOPInstanceUID")
+    return Sources(found)
+
+
+def _read(file: Look) -> Dataset:
+    """A header. Raises ValueError where an identifier is none."""
+    with open_bounded(file.path) as opened:
+        header = pydicom.dcmread(opened, stop_before_pixels=True, force=True)
+    if "SOPClassUID" not in header:  # the challenge's files lack it
+        header.SOPClassUID = header.file_meta.get("MediaStorageSOPClassUID", CTImageStorage)
+    for name in _NEEDED:
+        if not UID(str(header.get(name, ""))).is_valid:
+            raise ValueError(f"its {name} is no valid UID")
+    for name in _EMPTY:
+        if name not in header:
+            setattr(header, name, "")
+    return header

@@ -1,0 +1,123 @@
+"""predict.py: what somebody names -> answers, once, or of a drop folder for as long as it is watched."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from models.common.errors import InputError
+from models.common.progress import say
+from models.inference.asked import PredictOptions
+from models.preprocessing.given import Given, find_given
+from models.preprocessing.manifest import Known
+from models.preprocessing.origin import DRAWN
+from models.preprocessing.own_studies import OwnStudy, find_studies
+from models.preprocessing.problems import ProblemRows
+from models.preprocessing.pseudonyms import Pseudonyms
+from models.reporting.answers import Errand, answer_all, command_of, court_of, open_output
+
+SOME_REFUSED = 3  # exit code
+_SHOWN = 20  # studies on the screen
+_LOOKS = 4  # at a drop folder while a study is to be quiet
+
+
+def predict(options: PredictOptions) -> int:
+    """Answer all studies, and return the exit code: 0, or SOME_REFUSED.
+
+    Raises InputError for paths that hold no CT, for weights that cannot be used, a key that no series has, and a folder
+    that cannot be written to or holds answers of another kind.
+    """
+    paths = options.paths or ((options.watch,) if options.watch else ())
+    given = find_given(paths, _own(options)) if options.watch is None else Given(options.watch.absolute(), [])
+    synthetic = (given.root / DRAWN).is_file()
+    series = options.series
+    court = court_of(options.weights, options.device, options.tta, options.prevalence, synthetic, series)
+    for note in court.notes:
+        print(f"warning: {note}")
+    errand = Errand(options, given.root, synthetic, command_of(options))
+    with open_output(options, court) as pseudonyms:
+        if options.watch is not None:
+            watch(options.watch, errand, pseudonyms)
+        studies, problems = find_studies(given, pseudonyms, options.jobs, options.dask)
+        _require_studies(studies, problems, paths)
+        told = answer_all(studies, errand)
+    _require_series(series, told)
+    _summarise(told, options.output)
+    return SOME_REFUSED if any(one["verdict"] == "refused" for one in told) else 0
+
+
+def watch(folder: Path, errand: Errand, pseudonyms: Pseudonyms) -> None:
+    """Answer each study of a drop folder once its files have not changed for a while; until the process is stopped.
+
+    Raises InputError if the folder is not there, or a study cannot be answered for a reason that is not its own.
+    """
+    options, known = errand.options, dict[str, Known]()
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder} to watch; make it, or name another")
+    print(f"watching {folder}; a study is answered when its files have been quiet for {options.quiet:g} s", flush=True)
+    seen: dict[str, tuple[str, float]] = {}  # study -> its content, and since when it is so
+    done: dict[str, str] = {}
+    while True:
+        studies = _look_into(folder, options, pseudonyms, known)
+        now = time.monotonic()
+        for study in studies:
+            if seen.get(study.key, ("", 0))[0] != study.content:
+                seen[study.key] = study.content, now
+        ready = [study for study in studies if now - seen[study.key][1] >= options.quiet]
+        ready = [study for study in ready if done.get(study.key) != study.content]
+        if ready:
+            for one in answer_all(ready, errand):
+                say(f"{one['study']}: {sentence(one)}")
+            done |= {study.key: study.content for study in ready}
+        time.sleep(max(0.2, options.quiet / _LOOKS))
+
+
+def sentence(told: dict[str, Any]) -> str:
+    """An answer on one line, from what answer.json tells."""
+    if told["study_probability"] is None:
+        return f"refused: {'; '.join(told['reasons'])}"
+    low, high = told["any_range"]
+    text = f"any hemorrhage {told['study_probability']['any']:.1%} ({low:.1%} to {high:.1%} by network and view)"
+    return f"{text}, {told['verdict']}" + (f": {'; '.join(told['reasons'])}" if told["reasons"] else "")
+
+
+def _look_into(
+    folder: Path, options: PredictOptions, pseudonyms: Pseudonyms, known: dict[str, Known]
+) -> list[OwnStudy]:
+    try:
+        given = find_given((folder,), _own(options))
+    except InputError:
+        if not folder.is_dir():
+            raise
+        return []  # nothing has come yet
+    return find_studies(given, pseudonyms, options.jobs, options.dask, known)[0]
+
+
+def _own(options: PredictOptions) -> list[Path]:
+    """Folders that this writes to, which may lie in what is named."""
+    return [folder for folder in (options.output, options.work) if folder is not None]
+
+
+def _require_studies(studies: Sequence[OwnStudy], problems: ProblemRows, paths: Sequence[Path]) -> None:
+    if not studies:
+        kinds = Counter(problem for _, problem, _ in problems).most_common(3)
+        what = ", ".join(f"{count:,} x {kind}" for kind, count in kinds)
+        raise InputError(f"no CT in {', '.join(map(str, paths))}: {what}; name another file, folder or archive")
+
+
+def _require_series(series: Sequence[str], told: Sequence[dict[str, Any]]) -> None:
+    there = {row["series_id"] for one in told for row in one["all_series"]}
+    if unknown := set(series) - there:
+        raise InputError(
+            f"--series {min(unknown)}: there is no series of this key; answer.json of each study names them"
+        )
+
+
+def _summarise(told: Sequence[dict[str, Any]], output: Path) -> None:
+    order = sorted(told, key=lambda one: -(one["study_probability"] or {"any": -1})["any"])
+    for one in order[:_SHOWN]:
+        print(f"{one['study']}: {sentence(one)}")
+    counts = Counter(one["verdict"] for one in told)
+    text = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(counts.items()))
+    print(f"{output / 'answers.csv'}: {len(told):,} studies, {text}")
