@@ -250,4 +250,4 @@ ARCHITECTURES = {
     # the original's ResNeXt, and three that it also tried
     **{name: _cadene(name) for name in ("resnext101_32x4d", "resnet50", "se_resnext50_32x4d", "densenet121")},
 }
-OF_TIMM = ("efficientnet-lite0",)  # a network of timm's, too, whose weights come from elsewhere
+OF_TIMM = ("efficientnet-lite0", "efficientnet-lite0-trunk")  # of timm, too, their weights come from elsewhere
