@@ -2,10 +2,12 @@
 
 run               the command line, without torch           (run_folder, run_record: what lies there already)
 fold              one fold, from its slices to its files    (kinds: what differs between the kinds of runs)
-learner           fastai's learner                          (steps: one step; callbacks, history: around it)
+learner           fastai's learner                          (steps: one step; callbacks, averaging, history: around it)
+groups            rates and decay of the parameters
 dataset           slices -> inputs                          (augmentation, warping, appearance: chance; studies)
+label_noise       labels that count less                    (balance: slices drawn more often; mixing: with each other)
 loading           datasets -> batches, in processes         (batches: their order; transfer: to the device)
-networks          slices -> logits                          (lite0; recurrent: a study; pretrained, weights: files)
+networks          slices -> logits                          (lite0, timm_networks; recurrent; pretrained, weights)
 embeddings        what networks see in a slice, stored      (sources, finetuning: what runs build on; seen: whom)
 loss, metric      the challenge's, in torch and in numpy    (scoring: beside the prior's; evaluation, d4: predicting)
 checkpoint_files  a run that is not finished                (checkpoint_callback: writes them; stopping: signals)
