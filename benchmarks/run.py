@@ -28,7 +28,7 @@ RESULTS = FOLDER / "results.json"
 BENCHMARKS = ("input_path", "prepare", "radam_step", "learner_step", "d4")
 # Others, which have no peer and are run by themselves.
 EXPERIMENTS = (
-    *("blending", "choosing", "context", "context_picture", "full_size", "gpu", "heat", "realism"),
+    *("ablation", "blending", "choosing", "context", "context_picture", "full_size", "gpu", "heat", "realism"),
     *("realism_verdicts", "sequence", "startup"),
 )
 

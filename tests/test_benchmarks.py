@@ -19,7 +19,7 @@ from models.inference.evidence import WAYS
 REPOSITORY = Path(__file__).parent.parent
 FOLDER = REPOSITORY / "benchmarks"
 SCRIPTS = {path.stem for path in FOLDER.glob("*.py")}
-SHARED = {"run", "comparison", "experiment", "gpu_rows", "gpu_tests"}
+SHARED = {"run", "comparison", "experiment", "ablation_changes", "gpu_rows", "gpu_tests"}
 SHARED |= {"realism_slices", "realism_features", "realism_measures"}
 FAKE = """
 import os

@@ -1,7 +1,7 @@
 """What all stages share.
 
 labels             the six labels, their order and their weights in the metric
-channels, config   what a network sees, and what a run is: dataclasses, checked
+channels, config   what a network sees, and what a run is: dataclasses, checked (recipe: how it learns)
 options            the command lines of training and inference (cli: from a dataclass to a command line)
 folders, files     where files lie, and how they are written and read back (prediction_files: one kind of them)
 colours            of every picture

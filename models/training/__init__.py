@@ -2,10 +2,12 @@
 
 run               the command line, without torch           (run_folder, run_record: what lies there already)
 fold              one fold, from its slices to its files    (kinds: what differs between the kinds of runs)
-learner           fastai's learner                          (steps: one step; callbacks, history: around it)
+learner           fastai's learner                          (steps: one step; callbacks, averaging, history: around it)
+groups            rates and decay of the parameters
 dataset           slices -> inputs                          (augmentation, warping, appearance: chance; studies)
+label_noise       labels that count less                    (balance: slices drawn more often; mixing: with each other)
 loading           datasets -> batches, in processes         (batches: their order; transfer: to the device)
-networks          slices -> logits                          (lite0; pretrained, weights: files)
+networks          slices -> logits                          (lite0, timm_networks; pretrained, weights: files)
 recurrent         slices of a study -> better logits        (attention: by a transformer; joint: three losses)
 embeddings        what networks see in a slice, stored      (sources, finetuning: what runs build on; seen: whom)
 learnt            a run -> what it knows of itself          (fingerprint: the same, read without torch)

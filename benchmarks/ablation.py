@@ -1,0 +1,231 @@
+"""What each part of the recipe is worth, one change at a time: out-of-fold scores beside a base, on a phantom.
+
+    python benchmarks/ablation.py --work scratch                    # writes benchmarks/ablation.json; goes on there
+    python benchmarks/ablation.py --work scratch --hours 2          # begins no run after two hours
+    python benchmarks/ablation.py --work large --studies 1000 --epochs 16 --folds 5 --device cuda    # for a GPU
+
+The small network and EfficientNet-Lite0 at 64 px, folds grouped by patient, five seeds. A row is the weighted log loss
+of one change, its mean over the seeds, and how much it is worse than what it stands beside: the mean of the seeds, with
+a 95 % interval over drawn patients and drawn seeds, paired. One of which the interval holds zero is "no effect". Where
+a run is there it is not trained again; all that is finished is in the table.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from ablation_changes import CHANGES, NETWORKS, NOT_SWITCHED, config_of, judge_of, predict_again, train_cell
+from comparison import quiet
+from experiment import ExperimentOptions, prepare_phantom, read_out_of_fold, working_folder
+from run import commit, describe_machine
+from tqdm.auto import tqdm
+
+from models.common.cli import command
+from models.common.config import TrainConfig
+from models.common.files import write_parquet, write_text
+from models.common.folders import Work
+from models.common.labels import LABELS
+from models.common.options import Machine, TrainOptions
+from models.inference.comparing import Resampled, resample, tails
+from models.inference.predictions import align
+from models.inference.smoothed_run import SmoothOptions, smooth_run
+from models.preprocessing.tables import read_slices
+
+RESULTS = Path(__file__).parent / "ablation.json"
+THREADS = 1  # of each process: a small network makes little use of more
+
+
+@dataclass(frozen=True)
+class AblationOptions(ExperimentOptions):
+    """The command line of this benchmark."""
+
+    studies: int = 60
+    epochs: int = 6
+    output: Path = RESULTS
+    seeds: int = 5
+    folds: int = 2
+    only: tuple[str, ...] = ()
+    """some changes, beside the base; none: all"""
+    networks: tuple[str, ...] = tuple(NETWORKS)
+    hours: float = 2.0
+    """begin nothing new after so many"""
+    processes: int = 2
+    """folds that are trained side by side"""
+
+
+class Cell(NamedTuple):
+    """A change of a network with a seed."""
+
+    network: str
+    change: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """That of its run."""
+        return f"{self.network}_{self.change}_{self.seed}"
+
+
+def main(options: AblationOptions) -> None:
+    """Train and predict as many cells as there is time for; print the table of all that is there, and write it."""
+    began = time.monotonic()
+    with working_folder(options.work) as folder:
+        prepare_phantom(folder, options)
+        (folder / "cells").mkdir(exist_ok=True)
+        left = 0
+        with ProcessPoolExecutor(options.processes, get_context("spawn"), torch.set_num_threads, (THREADS,)) as pool:
+            for cell in tqdm(list(plan(options)), desc="cells"):
+                if (folder / "cells" / f"{cell.name}.json").is_file():
+                    continue
+                if time.monotonic() - began > 3600 * options.hours:
+                    left += 1
+                    continue
+                seconds = make_cell(cell, Work(folder), options, pool)
+                write_text(folder / "cells" / f"{cell.name}.json", json.dumps({"s CPU": round(seconds, 1)}))
+        report(folder, options)
+    if left:
+        print(f"{left} cells are left; the same command goes on with them")
+
+
+def plan(options: AblationOptions) -> Iterator[Cell]:
+    """All cells, seed by seed, so that whatever there is time for has all changes; each after what it stands beside."""
+    for seed in range(options.seeds):
+        for network in options.networks:
+            for change, of in CHANGES.items():
+                wanted = not options.only or change in (*options.only, *needed_by(options.only))
+                if wanted and network in of.networks and (change != "noisy_labels" or options.folds > 2):
+                    yield Cell(network, change, seed)
+
+
+def needed_by(changes: tuple[str, ...]) -> set[str]:
+    """What some changes stand beside."""
+    beside = {CHANGES[change].beside for change in changes} | {"base"}
+    return beside if beside <= set(changes) | {"base"} else beside | needed_by(tuple(beside))
+
+
+def make_cell(cell: Cell, work: Work, options: AblationOptions, pool: ProcessPoolExecutor) -> float:
+    """Train the folds of a cell, or predict those of another one otherwise; the CPU seconds that it has taken."""
+    change = CHANGES[cell.change]
+    if not change.again:
+        jobs = list(judge_options(cell, work, options)) if cell.change == "noisy_labels" else []
+        took = list(pool.map(train_cell, jobs, [""] * len(jobs)))
+        return sum(took) + sum(
+            pool.map(train_cell, fold_options(cell, work, options), [change.patched] * options.folds)
+        )
+    trained = cell._replace(change="crop" if change.again == "whole" else "base")
+    if change.again == "smoothed":
+        began = time.process_time()
+        with quiet():
+            smooth_run(SmoothOptions(trained.name, work.root))
+        made = [(read_out_of_fold(work, f"{trained.name}_smoothed"), time.process_time() - began)]
+    else:
+        made = list(pool.map(predict_again, fold_options(trained, work, options), [change.again] * options.folds))
+    tables, took = zip(*made, strict=True)
+    write_parquet(work.root / "cells" / f"{cell.name}.parquet", pd.concat(tables).reset_index())
+    return sum(took)
+
+
+def fold_options(cell: Cell, work: Work, options: AblationOptions) -> list[TrainOptions]:
+    """The trainings of a cell, or where those are that it predicts with."""
+    machine = Machine(work.root, device=options.device, workers=0)
+    configs = [config_of(*cell, options.epochs, fold) for fold in range(options.folds)]
+    return [TrainOptions(config, fold, machine=machine) for fold, config in enumerate(configs)]
+
+
+def judge_options(cell: Cell, work: Work, options: AblationOptions) -> Iterator[TrainOptions]:
+    """The trainings that judge labels: for each fold all others, without it."""
+    for fold in range(options.folds):
+        name = judge_of(cell.network, cell.seed, fold)
+        for base in fold_options(cell._replace(change="base"), work, options):
+            if base.fold != fold:
+                assert isinstance(base.config, TrainConfig)
+                yield replace(base, config=replace(base.config, name=name, without=fold), tta="none")
+
+
+# ---- the table ----
+
+
+def report(folder: Path, options: AblationOptions) -> None:
+    """Print a row for each change of each network that is finished, and write them as JSON."""
+    work = Work(folder)
+    slices = read_slices(work, "train").set_index("image_id")
+
+    @cache
+    def scored(cell: Cell) -> Resampled:
+        said = predictions(cell, work, options.folds)
+        known = align(slices, said.index.to_series(), "the table of labels")
+        return resample(known[list(LABELS)].to_numpy(), said.to_numpy(), known["patient_id"].to_numpy())
+
+    rows = {}
+    for network in options.networks:
+        for change in CHANGES:
+            if row := row_of(network, change, folder, options.seeds, scored):
+                rows[f"{network} {change}"] = row
+    for name, row in rows.items():
+        change = CHANGES[name.split()[1]]
+        print(f"{name:30}{row['mean']:9.4f}{describe(row):40}{row['s CPU']:7.0f} s CPU   {change.what}")
+    settings = {name: value for name, value in asdict(options).items() if isinstance(value, int)}
+    results = {"machine": describe_machine(), "commit": commit(), "settings": settings}
+    write_text(options.output, json.dumps({**results, "not_switched": NOT_SWITCHED, "rows": rows}, indent=1) + "\n")
+    print(f"{options.output}: commit {results['commit']}")
+
+
+def predictions(cell: Cell, work: Work, folds: int) -> pd.DataFrame:
+    """Out-of-fold predictions of a cell, indexed and sorted by `image_id`, columns LABELS."""
+    if CHANGES[cell.change].again:
+        files = [work.root / "cells" / f"{cell.name}.parquet"]
+    else:
+        files = [work.run(cell.name, fold) / "valid.parquet" for fold in range(folds)]
+    return pd.concat([pd.read_parquet(file) for file in files]).set_index("image_id").sort_index()[list(LABELS)]
+
+
+def row_of(
+    network: str, change: str, folder: Path, seeds: int, scored: Callable[[Cell], Resampled]
+) -> dict[str, float | int]:
+    """A row of the table, of the seeds that are finished; empty where there is none."""
+    cells = [Cell(network, change, seed) for seed in range(seeds)]
+    files = {cell: folder / "cells" / f"{cell.name}.json" for cell in cells}
+    finished = [cell for cell in cells if files[cell].is_file()]
+    if not finished:
+        return {}
+    ours = [scored(cell) for cell in finished]
+    seconds = float(np.mean([json.loads(files[cell].read_text())["s CPU"] for cell in finished]))
+    scores = [float(of.value[0]) for of in ours]
+    row = {"seeds": len(finished), "mean": round(float(np.mean(scores)), 4), "s CPU": round(seconds, 1)}
+    if change == "base":
+        return row
+    theirs = [scored(cell._replace(change=CHANGES[change].beside)) for cell in finished]
+    return row | paired(ours, theirs)
+
+
+def paired(ours: list[Resampled], theirs: list[Resampled]) -> dict[str, float]:
+    """How much higher our weighted log loss is, the mean of the seeds, and its interval over patients and seeds.
+
+    Each draw has patients of its own, the same for both and in all seeds, and seeds of its own.
+    """
+    value = float(np.mean([a.value[0] - b.value[0] for a, b in zip(ours, theirs, strict=True)]))
+    draws = np.array([a.draws[:, 0] - b.draws[:, 0] for a, b in zip(ours, theirs, strict=True)])  # (seeds, draws)
+    seeds = np.random.default_rng(0).integers(len(ours), size=draws.shape)
+    low, high = np.percentile(np.take_along_axis(draws, seeds, axis=0).mean(axis=0), tails(ours[0].patients))
+    return {name: round(float(number), 4) for name, number in {"worse by": value, "low": low, "high": high}.items()}
+
+
+def describe(row: dict[str, float | int]) -> str:
+    """By how much a change is worse, with the interval, and what that is called."""
+    if "worse by" not in row:
+        return ""
+    word = "worse" if row["low"] > 0 else "better" if row["high"] < 0 else "no effect"
+    return f"{row['worse by']:+9.4f} ({row['low']:+.4f} to {row['high']:+.4f}) {word}"
+
+
+if __name__ == "__main__":
+    command(main, AblationOptions)

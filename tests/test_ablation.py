@@ -1,0 +1,188 @@
+"""Laws of the ablation: one change at a time, each beside what it was made from, and nothing twice."""
+
+import json
+import sys
+from dataclasses import fields, replace
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from models.common.files import write_parquet
+from models.common.labels import ANY, LABELS
+from models.common.recipe import ImageRecipe, Recipe
+from models.inference.comparing import resample
+from models.preprocessing.tables import read_slices, split_fold
+from models.training.d4 import D4
+from models.training.learner import WeightedLogLoss
+from models.training.networks import build_network
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def modules():
+    """The script and what it changes, imported as when its folder stands first on the path."""
+    before = set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FOLDER)
+        yield import_module("ablation"), import_module("ablation_changes")
+    for name in set(sys.modules) - before & {path.stem for path in FOLDER.glob("*.py")}:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def ablation(modules):
+    return modules[0]
+
+
+@pytest.fixture(scope="module")
+def changes(modules):
+    return modules[1]
+
+
+def test_every_field_of_the_recipe_is_changed_by_a_row(changes):
+    recipe = {field.name for kind in (Recipe, ImageRecipe) for field in fields(kind)}
+    changed = {name for change in changes.CHANGES.values() for name in change.fields}
+    assert recipe - {"warm_up", "without"} <= changed | {"noisy_labels"}
+    assert {"pooling", "head_dropout", "drop_path", "augment", "pretrained", "channels", "crop_size"} <= changed
+
+
+def test_a_row_differs_from_the_base_in_what_it_is_named_after_alone(changes):
+    for network in changes.NETWORKS:
+        base = changes.config_of(network, "base", 1, 8, 0)
+        for name, change in changes.CHANGES.items():
+            if network not in change.networks or name in ("sequence", "end_to_end"):
+                continue
+            config = changes.config_of(network, name, 1, 8, 0)
+            differ = {field for field, value in config.to_json().items() if value != base.to_json()[field]}
+            named = {"noisy_labels"} if name == "noisy_labels" else set(change.fields)
+            assert differ - {"name"} == named, name
+            build_network(config)
+    assert changes.config_of("lite0", "base", 1, 8, 0).epochs == 3
+
+
+def test_a_cell_comes_after_what_it_stands_beside_seed_by_seed(ablation, changes):
+    options = ablation.AblationOptions()
+    cells = list(ablation.plan(options))
+    assert len(cells) == len(set(cells))
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
+    for place, cell in enumerate(cells):
+        beside = changes.CHANGES[cell.change].beside
+        assert cell.change == "base" or cell._replace(change=beside) in cells[:place]
+    assert "noisy_labels" not in {cell.change for cell in cells}  # of two folds none is left to judge
+    assert "noisy_labels" in {cell.change for cell in ablation.plan(replace(options, folds=3))}
+    some = ablation.plan(replace(options, only=("crop_mismatch", "ema"), seeds=1, networks=("small",)))
+    assert [cell.change for cell in some] == ["base", "crop", "crop_mismatch", "ema"]
+
+
+def test_labels_are_judged_by_folds_without_the_one_that_is_trained(ablation, tmp_path):
+    options = ablation.AblationOptions(folds=3, device="cpu")
+    cell = ablation.Cell("small", "noisy_labels", 0)
+    judges = list(ablation.judge_options(cell, ablation.Work(tmp_path), options))
+    assert {(judge.config.name[-3:-2], judge.fold) for judge in judges} == {
+        (str(a), b) for a in range(3) for b in range(3) if a != b
+    }
+    assert all(str(judge.config.without) in judge.config.name for judge in judges)
+    for outer in ablation.fold_options(cell, ablation.Work(tmp_path), options):
+        assert {judge.config.without for judge in judges if judge.config.name == outer.config.noisy_labels} == {
+            outer.fold
+        }
+
+
+def test_the_interval_is_of_patients_and_seeds(ablation):
+    random = np.random.default_rng(0)
+    patients, target = np.repeat(np.arange(60), 3), (random.random((180, 6)) < 0.3).astype(float)
+    good, bad = np.where(target == 1, 0.7, 0.3), np.where(target == 1, 0.6, 0.4)
+    of = {name: resample(target, said, patients) for name, said in (("good", good), ("bad", bad))}
+    always = ablation.paired([of["bad"]] * 5, [of["good"]] * 5)
+    assert always["worse by"] == pytest.approx(np.log(0.7 / 0.6), abs=1e-4)
+    assert always["low"] > 0
+    in_one = ablation.paired([of["bad"], *[of["good"]] * 4], [of["good"]] * 5)
+    assert in_one["low"] == 0 < in_one["worse by"]
+    assert ablation.describe(in_one | {}).endswith("no effect")
+    assert ablation.describe(always).endswith("worse")
+    assert ablation.describe({name: -value for name, value in always.items()} | {"low": -1, "high": -0.1}).endswith(
+        "better"
+    )
+
+
+@pytest.fixture
+def scored(ablation, few, tmp_path, monkeypatch):
+    """A working folder with a plan of three cells, whose trainings are made up."""
+    labels = read_slices(few, "train").dropna(subset=list(LABELS))
+    (tmp_path / "cache").symlink_to(few.cache)
+    made = []
+
+    def make(cell, work, options, pool):
+        made.append(cell.change)
+        said = np.clip(labels[list(LABELS)].to_numpy(float), 0.1, 0.8 if cell.change == "ema" else 0.9)
+        table = pd.DataFrame(said, columns=list(LABELS)).assign(image_id=labels["image_id"].to_numpy())
+        for fold in range(2):
+            folder = work.run(cell.name, fold)
+            folder.mkdir(parents=True)
+            write_parquet(folder / "valid.parquet", table.iloc[fold::2])
+        return 2.5
+
+    monkeypatch.setattr(ablation, "make_cell", make)
+    monkeypatch.setattr(ablation, "prepare_phantom", lambda *_: None)
+    options = ablation.AblationOptions(
+        work=tmp_path, output=tmp_path / "ablation.json", only=("ema", "cosine"), networks=("small",), seeds=1
+    )
+    return options, made
+
+
+def test_what_is_finished_is_not_made_again_and_the_table_is_of_all_that_is_there(ablation, scored, capsys):
+    options, made = scored
+    ablation.main(replace(options, hours=-1.0))
+    assert made == []
+    assert "3 cells are left; the same command goes on with them" in capsys.readouterr().out
+    ablation.main(replace(options, only=("ema",)))
+    ablation.main(options)
+    assert made == ["base", "ema", "cosine"]
+    written = json.loads(options.output.read_text())
+    assert set(written["rows"]) == {"small base", "small ema", "small cosine"}
+    assert written["rows"]["small cosine"]["worse by"] == 0
+    assert written["rows"]["small ema"]["low"] > 0
+    assert written["rows"]["small base"] == {"seeds": 1, "mean": written["rows"]["small base"]["mean"], "s CPU": 2.5}
+    assert set(written["not_switched"]) == {"wrapped repair"}
+    assert "small ema" in capsys.readouterr().out
+
+
+def test_the_originals_losses_are_what_they_are_called(changes):
+    logits, target = torch.randn(7, 6), (torch.rand(7, 6) < 0.5).float()
+    plain = binary_cross_entropy_with_logits(logits, target)
+    torch.testing.assert_close(changes.PlainLoss()(logits, target), plain)
+    weight = torch.ones(6)
+    weight[ANY] = 2
+    expected = binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
+    torch.testing.assert_close(changes.PositiveWeightLoss()(logits, target), expected)
+
+
+def test_the_loss_is_changed_where_it_is_trained_alone(changes):
+    import models.training.learner as module
+
+    for name, kind in (("pos_weight", changes.PositiveWeightLoss), ("plain_loss", changes.PlainLoss)):
+        with changes.PATCHES[name]():
+            assert module.WeightedLogLoss is kind
+        assert module.WeightedLogLoss is WeightedLogLoss
+
+
+def test_folds_by_slice_validate_each_slice_once_and_patients_stand_on_both_sides(changes, prepared):
+    whole = pd.concat(split_fold(prepared, 0, skip_low_information=False))
+    folds = range(whole["fold"].nunique())
+    parts = [changes.split_by_slice(prepared, fold, False) for fold in folds]
+    validated = pd.concat([valid for _, valid in parts])["image_id"]
+    assert sorted(validated) == sorted(whole["image_id"])
+    train, valid = parts[0]
+    assert not set(train["image_id"]) & set(valid["image_id"])
+    assert set(valid["patient_id"]) <= set(train["patient_id"])
+
+
+def test_six_of_the_symmetries_are_six_of_them(changes):
+    assert len(changes.SIX) == len(set(changes.SIX)) == 6
+    assert set(changes.SIX) < set(D4)
