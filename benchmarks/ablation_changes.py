@@ -172,8 +172,8 @@ def _unchanged() -> Generator[None]:
 
 PATCHES: dict[str, Callable[[], Any]] = {
     "": _unchanged,
-    "pos_weight": lambda: patch("models.training.learner.WeightedLogLoss", PositiveWeightLoss),
-    "plain_loss": lambda: patch("models.training.learner.WeightedLogLoss", PlainLoss),
+    "pos_weight": lambda: patch("models.training.joint.WeightedLogLoss", PositiveWeightLoss),
+    "plain_loss": lambda: patch("models.training.joint.WeightedLogLoss", PlainLoss),
     "folds_by_slice": lambda: patch("models.training.fold.split_fold", split_by_slice),
 }
 

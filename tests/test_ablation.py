@@ -18,7 +18,7 @@ from models.common.recipe import ImageRecipe, Recipe
 from models.inference.comparing import resample
 from models.preprocessing.tables import read_slices, split_fold
 from models.training.d4 import D4
-from models.training.learner import WeightedLogLoss
+from models.training.loss import WeightedLogLoss
 from models.training.networks import build_network
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
@@ -164,7 +164,7 @@ def test_the_originals_losses_are_what_they_are_called(changes):
 
 
 def test_the_loss_is_changed_where_it_is_trained_alone(changes):
-    import models.training.learner as module
+    import models.training.joint as module
 
     for name, kind in (("pos_weight", changes.PositiveWeightLoss), ("plain_loss", changes.PlainLoss)):
         with changes.PATCHES[name]():
