@@ -4,21 +4,28 @@ import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from head_ct import Series, head
 from hypothesis import settings
 from once import drawn_once, linked, made_once
 
 import models.phantom.dicom
 from models.common.files import write_parquet
 from models.common.folders import Work
+from models.common.options import Machine, TrainOptions
 from models.common.process import start_process
 from models.phantom.dicom import write_phantom
+from models.phantom.study import PhantomStudy, draw_study
 from models.preprocessing.challenge_csv import image_ids
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.tables import read_folds, read_slices
+from models.train_small import CONFIG
+from models.training.run import train
 
 pytest_plugins = ["skips", "pytester"]
 start_process()
@@ -30,6 +37,7 @@ for threshold in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
 settings.register_profile("busy machines too", deadline=None)
 settings.load_profile("busy machines too")
 
+HEAD_SIDE = 96  # pixels of the drawn heads
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
 
@@ -115,3 +123,28 @@ def few(prepared, tmp_path_factory) -> Work:
     work.metadata("train").unlink()
     write_parquet(work.metadata("train"), slices[slices["series_id"].isin(kept)].reset_index(drop=True))
     return work
+
+
+@pytest.fixture(scope="session")
+def heads(tmp_path_factory) -> tuple[Series, Series]:
+    """Two drawn heads as a scanner writes them."""
+
+    def draw(folder: Path) -> None:
+        folder.mkdir()
+        for seed in (3, 8):
+            np.savez(folder / f"{seed}.npz", **vars(draw_study(seed, HEAD_SIDE)))
+
+    folder = made_once(tmp_path_factory, "heads", draw)
+    drawn = []
+    for seed in (3, 8):
+        with np.load(folder / f"{seed}.npz") as kept:
+            drawn.append(head(PhantomStudy(**{field.name: kept[field.name][()] for field in fields(PhantomStudy)})))
+    return drawn[0], replace(drawn[1], name="other")
+
+
+@pytest.fixture(scope="session")
+def run_folder(few) -> Path:
+    """A run of one fold, trained for an epoch."""
+    machine = Machine(work=few.root, device="cpu")
+    train(TrainOptions(replace(CONFIG, name="asked", epochs=1), tta="none", machine=machine))
+    return few.run("asked", 0)

@@ -9,13 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from once import HANG
+from browsing import HIT, PAYLOADS, has_run, requests, visit
 from report_pages import Page, copy_of, predict, scored, write_run
 from scipy.special import expit
 from scipy.stats import binomtest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.support.wait import WebDriverWait
 
 from models.common.errors import InputError
 from models.common.files import hash_file, write_parquet
@@ -35,34 +32,6 @@ from models.train_small import CONFIG
 from models.training.run_record import save_config
 
 REPOSITORY = Path(__file__).parent.parent.parent
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
-ENDS = ("Network.loadingFinished", "Network.loadingFailed")  # of a request, as the browser notes them
-HIT = "window.hit=1"
-PAYLOADS = [
-    f"<script>{HIT}</script>",
-    f"<img src=x onerror={HIT}>",
-    f"<svg onload={HIT}>",
-    f"<svg><script>{HIT}</script></svg>",
-    f'"><script>{HIT}</script>',
-    f"'><script>{HIT}</script>",
-    f'" onmouseover="{HIT}" autofocus onfocus="{HIT}',
-    f"' onload='{HIT}",
-    f"</style><script>{HIT}</script>",
-    f"</title><script>{HIT}</script>",
-    f"--><script>{HIT}</script><!--",
-    f'<a href="javascript:{HIT}">x</a>',
-    f'<iframe srcdoc="<script>parent.{HIT}</script>"></iframe>',
-    f'<iframe src="javascript:parent.{HIT}"></iframe>',
-    f"<details open ontoggle={HIT}>",
-    f'<meta http-equiv="refresh" content="0;url=javascript:{HIT}">',
-    f'<object data="data:text/html,<script>{HIT}</script>"></object>',
-    f"{{{{ ''.__class__ }}}}{{% set x = '<script>{HIT}</script>'|safe %}}{{{{ x }}}}",
-    f"&lt;script&gt;{HIT}&lt;/script&gt;",
-    f"<scr\x00ipt>{HIT}</script>\u2028<base href=//example.org>",
-]
 OF_A_FOLDER = [payload for payload in PAYLOADS if "/" not in payload and "\x00" not in payload]
 
 
@@ -83,57 +52,6 @@ def hostile(prepared, metadata, tmp_path_factory) -> list[Path]:
     report(ReportOptions(name, work=work.root))
     report(ReportOptions(work=work.root))
     return [work.root / f"report_{name}.html", work.root / "report_blend.html"]
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """Headless Chromium that notes its requests and what its console says."""
-    programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    if missing := [name for name, path in programs.items() if path is None]:
-        pytest.skip(f"no {missing[0]} on this machine; install the system's packages of chromium and chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs["chromium"]
-    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(programs["chromedriver"]))
-    driver.get("about:blank")  # its own first page has requests of its own
-    yield driver
-    driver.quit()
-
-
-def visit(browser, file: Path, width: int = 1280) -> None:
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    for log in ("browser", "performance"):
-        browser.get_log(log)
-    browser.get(file.as_uri())
-
-
-def requests(browser) -> list[str]:
-    """What the page has asked for, data URIs aside, and the policy has let pass; waits until all of it has ended.
-
-    The browser's notes come when they come: that a request was blocked, for one, some time after the request.
-    """
-    events = []
-
-    def sent() -> dict[str, str]:
-        asked = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
-        urls = {params["requestId"]: params["request"]["url"] for params in asked}
-        return {name: url for name, url in urls.items() if not url.startswith("data:")}
-
-    def have_ended(browser) -> bool:
-        events.extend(json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
-        ended = {event["params"]["requestId"] for event in events if event["method"] in ENDS}
-        return sent().keys() <= ended and any(event["method"] == "Page.loadEventFired" for event in events)
-
-    WebDriverWait(browser, HANG).until(have_ended)
-    blocked = {event["params"]["requestId"] for event in events if event["params"].get("blockedReason") == "csp"}
-    return [url for name, url in sent().items() if name not in blocked]
-
-
-def has_run(browser) -> bool:
-    return browser.execute_script("return window.hit !== undefined")
 
 
 class LateBrowser:
