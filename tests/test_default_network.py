@@ -42,7 +42,7 @@ from models.training.weights import load_trained, read_weights, save_weights, wr
 SCRIPT = REPOSITORY / "models" / "make_default_network.py"
 SIZE = 32
 TINY = ["--studies", "8", "8", "--image-size", SIZE, "--network", "small", "--no-pretrained", "--epochs", "1"]
-FILES = {f"{name}/fold0/{file}" for name in (SLICES, STUDIES) for file in default.RUN_FILES}
+FILES = {f"{name}/fold0/{file}" for name in (SLICES, STUDIES) for file in (*default.RUN_FILES, "fingerprint.json")}
 
 
 def make(work: Path, *words: object) -> None:

@@ -44,5 +44,7 @@ def command(function: Callable[[Options], int | None], options: type[Options] | 
 
 
 def _end(error: str, code: int) -> NoReturn:
+    if code == 1:
+        sys.exit(f"error: {error}")  # Python prints it, and ends with 1
     print(f"error: {error}", file=sys.stderr)
     sys.exit(code)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import joblib
 
+from models.common import repair
 from models.common.errors import InputError
 from models.common.files import (
     legible,
@@ -65,7 +66,7 @@ def command_of(options: PredictOptions) -> str:
     flags += [f"--prevalence {options.prevalence:g}"] if options.prevalence is not None else []
     flags += [f"--series {' '.join(options.series)}"] if options.series else []
     flags += ["--weights RUN"] if options.weights else []
-    return " ".join(["python models/predict.py PATH", *flags])
+    return " ".join([repair.command_of("predict", "PATH"), *flags])
 
 
 @contextmanager

@@ -98,8 +98,9 @@ def test_slices_that_cannot_be_read_have_the_mean_of_their_neighbours_and_are_to
         path.write_bytes(path.read_bytes()[:-4000])
     (found,) = answers_to([data], court, tmp_path / "scratch")
     assert found.verdict == WARNED
-    assert "2 of 30 cannot be read" in "; ".join(reasons_of(found.checks))
-    assert len(found.slices) == 30
+    count = len(heads[0].hounsfield)
+    assert f"2 of {count} cannot be read" in "; ".join(reasons_of(found.checks))
+    assert len(found.slices) == count
     assert np.isfinite(found.probability).all()
 
 

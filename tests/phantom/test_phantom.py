@@ -152,7 +152,7 @@ def test_tissues_have_their_hounsfield_values(studies):
 
 def test_blood_has_38_to_92_hounsfield_units_and_lies_where_anatomy_puts_it():
     seen = Counter()
-    for brain, _, blood in bleeding_brains(30):
+    for brain, _, blood in bleeding_brains(50):
         where = dict(zip(SUBTYPES, blood, strict=True))
         values = brain.hounsfield[blood.any(axis=0)]
         assert values.min(initial=38) >= 38

@@ -51,6 +51,7 @@ def write_cache(work: Work, folds_by: str) -> None:
             series = f"s{patient}_{study}"
             for chunk in range(SLICES):
                 row = {"image_id": f"{series}_{chunk}", "series_id": series, "patient_id": patient, "chunk": chunk}
+                row |= {"study_id": series, "gap_below": 5.0, "pixel_spacing_0": 1.0}
                 rows["train" if study else "test"].append(row | {"z": 5.0 * chunk, "tilt": 0.0, "label": float(label)})
             noise = random.normal(0, 3, (SLICES, SIZE, SIZE))
             chunks = [compress_slice(slice_) for slice_ in (face + noise).astype(np.int16)]

@@ -128,14 +128,14 @@ def own(few, tmp_path) -> Work:
 
 def test_a_cache_that_vanishes_is_one_line_and_nothing_is_lost(own):
     """The series that is read last is gone: all steps before its batch are in the checkpoint, though none was due."""
-    options = options_for(own, batch_size=12, seed=1)
+    options = options_for(own, batch_size=2, seed=1)
     options = replace(options, checkpoint_steps=1000, machine=replace(options.machine, workers=1))
     slices, _ = split_fold(own, 1, skip_low_information=False)
-    steps = len(slices) // 12
+    steps = len(slices) // 2
     rows = np.random.default_rng((options.config.seed, 0)).permutation(len(slices))
     steps_of: dict[str, int] = {}  # in which step each series is read first
-    for place, row in enumerate(rows[: steps * 12]):
-        steps_of.setdefault(slices["series_id"][row], place // 12)
+    for place, row in enumerate(rows[: steps * 2]):
+        steps_of.setdefault(slices["series_id"][row], place // 2)
     last = max(steps_of, key=steps_of.__getitem__)
     gone = own.series(64, last)
     gone.unlink()
