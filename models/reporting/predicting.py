@@ -1,9 +1,9 @@
 """predict.py: what somebody names -> answers, once, or of a drop folder for as long as it is watched."""
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 from models.common.errors import InputError
@@ -35,6 +35,8 @@ def predict(options: PredictOptions) -> int:
     court = court_of(options.weights, options.device, options.tta, options.prevalence, synthetic, series)
     for note in court.notes:
         print(f"warning: {note}")
+    if options.dicom:
+        print("note: DICOM objects carry the identity of the patient, and belong into the study")
     errand = Errand(options, given.root, synthetic, command_of(options))
     with open_output(options, court) as pseudonyms:
         if options.watch is not None:
@@ -60,7 +62,7 @@ def watch(folder: Path, errand: Errand, pseudonyms: Pseudonyms) -> None:
     done: dict[str, str] = {}
     while True:
         studies = _look_into(folder, options, pseudonyms, known)
-        now = time.monotonic()
+        now = monotonic()
         for study in studies:
             if seen.get(study.key, ("", 0))[0] != study.content:
                 seen[study.key] = study.content, now
@@ -70,7 +72,7 @@ def watch(folder: Path, errand: Errand, pseudonyms: Pseudonyms) -> None:
             for one in answer_all(ready, errand):
                 say(f"{one['study']}: {sentence(one)}")
             done |= {study.key: study.content for study in ready}
-        time.sleep(max(0.2, options.quiet / _LOOKS))
+        sleep(max(0.2, options.quiet / _LOOKS))
 
 
 def sentence(told: dict[str, Any]) -> str:
