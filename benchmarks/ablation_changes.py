@@ -88,7 +88,7 @@ CHANGES = {
     "mixup": Change("mixup, a = 0.2", {"mixup": 0.2}),
     "cutmix": Change("CutMix, a = 1", {"cutmix": 1.0}),
     "label_smoothing": Change("0.02 of each label moved to a half", {"label_smoothing": 0.02}),
-    "balanced": Change("twelve slices of a study in an epoch", {"balanced": 12}),
+    "balanced": Change("twelve slices of a study in an epoch, twice as many epochs", {"balanced": 12, "epochs": 2}),
     "positives": Change("slices with blood drawn three times as often", {"positives": 3.0}),
     "noisy_labels": Change("labels weighted by out-of-fold disagreement"),
     "head_dropout": Change("0.3 of the features left out", {"head_dropout": 0.3}),
@@ -114,8 +114,9 @@ def config_of(network: str, change: str, seed: int, epochs: int, fold: int) -> R
     if change == "noisy_labels":
         return replace(base, noisy_labels=judge_of(network, seed, fold))
     fields = dict(CHANGES[change].fields)
-    if "head_lr" in fields:
-        fields["head_lr"] *= base.max_lr
+    for name, of_base in (("head_lr", base.max_lr), ("epochs", base.epochs)):  # told as so many times those of the base
+        if name in fields:
+            fields[name] *= of_base
     return replace(base, **fields)
 
 
