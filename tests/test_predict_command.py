@@ -118,10 +118,11 @@ def test_what_is_answered_is_not_answered_again_and_what_has_changed_is(two, ans
     assert {path: path.stat().st_mtime_ns for path in folder.path.glob("*/answer.json")} == stamps
     changed = sorted((two / "soft").iterdir())[3]
     changed.unlink()
+    left = len(list((two / "soft").iterdir()))
     answers(two)
     again = {path for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp}
     assert len(again) == 1
-    assert len(json.loads(again.pop().read_text())["slices"]) == 29
+    assert len(json.loads(again.pop().read_text())["slices"]) == left
 
 
 def test_what_was_cut_short_is_made_whole(two, answers):

@@ -137,7 +137,8 @@ def test_two_processes_see_the_samples_of_one(both):
 
     (one,), two = samples(both["one"][0]), samples(both["two"][0])
     assert len(two) == 2
-    assert abs(len(two[0]) - len(two[1])) <= len(one) / 10
+    # The first of them alone looks at the validation once more, for the fingerprint.
+    assert abs(len(two[0]) - len(two[1])) <= len(one) / 4
     columns = list(one.columns)
     pd.testing.assert_frame_equal(
         pd.concat(two).sort_values(columns, ignore_index=True), one.sort_values(columns, ignore_index=True)
