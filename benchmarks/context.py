@@ -137,10 +137,11 @@ def end_to_end(small: TrainConfig) -> StudyConfig:
 
 
 def study(small: TrainConfig) -> StudyConfig:
-    """What models/train_study.py declares of layers and losses, from the row `single`; whole studies, two a step."""
-    kept = ("start", "batch_size", "max_lr", "clip_gradient")
+    """What models/train_study.py declares of layers and losses, from the row `single`, for as long as `end_to_end`."""
+    kept = ("start", "batch_size", "max_lr", "clip_gradient", "epochs")
     of_slices = {name: value for name, value in vars(small).items() if name not in kept}
-    return replace(STUDY, **of_slices, start=f"single_{small.seed}", max_lr=small.max_lr / 3)  # it does not begin anew
+    gentle = {"max_lr": small.max_lr / 3, "epochs": 2 * small.epochs}  # it does not begin anew
+    return replace(STUDY, **of_slices, **gentle, start=f"single_{small.seed}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ CONFIG = StudyConfig(
     layers=2,  # one sees the slices, the next what they have seen
     slice_weight=1,  # this one and the next as in arXiv:2205.07556
     sequence_weight=2,
-    study_weight=0.5,  # the least: few studies, each with one answer
     optimizer="adam",
     max_lr=1e-4,  # b2's
     epochs=3,  # it begins where b2 has ended

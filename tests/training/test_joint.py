@@ -82,7 +82,7 @@ def test_runs_of_old_learn_what_they_learnt():
     assert type(loss_of(train_small.CONFIG)) is WeightedLogLoss
     for config in (train_sequence.CONFIG, train_b0_recurrent.CONFIG):
         assert loss_of(config).shares == [1, 0, 0]
-    assert loss_of(train_study.CONFIG).shares == [2 / 3.5, 1 / 3.5, 0.5 / 3.5]
+    assert loss_of(train_study.CONFIG).shares == [2 / 3, 1 / 3, 0]
     old = replace(train_b0_recurrent.CONFIG, network="small", image_size=32, pretrained=False)
     assert isinstance(build_study_network(old).train()(*images(2, 3)), torch.Tensor)
     assert not [name for name in build_study_network(old).state_dict() if name.startswith("studies.study.")]
