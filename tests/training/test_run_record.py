@@ -80,7 +80,7 @@ def rewritten(folder, **values):
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"config": CONFIG.to_json() | {"mixup": 0.2}}, "the field 'mixup'"),
+        ({"config": CONFIG.to_json() | {"mosaic": 0.2}}, "the field 'mosaic'"),
         ({"kind": "VolumeConfig"}, "the kind 'VolumeConfig'"),
     ],
 )
