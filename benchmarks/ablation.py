@@ -48,7 +48,7 @@ THREADS = 1  # of each process: a small network makes little use of more
 class AblationOptions(ExperimentOptions):
     """The command line of this benchmark."""
 
-    studies: int = 60
+    studies: int = 50
     epochs: int = 6
     output: Path = RESULTS
     seeds: int = 5
