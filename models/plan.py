@@ -47,6 +47,8 @@ class PlanOptions:
     """the card, like h100, a100 or rtx3090"""
     measure: bool = False
     """time twenty steps on this machine instead"""
+    network: str | None = None
+    """none: the preset's"""
     image_size: int | None = None
     """none: the preset's"""
     batch_size: int | None = None
@@ -90,6 +92,7 @@ def preset(options: PlanOptions) -> TrainConfig:
     if options.preset not in scripts:
         raise InputError(f"no preset {options.preset!r}; name one of {', '.join(sorted(scripts))} with --preset")
     config = import_module(f"models.{scripts[options.preset]}").CONFIG
+    config = config if options.network is None else replace(config, network=options.network)
     if options.image_size is not None:
         crop = config.crop_size and round(config.crop_size * options.image_size / config.image_size)
         config = replace(config, image_size=options.image_size, crop_size=crop)

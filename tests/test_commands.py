@@ -4,13 +4,16 @@ Each page is followed from top to bottom in one process, in a folder of its own,
 that make it small are added. A line that needs what a test cannot have is parsed, and so are commands in sentences.
 """
 
+import json
 import os
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import tyro
 from pages import PAGES, REPOSITORY, Line, commands_in_sentences, pipeline, shell_lines
@@ -21,7 +24,8 @@ from models.preprocessing.tables import read_slices
 
 SIZE = "32"  # pixels, of slices and networks
 TINY = ["--network", "small", "--no-pretrained", "--epochs", "1", "--device", "cpu"]
-ELSEWHERE = {"make", "kaggle", "unzip", "tensorboard"}  # programs whose words are not this project's
+RECIPE = "recipes/strong.sh"
+ELSEWHERE = {"make", "kaggle", "unzip", "tensorboard", "sh"}  # programs whose words are not this project's
 FOLLOWED = [page for page in PAGES if any(line.needs is None for line in shell_lines(page))]
 
 
@@ -175,3 +179,54 @@ def test_commands_that_are_not_executed_have_the_flags_that_their_scripts_know(p
                 parse(command)
             else:
                 assert command[0] in {"jupyter", *ELSEWHERE}, line.text
+
+
+# ---- recipes/strong.sh ----
+
+
+def steps_of_recipe(folder: Path, **environment: str) -> list[list[str]]:
+    """The commands that the recipe calls, one after the other, as if each of them did what it should."""
+    called = folder / "called"
+    python = folder / "python"
+    python.write_text(f'#!/bin/bash\necho "${{@@Q}}" >> {called}\n')
+    python.chmod(0o755)
+    environment = {"PATH": os.environ["PATH"], "PYTHON": str(python), **environment}
+    subprocess.run([REPOSITORY / RECIPE], env=environment, check=True, capture_output=True)
+    return [shlex.split(line) for line in called.read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_the_recipe_goes_from_a_raw_folder_to_a_submission_and_skips_what_is_finished(drawn, tmp_path, monkeypatch):
+    monkeypatch.setenv("RSNA_DATA", str(drawn / "data"))
+    monkeypatch.setenv("RSNA_WORK", str(tmp_path))
+    steps = steps_of_recipe(tmp_path, SMALL="yes")
+    assert len(steps) == 1 + 4 * 2 * 2 + 3
+    execute_steps(steps)
+    submission = pd.read_csv(tmp_path / "submission.csv")
+    tested = read_slices(Work(tmp_path), "test")
+    assert len(submission) == 6 * len(tested)
+    assert submission["Label"].between(0, 1).all()
+    assert (tmp_path / "report_blend.html").is_file()
+    blended = json.loads((tmp_path / "blend" / "blend.json").read_text())
+    assert set(blended["folds"]) == {"convnext", "effnetv2", "sequence", "study"}
+
+    kept = ("runs/*/*/model.safetensors", "runs/*/*/valid.parquet", "runs/*/*/test.parquet")
+    files = {path: path.stat().st_mtime_ns for pattern in kept for path in tmp_path.glob(pattern)}
+    assert len(files) == 3 * 8
+    execute_steps(steps)
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def execute_steps(steps: list[list[str]]) -> None:
+    for script, *words in steps:
+        call(Path(script), words + (["--device", "cpu"] if Path(script).stem.startswith(("train_", "infer_")) else []))
+
+
+@pytest.mark.parametrize("gpus", ["1", "8"])
+def test_the_flags_of_the_recipe_are_known_to_its_scripts(gpus, tmp_path, parse):
+    steps = steps_of_recipe(tmp_path, GPUS=gpus)
+    assert len(steps) == 1 + 4 * 5 * 2 + 3
+    for step in steps:
+        parse(step)
+    shared = [step for step in steps if step[:2] == ["-m", "torch.distributed.run"]]
+    assert len(shared) == (0 if gpus == "1" else 4 * 5 * 2)

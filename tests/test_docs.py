@@ -12,6 +12,7 @@ import nbformat
 import pytest
 from pages import PAGES, REPOSITORY, blocks
 
+from models import plan
 from models.common.config import TrainConfig
 from models.inference.evidence import WAYS
 from models.phantom.layouts import LAYOUTS
@@ -248,3 +249,19 @@ def test_the_five_numbers_of_the_readme_are_among_the_results():
 def test_a_block_says_in_which_language_it_is():
     for page in PAGES:
         assert {language for language, _ in blocks(page)} <= {"sh", "text"}, page
+
+
+@pytest.mark.parametrize(("card", "gpus", "column"), [("rtx3090", 1, 0), ("h100", 1, 0), ("h100", 8, 1)])
+def test_hours_of_the_recipe_are_the_planners(card, gpus, column, capsys):
+    rows = re.findall(r"^\| (\w.*) \| (\d+ \w+) \| (\d+ \w+) \| `(\w+)` \|$", PAGES["recipe.md"], flags=re.MULTILINE)
+    assert len(rows) == 9
+    of_convnext = plan.preset(plan.PlanOptions("convnext", card))
+    for step, *times, preset in rows:
+        network, size = (of_convnext.network, of_convnext.image_size) if preset == "study" else (None, None)
+        plan.main(plan.PlanOptions(preset, card, gpus=gpus, cores=16, network=network, image_size=size))
+        printed = capsys.readouterr().out
+        assert re.search(rf"^{re.escape(step)}, 5 folds .* {times[column]} ", printed, flags=re.MULTILINE), (
+            step,
+            printed,
+        )
+        assert "101.2 GB" in printed

@@ -30,6 +30,8 @@ ANCHORS = (  # the fastest card first
     Anchor("efficientnet-b2", 256, "RTX 3090", 979, _TIMM),
     Anchor("efficientnet-b5", 456, "RTX 3090", 114, _TIMM),
     Anchor("resnext101_32x4d", 224, "RTX 3090", 609, _TIMM),
+    Anchor("timm/convnext_tiny.fb_in22k_ft_in1k_384", 384, "RTX 3090", 282, _TIMM),
+    Anchor("timm/tf_efficientnetv2_s.in21k_ft_in1k", 300, "RTX 3090", 489, _TIMM),
 )
 
 

@@ -11,6 +11,7 @@ from models.preprocessing.report import bytes_a_slice
 from models.training.anchors import anchors_of
 
 GB = 1e9
+RAW_BYTES = 512 * 512 * 2  # of a slice's pixels
 VIEWS = 8  # of D4
 FORWARD = 1 / 3  # of a training step: the backward pass costs two forward passes
 # How many numbers the networks' embeddings have; a test asks the networks. Of timm's those of the presets.
@@ -133,7 +134,11 @@ def plan_of_prepare(image_size: int, slices: Slices, milliseconds: float, cores:
     """The line of models/prepare.py, which takes so many milliseconds a slice on one core."""
     every = slices.train + slices.test
     disk = every * bytes_a_slice(image_size) / GB
-    by = f"{source}: {milliseconds:.2f} ms a slice on one core, {cores} cores; disk by 302 slices of the challenge"
+    read = every * RAW_BYTES / GB
+    by = (
+        f"{source}: {milliseconds:.2f} ms a slice on one core, {cores} cores; reading {read:,.0f} GB not counted; "
+        "disk by 302 slices of the challenge"
+    )
     return Line(f"prepare.py --image-size {image_size}", disk, every * milliseconds / 1000 / cores, None, by)
 
 
