@@ -117,13 +117,22 @@ def summarise(scores: dict[str, list[float]]) -> Rows:
     }
 
 
-def report(options: ExperimentOptions, rows: Rows, descriptions: dict[str, str]) -> None:
-    """Print the table, and write it as JSON with its machine, commit and settings."""
+def report(options: ExperimentOptions, rows: Rows, descriptions: dict[str, str], under: str = "") -> None:
+    """Print the table, and write it as JSON with its machine, commit and settings.
+
+    One that is not the usual one stands `under` a name among the others of the file, which stay.
+    """
     settings = {name: value for name, value in asdict(options).items() if isinstance(value, int)}
     print(f"{'weighted log loss, out-of-fold':20}{'mean':>10}{'spread':>10}")
     for name, row in rows.items():
         further = "".join(f"; {what} {value}" for what, value in row.items() if what not in ("mean", "spread"))
         print(f"{name:20}{row['mean']:10.4f}{row['spread']:10.4f}   {descriptions[name]}{further}")
     results = {"machine": describe_machine(), "commit": commit(), "settings": settings, "rows": rows}
-    write_text(options.output, json.dumps(results, indent=1) + "\n")
+    known = json.loads(options.output.read_text()) if options.output.is_file() else {}
+    others = known.get("others", {})
+    if under:
+        written = {**known, "others": {**others, under: results}}
+    else:
+        written = {**results, **({"others": others} if others else {})}
+    write_text(options.output, json.dumps(written, indent=1) + "\n")
     print(f"{options.output}: commit {results['commit']}")

@@ -227,6 +227,11 @@ def test_an_experiment_tells_the_mean_and_the_spread_of_its_seeds(benchmark, tmp
     assert written["rows"] == rows
     assert written["settings"] == {"studies": 5, "epochs": 2, "test_studies": 1, "seeds": 3, "folds": 2}
     assert "single                  0.4000    0.1000   one slice\n" in capsys.readouterr().out
+    experiment.report(options, {"single": {"mean": 0.5, "spread": 0.1}}, {"single": "one slice"}, under="forty studies")
+    experiment.report(options, rows, {"single": "one slice", "context": "three slices"})
+    written = json.loads(output.read_text())
+    assert written["rows"] == rows
+    assert written["others"]["forty studies"]["rows"]["single"]["mean"] == 0.5
 
 
 NOT_YET_RUN = {"study", "single_and_recurrent"}  # rows of `context` that are newer than its results
