@@ -99,6 +99,7 @@ def test_a_folder_of_answers_holds_what_is_promised_and_the_input_is_as_it_was(t
     assert files == due | {"answers.csv", "predict.json", KEY, ".predict.lock"}
     table = pd.read_csv(folder.path / "answers.csv")
     assert list(table["verdict"]) == ["answered", "refused"]
+    assert not table["synthetic"].any()
     answered = next(one for one in folder.told if one["verdict"] == "answered")
     slices = pd.read_csv(folder.path / answered["study"] / "slices.csv")
     assert len(slices) == len(heads[0].hounsfield) == len(answered["slices"])

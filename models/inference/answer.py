@@ -121,6 +121,7 @@ def row_of(content: dict[str, Any], folder: str) -> dict[str, Any]:
         "series": content["series"],
         "patient": content["patient"],
         "folder": folder,
+        "synthetic": content["synthetic"],
     }
 
 

@@ -55,8 +55,10 @@ def sentence(answer: Answer) -> str:
     text = f"The probability of intracranial hemorrhage in this study is {percent(answer.any)}"
     text += f" ({percent(low)} to {percent(high)} by network and view)"
     if answer.alarm is not None:
-        side = "above" if answer.alarm else "below"
-        text += f", {side} the threshold at which 95 % of studies with hemorrhage are found"
+        point = answer.points["sensitivity"]
+        found, side = point.sensitivity, "above" if answer.alarm else "below"
+        text += f", {side} the threshold of {percent(point.threshold)}: of {point.positives} patients with hemorrhage "
+        text += f"it found {percent(found.value)} ({percent(found.low)} to {percent(found.high)})"
     row = int(np.argmax(answer.probability[:, ANY]))
     kind = int(np.argmax(answer.study_probability[:ANY]))
     text += f". The most suspicious slice is {row + 1} of {len(answer.slices)}"
