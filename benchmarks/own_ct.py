@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from comparison import quiet
+from comparison import quiet, separately
 from experiment import working_folder
 from run import commit, describe_machine
 
@@ -65,8 +65,8 @@ class Cost(NamedTuple):
 def main(options: OwnOptions) -> None:
     """Draw and train what is missing, run each command, print the table and write it."""
     with working_folder(options.work) as folder:
-        slices = draw(folder)
-        b2 = train_b2_for_an_epoch(folder)
+        slices = separately(draw, folder)  # what is measured begins with no more memory than this process has
+        b2 = separately(train_b2_for_an_epoch, folder)
         asked = {
             "the default network": ([folder / "one"], ANSWERED),
             "EfficientNet-B2 at 512 px": ([folder / "one", "--weights", b2], ANSWERED),
