@@ -1,6 +1,7 @@
 """Where a network looks, on a phantom whose bleeds are known: the share of its heat that lies inside of them.
 
     python benchmarks/heat.py --work scratch --run small     # of a run on that phantom; prints two tables
+    python benchmarks/heat.py --work scratch --run default   # of the network in the repository, who has seen none
 
 Beside it stand a map that knows only where the middle of a head is, and the same network with random weights. Then: how
 much of the bleeds is found by their size in a slice, in mm2. Out-of-fold, intervals by drawing patients.
@@ -8,6 +9,7 @@ much of the bleeds is found by their size in a slice, in mm2. Out-of-fold, inter
 
 import json
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,9 +17,10 @@ import torch
 from joblib import Parallel, delayed
 
 from models.common.cli import command
+from models.common.config import TrainConfig
 from models.common.folders import DataFolder, Work, WorkFolder, default_data, default_work
 from models.common.labels import ANY, LABELS
-from models.common.repair import command_of_run
+from models.inference.default import default_runs
 from models.inference.heat import heat_maps
 from models.inference.runs import finished_folds, read_fold
 from models.phantom.anatomy import draw_head
@@ -31,6 +34,7 @@ from models.training.kinds import kind_of
 from models.training.run_record import require_run
 from models.training.weights import load_trained
 
+DEFAULT = "default"
 DENSITIES = 60.0, 70.0  # HU of the same blood in two drawings: where they differ, there is blood
 LEAST = 0.3  # of a pixel: from this share on it is blood
 SIZES = {"below 100 mm2": 100, "100 to 300 mm2": 300, "300 to 1,000 mm2": 1000, "1,000 mm2 and more": np.inf}
@@ -44,7 +48,7 @@ class HeatOptions:
     """The command line of this benchmark."""
 
     run: str = "small"
-    """a run of single slices on a phantom"""
+    """a run of single slices on a phantom; "default": the network of slices that answers where nobody names one"""
     data: DataFolder = field(default_factory=default_data)
     work: WorkFolder = field(default_factory=default_work)
     jobs: int = -1
@@ -55,18 +59,33 @@ def main(options: HeatOptions) -> None:
     """Measure every fold of the run, and print."""
     work = Work(options.work)
     parameters = json.loads((options.data / "phantom.json").read_text())
-    folds = finished_folds(work, options.run)
-    said = pd.concat([read_fold(work, options.run, fold, "valid").assign(fold=fold) for fold in folds])
-    slices = read_slices(work, "train").set_index("image_id").join(said[["fold"]], how="inner")
-    slices["said"] = said["any"]
+    slices = read_slices(work, "train").set_index("image_id")
+    if options.run == DEFAULT:
+        folders, slices["fold"] = {0: default_runs()[0]}, 0
+    else:
+        folds = finished_folds(work, options.run)
+        folders = {fold: work.run(options.run, fold) for fold in folds}
+        said = pd.concat([read_fold(work, options.run, fold, "valid").assign(fold=fold) for fold in folds])
+        slices = slices.join(said[["fold"]], how="inner")
+        slices["said"] = said["any"]
+    (size,) = {config_of(folder).image_size for folder in folders.values()}
+    parameters["image_size"] = size  # of the maps; the same blood, whatever the size of the slices that were drawn
     studies = [number for number in range(parameters["studies"]) if is_seen(parameters["seed"], number, slices)]
     drawn = Parallel(options.jobs)(delayed(draw_blood)(parameters, number) for number in studies)
     blood = {image: mask for study in drawn for image, mask in study.items()}
     spacing = slices["pixel_spacing_0"] * slices["rows"] / parameters["image_size"]
     slices["area"] = pd.Series({image: mask.sum() for image, mask in blood.items()}) * spacing**2
     bled = slices[(slices["any"] == 1) & slices.index.isin(blood)]
-    show_heat(pd.concat([measure(work, options.run, fold, bled[bled["fold"] == fold], blood) for fold in folds]))
-    show_sizes(slices, bled)
+    show_heat(pd.concat([measure(work, folders[fold], bled[bled["fold"] == fold], blood) for fold in folders]))
+    if options.run != DEFAULT:
+        show_sizes(slices, bled)
+
+
+def config_of(folder: Path) -> TrainConfig:
+    """What a network of slices was trained as."""
+    config = require_run(folder, "").config
+    assert isinstance(config, TrainConfig)
+    return config
 
 
 def is_seen(seed: int, number: int, slices: pd.DataFrame) -> bool:
@@ -91,10 +110,9 @@ def draw_blood(parameters: dict, number: int) -> dict[str, np.ndarray]:
     return masks
 
 
-def measure(work: Work, run: str, fold: int, bled: pd.DataFrame, blood: dict[str, np.ndarray]) -> pd.DataFrame:
+def measure(work: Work, folder: Path, bled: pd.DataFrame, blood: dict[str, np.ndarray]) -> pd.DataFrame:
     """A row a slice with blood: the share of each kind of heat inside the bleed, and whether its maximum lies there."""
-    folder = work.run(run, fold)
-    record = require_run(folder, command_of_run("train", run, work, fold))
+    record = require_run(folder, "")
     kind = kind_of(record.config, folder)
     dataset = kind.dataset(bled.reset_index(), work, "none")
     trained, untrained = kind.network(dataset), [kind.network(dataset) for _ in range(RANDOM)]

@@ -67,7 +67,7 @@ def main(options: OwnOptions) -> None:
     with working_folder(options.work) as folder:
         slices = separately(draw, folder)  # what is measured begins with no more memory than this process has
         b2 = separately(train_b2_for_an_epoch, folder)
-        asked = {
+        asked: dict[str, tuple[list[str | Path], int]] = {
             "the default network": ([folder / "one"], ANSWERED),
             "EfficientNet-B2 at 512 px": ([folder / "one", "--weights", b2], ANSWERED),
             "half a head, refused": ([folder / "half"], REFUSED),
