@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pandas as pd
@@ -54,6 +55,17 @@ class ExperimentOptions:
     """folder for the phantom, the cache and the runs, which are kept; none: a temporary one"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps"""
+
+
+class Reported(Protocol):
+    """A command line that ends in a table."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def output(self) -> Path:
+        """The table as JSON."""
+        ...
 
 
 @contextmanager
@@ -117,7 +129,7 @@ def summarise(scores: dict[str, list[float]]) -> Rows:
     }
 
 
-def report(options: ExperimentOptions, rows: Rows, descriptions: dict[str, str], under: str = "") -> None:
+def report(options: Reported, rows: Rows, descriptions: dict[str, str], under: str = "") -> None:
     """Print the table, and write it as JSON with its machine, commit and settings.
 
     One that is not the usual one stands `under` a name among the others of the file, which stay.

@@ -28,7 +28,18 @@ RESULTS = FOLDER / "results.json"
 BENCHMARKS = ("input_path", "prepare", "radam_step", "learner_step", "d4")
 # Others, which have no peer and are run by themselves.
 EXPERIMENTS = (
-    *("ablation", "blending", "choosing", "context", "context_picture", "full_size", "gpu", "heat", "own_ct"),
+    *(
+        "ablation",
+        "blending",
+        "choosing",
+        "context",
+        "context_picture",
+        "full_size",
+        "gpu",
+        "heat",
+        "own_ct",
+        "real_studies",
+    ),
     *("realism", "realism_verdicts", "sequence", "startup"),
 )
 
