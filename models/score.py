@@ -45,14 +45,14 @@ class ScoreOptions:
     labels: Path | None = None
     """label file in Kaggle's format; none: the labels of metadata_train.parquet in the cache. With --external the
     file, or the folder of masks, that the set is published with"""
+    work: WorkFolder = field(default_factory=default_work)
+    stage: Stage = None
     external: Set | None = None
     """a published set to score answers to (docs/external.md)"""
     predictions: Path | None = None
     """with --external: the folder that predict.py has written its answers to"""
     release: Path | None = None
     """with --external: the release that has answered, whose own figures stand beside"""
-    work: WorkFolder = field(default_factory=default_work)
-    stage: Stage = None
 
 
 def score(options: ScoreOptions) -> None:

@@ -1,7 +1,8 @@
 """Networks elsewhere: a published set and the answers to it -> what may be scored, and what was found on the way.
 
 external_names        what sets call their studies
-external_labels       what a set says        (external_tables: in csv files; external_masks: in masks; _volumes)
+external_labels       what a set says                    (external_tables: in csv files; external_masks: in masks)
+external_volumes      volumes beside it, masks among them
 external_answers      what predict.py has said
 external_joining      each study and slice beside its answer
 external_overlap      whom the networks have trained on

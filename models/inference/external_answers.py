@@ -38,6 +38,7 @@ class Answers(NamedTuple):
     # By name: threshold, sensitivity and specificity where it was chosen, patients there; frozen, whatever is scored.
     points: dict[str, dict[str, Any]]
     synthetic: bool
+    notes: list[str]  # what holds of every answer of these networks
 
 
 def read_answers(folder: Path) -> Answers:
@@ -59,7 +60,8 @@ def read_answers(folder: Path) -> Answers:
                 "them at a time, each in a folder of its own"
             )
     content = first.content
-    return Answers(folder, told, content["weights"], tuple(content["calibration"]), points, content["synthetic"])
+    runs = tuple(content["calibration"])
+    return Answers(folder, told, content["weights"], runs, points, content["synthetic"], content["notes"])
 
 
 def _read(file: Path) -> Told:

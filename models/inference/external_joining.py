@@ -130,8 +130,8 @@ def _counted(published: Published, answers: Answers, told: dict[str, Told], stra
     if refused:
         bleeding = int(published.studies.loc[refused, LABELS[ANY]].sum())
         notes.append(f"refused, and not scored: {_some(refused)}, {bleeding:,} of them with hemorrhage")
-    doubtful = Counter(one.content["verdict"] for one in told.values() if not one.is_refused)
-    return notes + [f"{count:,} studies {verdict}" for verdict, count in sorted(doubtful.items())]
+    verdicts = Counter(one.content["verdict"] for one in told.values())
+    return [*notes, ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(verdicts.items()))]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -23,8 +23,8 @@ _UNKNOWN = Range(np.nan, np.nan, np.nan)
 def score_labels(rows: Rows, labels: Sequence[str]) -> pd.DataFrame:
     """A row for each label of a set: `positive`, AUC and log loss, both with low and high, and the prior's log loss.
 
-    Patients are drawn as `resample` does it. `predicted` is the mean probability, and `observed` the share that has the
-    label: calibration in the large.
+    Patients are drawn as `resample` does it; where an AUC is 1 no draw tells how sure that is, and `_certain` does.
+    `predicted` is the mean probability, and `observed` the share that has the label: calibration in the large.
     """
     target, probability, patients = rows
     scores = intervals(resample(target, probability, patients))
@@ -32,10 +32,13 @@ def score_labels(rows: Rows, labels: Sequence[str]) -> pd.DataFrame:
     table = {}
     for label in labels:
         place = LABELS.index(label)
-        auc, loss = scores.loc[f"AUC {label}"], scores.loc[f"log loss {label}"]
+        loss, positive = scores.loc[f"log loss {label}"], target[:, place] == 1
+        sides = [len(np.unique(patients[chosen])) for chosen in (positive, ~positive)]
+        found = [float(value) for value in scores.loc[f"AUC {label}"].to_numpy(float)]
+        auc = _certain(Range(*found), *sides)
         table[label] = {
-            "positive": target[:, place].sum(),
-            **{"AUC": auc["value"], "AUC low": auc["low"], "AUC high": auc["high"]},
+            "positive": positive.sum(),
+            **{"AUC": auc.value, "AUC low": auc.low, "AUC high": auc.high},
             **{"log loss": loss["value"], "loss low": loss["low"], "loss high": loss["high"]},
             "prior's": of_prior[place],
             "predicted": probability[:, place].mean(),
@@ -100,14 +103,28 @@ def _auc_of_counts(counts: np.ndarray, patients: int) -> Range:
         for count, placed in ((counts[1], below), (counts[0], above))
     )
     half = 1.959964 * float(np.sqrt(spread))
-    return Range(value, max(0.0, value - half), min(1.0, value + half))
+    return _certain(Range(value, value - half, value + half), positives * share, negatives * share)
+
+
+def _certain(auc: Range, positives: float, negatives: float) -> Range:
+    """An AUC with its interval within 0 ... 1; that of an AUC of 0 or 1 is the one of a share of as many patients.
+
+    Of those with or without the label, of which there are fewer.
+    """
+    if auc.value in (0, 1) and not np.isnan(auc.low):
+        return _jeffreys(auc.value, min(positives, negatives))
+    return Range(auc.value, float(np.clip(auc.low, 0, 1)), float(np.clip(auc.high, 0, 1)))
 
 
 def _share(right: np.ndarray, patients: np.ndarray) -> Range:
     """The share of bools (studies,) that are so, with its interval; nothing of none."""
     if not len(right):
         return _UNKNOWN
-    value, count = float(right.mean()), len(np.unique(patients))
+    return _jeffreys(float(right.mean()), len(np.unique(patients)))
+
+
+def _jeffreys(value: float, count: float) -> Range:
+    """A share of so many patients, with its interval."""
     low, high = beta(value * count + 0.5, (1 - value) * count + 0.5).interval(0.95)
     return Range(value, min(float(low), value), max(float(high), value))
 

@@ -65,8 +65,9 @@ def read_physionet(path: Path) -> Published:
     """Slices of PhysioNet's CT-ICH 1.3.1: hemorrhage_diagnosis_raw_ct.csv, or a folder that holds it.
 
     Columns PatientNumber (49 ... 130 without 59 ... 65), SliceNumber (from 1, as the slices stand in the NIfTI file),
-    the five types, No_Hemorrhage, Fracture_Yes_No. It has no `any`: that is what is not No_Hemorrhage. Source: readme
-    and split_raw_data.py of the set (Hssayeni, doi 10.13026/4nae-zg36). Raises InputError for another layout.
+    the five types, No_Hemorrhage, Fracture_Yes_No. It has no `any`: that is what is not No_Hemorrhage. Source: the
+    readme and the program that the set comes with (Hssayeni, doi 10.13026/4nae-zg36). Raises InputError for another
+    layout.
     """
     path = file_of(path, [DIAGNOSES], _PHYSIONET)
     table = read_table(path, [_PATIENT, _SLICE, *_TYPES, _NONE], _PHYSIONET)

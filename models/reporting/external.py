@@ -17,6 +17,7 @@ from models.reporting.tables import calibrate, calibration_error
 from models.training.scoring import WEIGHTED
 
 PRIOR = "prior's"  # log loss
+OWN = "own validation"
 _UNKNOWN = Range(*[float("nan")] * 3)
 
 
@@ -24,7 +25,7 @@ def print_external(published: Set, labels: Path, predictions: Path, work: Work, 
     """Print all tables. Raises InputError as `read_external`."""
     external = read_external(published, labels, predictions, work, release)
     joined = external.joined
-    print(*external.published.notes, *joined.notes, sep="\n")
+    print(*external.answers.notes, *external.published.notes, *joined.notes, sep="\n")
     if external.answers.synthetic:
         print("synthetic: the answers are to drawings, not to people")
     if not external.own:
@@ -58,7 +59,7 @@ def score_table(external: External, rows: Rows, of: str) -> pd.DataFrame:
         table[label] = {
             "positive": f"{row['positive']:,.0f}",
             "AUC": _range(here),
-            "released": _range(there),
+            OWN: _range(there),
             "difference": _signed(apart(here, there)),
             "log loss": _range(Range(row["log loss"], row["loss low"], row["loss high"])),
             PRIOR: _number(row[PRIOR]),
@@ -80,7 +81,7 @@ def threshold_table(external: External) -> pd.DataFrame:
             difference = apart(own, released)
             rows[f"{what} at {point['threshold']:.4g}, chosen for {name}"] = {
                 "here": _range(own),
-                "released": _range(released),
+                OWN: _range(released),
                 "difference": _signed(difference),
                 "": worse(difference),
             }
@@ -101,7 +102,7 @@ def _print_scores(external: External, rows: Rows, of: str) -> None:
 
 
 def _print_reliability(rows: Rows, of: str) -> None:
-    points = calibrate(rows.target[:, ANY], rows.probability[:, ANY], rows.patients)
+    points = calibrate(rows.target[:, ANY], rows.probability[:, ANY], rows.patients).rename(columns={"slices": of})
     print(f"\nreliability of any in {of}, by tenths of the probability")
     print(points.to_string(index=False, float_format="{:.3f}".format))
 
