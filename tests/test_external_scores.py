@@ -188,7 +188,7 @@ def test_scores_stand_beside_those_of_the_release_that_answered(made, tmp_path):
 
 
 def test_no_threshold_is_fitted_whatever_the_labels_are(made, tmp_path, monkeypatch):
-    """Labels turned into their opposite change no threshold and no alarm; what fits is not called at all."""
+    """Labels of other patients change no threshold and no alarm; what fits is not called at all."""
 
     def refuse(*_, **__):
         raise AssertionError("fitted")
@@ -197,22 +197,23 @@ def test_no_threshold_is_fitted_whatever_the_labels_are(made, tmp_path, monkeypa
     for name in ("minimize", "brentq", "curve_fit"):
         monkeypatch.setattr(scipy.optimize, name, refuse)
     first = read(folder)
-    opposite = {int(name): 1 - own for name, own in target.items()}
-    for own in opposite.values():
-        own[:, ANY] = own[:, :ANY].max(axis=1)
-    second = replace_labels(first, opposite)
+    second = replace_labels(first, dict(zip(target, [*target.values()][1:] + [*target.values()][:1], strict=True)))
     for name, point in POINTS.items():
         assert first.answers.points[name]["threshold"] == point.threshold
         assert (alarms(first, name) == alarms(second, name)).all()
     tables = [threshold_table(external) for external in (first, second)]
     assert list(tables[0].index) == list(tables[1].index)
+    for external, table in zip((first, second), tables, strict=True):
+        true = external.joined.studies["any"].to_numpy()
+        due = [recall_score(true, alarms(external, name), pos_label=side) for name in POINTS for side in (1, 0)]
+        assert list(table["here"].str[:5]) == [f"{value:.3f}" for value in due]
     assert not tables[0]["here"].equals(tables[1]["here"])
 
 
-def replace_labels(external: External, target: dict[int, np.ndarray]) -> External:
+def replace_labels(external: External, target: dict[str, np.ndarray]) -> External:
     studies = external.joined.studies.copy()
     for name in studies.index:
-        studies.loc[name, list(LABELS)] = target[int(name)].max(axis=0)
+        studies.loc[name, list(LABELS)] = target[name].max(axis=0)
     return external._replace(joined=external.joined._replace(studies=studies))
 
 
@@ -329,7 +330,10 @@ def train_fold(root: Path, seen: set[str] | None) -> None:
     if seen is not None:
         write_seen(folder, Seen(frozenset(seen)))
     save_config(folder, replace(CONFIG, name="b2"), 0, {"best_epoch": 1})
-    weights = {"b2/fold0": json.loads((folder / "config.json").read_text())["weights_sha256"]}
+    write_answers(root, {"b2/fold0": json.loads((folder / "config.json").read_text())["weights_sha256"]})
+
+
+def write_answers(root: Path, weights: dict[str, str]) -> None:
     for name in NAMES:
         slices = plain_slices(name[-8:], image="ID_{study}{number}")
         write_answer(root / "answers", name[12:], slices, spread(np.full(6, 0.5)), patient=name[:11], weights=weights)
@@ -337,6 +341,25 @@ def train_fold(root: Path, seen: set[str] | None) -> None:
 
 def bhsd(root: Path, work: Path | None = None) -> External:
     return read_external("bhsd", root, root / "answers", Work(work or root), None)
+
+
+def test_whom_a_release_has_seen_is_told_by_the_runs_that_it_was_made_of(challenge, tmp_path_factory):
+    """A release rounds weights, notes what they were, and says nothing of patients."""
+    run, release = Work(challenge).run("b2", 0), tmp_path_factory.mktemp("release")
+    record = json.loads((run / "config.json").read_text())
+    before, rounded = record["weights_sha256"], "cd" * 32
+    travels = {name: value for name, value in record.items() if name != "patients_sha256"}
+    (release / "b2" / "fold0").mkdir(parents=True)
+    told = travels | {"weights_sha256": rounded, "float32_sha256": before}
+    (release / "b2" / "fold0" / "config.json").write_text(json.dumps(told))
+    write_answers(challenge, {"b2/fold0": rounded})
+    with pytest.raises(InputError, match=r"whom b2/fold0 has trained on is not .* with --release"):
+        bhsd(challenge)
+    joined = read_external("bhsd", challenge, challenge / "answers", Work(challenge), release).joined
+    assert list(joined.studies.index) == NAMES[4:]
+    (release / "b2" / "fold0" / "config.json").write_text(json.dumps(told | {"float32_sha256": "ef" * 32}))
+    with pytest.raises(InputError, match="whom b2/fold0 has trained on is not"):  # of another run of that name
+        read_external("bhsd", challenge, challenge / "answers", Work(challenge), release)
 
 
 def test_studies_of_the_challenge_that_a_network_has_trained_on_are_left_out(challenge):

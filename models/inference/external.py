@@ -56,7 +56,7 @@ def read_external(published: Set, labels: Path, predictions: Path, work: Work, r
     answers = read_answers(predictions)
     told = _READERS[published](labels)
     networks = find_networks(answers, work, release)
-    joined = without_seen(told, join(told, answers), networks, work)
+    joined = without_seen(told, join(told, answers), answers, networks, work)
     if len(joined.slices):
         joined = joined._replace(notes=[*joined.notes, *require_same_way(joined.slices, joined.patients)])
     return External(told, answers, joined, _own(answers, networks, release))

@@ -4,8 +4,9 @@ The masks of BHSD and MBH-Seg are of studies of the challenge itself: they are s
 network has trained on them, as a fold has not on the patients that it validates on.
 """
 
+import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from models.common.errors import InputError
 from models.common.folders import Work
@@ -16,51 +17,64 @@ from models.inference.external_joining import Joined
 from models.inference.external_labels import Published
 from models.inference.external_names import identifiers_of, patient_of
 from models.preprocessing.pseudonyms import Pseudonyms, read_key
-from models.training.run_record import RunRecord, read_record
+from models.training.run_record import PATIENTS, RunRecord, read_record
 from models.training.seen import Seen, join_seen, seen_by
 
 
 class Networks(NamedTuple):
-    """The folders of what has answered, by name, and the names of what was not found."""
+    """Where the folds that answered were found, by name; what was not found is in neither."""
 
-    folders: dict[str, Path]
-    unknown: list[str]
+    folders: dict[str, Path]  # as they answered
+    trained: dict[str, Path]  # as they were trained, with a note of whom on
 
 
 def find_networks(answers: Answers, work: Work, release: Path | None) -> Networks:
     """The folds that answered, by the hash of their weights: of runs/, of a release, or the default network's.
 
-    Raises InputError if a record is damaged.
+    A release notes which weights its own were rounded from, and so in which run it is told whom they have seen. Raises
+    InputError if a record is damaged.
     """
-    folders = {}
+    folders, trained = {}, {}
     for name, sha256 in answers.weights.items():
         for folder in (work.runs / name, *([release / name] if release else []), default.FOLDER / name):
-            record = read_record(folder)
-            if isinstance(record, RunRecord) and record.weights_sha256 == sha256:
-                folders[name] = folder
-                break
-    return Networks(folders, [name for name in answers.weights if name not in folders])
+            told = _record_of(folder)
+            if told.get("weights_sha256") != sha256:
+                continue
+            folders[name] = folder
+            run = work.runs / name
+            before = told.get("float32_sha256")
+            if before is None or (folder / PATIENTS).is_file():
+                trained[name] = folder
+            elif _record_of(run).get("weights_sha256") == before:
+                trained[name] = run
+            break
+    return Networks(folders, trained)
 
 
-def without_seen(published: Published, joined: Joined, networks: Networks, work: Work) -> Joined:
+def _record_of(folder: Path) -> dict[str, Any]:
+    """config.json of a run; nothing where there is none."""
+    if not isinstance(read_record(folder), RunRecord):  # it is damaged, or newer, or there is none
+        return {}
+    return json.loads((folder / "config.json").read_text())
+
+
+def without_seen(published: Published, joined: Joined, answers: Answers, networks: Networks, work: Work) -> Joined:
     """Joined studies of whom no network has trained on, as far as that is noted.
 
     Raises InputError if nobody is left, or they are the challenge's studies and it is not noted.
     """
-    seen = _seen(networks)
+    seen = _seen(answers, networks)
     who = ", ".join(sorted(seen.unknown))
     if seen.unknown and published.name == "bhsd":
         raise InputError(
             f"the masks of {published.name} are of the challenge's own studies, and whom {who} has trained on is not "
-            "known: it may have been these; name the working folder whose runs/ answered, with their patients.parquet, "
-            "with --work"
+            "known: it may have been these; name the working folder in which it was trained, whose runs/ hold its "
+            "patients.parquet, with --work, and if a release of it has answered that, with --release"
         )
     known = [name for name in joined.studies.index if _names(published, name, work) & seen.patients]
     notes = list(joined.notes)
     if seen.unknown:
-        notes.append(
-            f"whom {', '.join(sorted(seen.unknown))} has trained on is not known; --work names its working folder"
-        )
+        notes.append(f"whom {who} has trained on is not known; name its working folder with --work")
     if not known:
         return joined._replace(notes=[*notes, "no network is known to have trained on any of these patients"])
     if len(known) == len(joined.studies):
@@ -83,12 +97,10 @@ def without_seen(published: Published, joined: Joined, networks: Networks, work:
     )
 
 
-def _seen(networks: Networks) -> Seen:
+def _seen(answers: Answers, networks: Networks) -> Seen:
     """Whom all of them have seen, and of which of them that is not noted."""
-    parts = [Seen(frozenset(), frozenset(networks.unknown))]
-    for name, folder in networks.folders.items():
-        parts.append(seen_by(folder) or Seen(frozenset(), frozenset([name])))
-    return join_seen(parts)
+    noted = {name: seen_by(networks.trained[name]) if name in networks.trained else None for name in answers.weights}
+    return join_seen(seen or Seen(frozenset(), frozenset([name])) for name, seen in noted.items())
 
 
 def _names(published: Published, name: str, work: Work) -> set[str]:
