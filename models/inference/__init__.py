@@ -8,6 +8,8 @@ smoothing     along z, without training            (smoothed_run: a run of it)
 pseudolabels  predictions -> labels to train on    (pseudolabel_files: fold by fold)
 scoring       scores with intervals                (comparing: of drawn patients, paired; gained: of two runs)
 scored        of what                              (whose: of patients that were trained on, or not)
+external      answers to published sets             (external_names, _labels, _tables, _masks, _volumes: what sets say;
+              external_answers, _joining, _overlap, _orientation: what may be scored; external_scores: how well)
 heat          where a network of slices looked
 default       the network that is used where nobody names one     (default_network/: its files)
 default_files two runs -> those files, float16     (default_card: what it is; default_measuring: on people)

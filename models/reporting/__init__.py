@@ -5,6 +5,7 @@ subject        what it is about
 tables         scores, calibration        (studies: as a whole; subgroups: by kind of slice; resampling: intervals)
 certainty      whether the sure answers are the right ones, and where networks disagree
 mistakes       the worst and the best, as pictures         (looks, tints: where the network looked)
+external       answers to a published set -> tables on the screen
 figures        curves as SVG
 export         stored series -> volumes and pictures       (nifti)
 predicting     your own head CT -> answers, or a drop folder of it        (answers: the folder of them)
