@@ -14,7 +14,7 @@ SEQUENCE := --runs small --views flip --epochs 20 --batch-size 4 --max-lr 2e-3
 # Threads that wait spin a little, then sleep: sleeping at once slows small batches, long spinning starves busy cores.
 export GOMP_SPINCOUNT := 10000
 
-.PHONY: help demo untrained real default-network test torture check bench gpu picture lock
+.PHONY: help demo untrained real default-network test torture check bench gpu kaggle-wheels picture lock
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -82,7 +82,7 @@ check: .venv/installed ## ruff, types, and notebooks without outputs
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/pyrefly check
-	.venv/bin/nbstripout --verify *.ipynb
+	.venv/bin/nbstripout --verify *.ipynb kaggle/*.ipynb
 
 picture: demo   ## draws docs/phantom.png and, with Chromium, docs/report.png, the pictures of the README
 	$(PYTHON) models/make_phantom.py demo/picture --studies 12 --test-studies 1 --image-size 256
@@ -94,6 +94,9 @@ bench: .venv/installed ## the measured claims of the README, each beside its pee
 
 gpu: .venv/installed ## on a machine with a GPU: its tests and slices/s of the presets; writes gpu/gpu.json in nine minutes
 	$(PYTHON) benchmarks/gpu.py --output gpu
+
+kaggle-wheels: .venv/installed ## code and wheels for a session of Kaggle without internet: kaggle/wheels/, a dataset
+	$(PYTHON) kaggle/collect_wheels.py
 
 # Versions stay while they satisfy pyproject.toml; newer ones: make lock UPGRADE=--upgrade
 lock: .venv/installed ## writes constraints.txt: every version with its hashes, none younger than seven days

@@ -4,6 +4,7 @@ make_phantom.py      draws synthetic studies                        -> data/    
 prepare.py           DICOM files -> metadata, slice store, folds    -> cache/
 train_<name>.py      slices -> the weights of a fold                -> runs/<name>/fold<k>/
 train_sequence.py    embeddings of a run -> the weights of a fold   -> runs/sequence/fold<k>/
+train_session.py     for free, on Kaggle; its layers over studies: train_session_sequence.py (kaggle/README.md)
 train_study.py       whole studies, from the weights of a run       -> runs/study/fold<k>/
 infer_<name>.py      weights -> probabilities of the test slices    -> runs/<name>/fold<k>/test.parquet
 make_pseudolabels.py test predictions -> labels to train on         -> cache/pseudolabels_<name>_fold<k>.parquet

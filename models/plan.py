@@ -23,6 +23,7 @@ from models.common.options import Machine, TrainOptions
 from models.preprocessing.tables import read_folds, read_slices
 from models.preprocessing.windows import LOW_INFORMATION
 from models.train_sequence import CONFIG as SEQUENCE
+from models.train_session_sequence import CONFIG as SESSION_SEQUENCE
 from models.training.planning import (
     CHALLENGE,
     Slices,
@@ -57,6 +58,8 @@ class PlanOptions:
     """cards of that kind"""
     cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     """of the machine with them"""
+    parts: int = 1
+    """in which preparing is divided: prepare.py --part"""
     own: bool = False
     """plan for the slices of cache/, not for the challenge's"""
     work: WorkFolder = field(default_factory=default_work)
@@ -71,8 +74,9 @@ def main(options: PlanOptions) -> None:
     config = preset(options)
     slices = own_slices(Work(options.work)) if options.own else CHALLENGE
     milliseconds, source = measured_milliseconds("prepare_vs_fastai")
-    prepare = plan_of_prepare(config.image_size, slices, milliseconds, options.cores, source)
-    lines = plan(config, slices, speed_of(config, options), prepare, options.gpus, SEQUENCE.epochs)
+    prepare = plan_of_prepare(config.image_size, slices, milliseconds, options.cores, source, options.parts)
+    over = SESSION_SEQUENCE if options.preset in SESSION_SEQUENCE.runs else SEQUENCE
+    lines = plan(config, slices, speed_of(config, options), prepare, options.gpus, over.epochs, over.views)
     print(
         f"{options.preset}: {config.network} at {config.input_size} px, batch {config.batch_size}, {config.epochs} "
         f"epochs; {slices.train:,} slices with labels of {slices.studies:,} studies, {slices.test:,} to predict\n"
@@ -88,7 +92,8 @@ def main(options: PlanOptions) -> None:
 def preset(options: PlanOptions) -> TrainConfig:
     """The configuration of a training script, with the sizes that are asked for. Raises InputError if there is none."""
     scripts = {path.stem.removeprefix("train_"): path.stem for path in SCRIPTS.glob("train_*.py")}
-    scripts.pop("sequence")  # it is a step of the plan for each of the others
+    for name in (SEQUENCE.name, SESSION_SEQUENCE.name):  # a step of the plan for each of the others
+        scripts.pop(name)
     if options.preset not in scripts:
         raise InputError(f"no preset {options.preset!r}; name one of {', '.join(sorted(scripts))} with --preset")
     config = import_module(f"models.{scripts[options.preset]}").CONFIG

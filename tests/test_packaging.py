@@ -7,14 +7,12 @@ import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
-from shutil import copy, copytree, ignore_patterns
 from zipfile import ZipFile
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
-from models.inference.default import FOLDER, needed_files
+from packed import build_wheel, default_network
 
 REPOSITORY = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
@@ -36,24 +34,10 @@ def distributions(lines: list[str] | set[str]) -> set[str]:
     return {canonicalize_name(Requirement(line).name) for line in lines}
 
 
-def default_network(root: Path) -> dict[str, Path]:
-    return needed_files(root / FOLDER.relative_to(REPOSITORY))
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     """The package, built as `pip install .` builds it, without a network."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    copytree(REPOSITORY / "models", source / "models", ignore=ignore_patterns("__pycache__"))
-    for name in ("radam.py", "pyproject.toml", "README.md", "LICENSE"):
-        copy(REPOSITORY / name, source)
-    for path in default_network(source).values():  # where it has not been made, as if it were
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    words = ["wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", folder, source]
-    subprocess.run([sys.executable, "-m", "pip", *map(str, words)], check=True, capture_output=True)
-    return next(folder.glob("*.whl"))
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_requirements_txt_lists_what_pyproject_declares():

@@ -14,7 +14,16 @@ from fastai.callback.core import Callback
 from fastai.torch_core import defaults
 
 from models import plan as script
-from models import train_b0_224, train_b0_recurrent, train_b2, train_b5, train_b5_pseudo, train_small
+from models import (
+    train_b0_224,
+    train_b0_recurrent,
+    train_b2,
+    train_b5,
+    train_b5_pseudo,
+    train_session,
+    train_session_sequence,
+    train_small,
+)
 from models.common.errors import InputError
 from models.common.options import Machine, TrainOptions
 from models.preprocessing.tables import split_fold
@@ -31,6 +40,7 @@ from models.training.planning import (
     is_card,
     measured_speed,
     plan,
+    plan_of_prepare,
     published_speed,
     slices_of_epoch,
 )
@@ -109,6 +119,36 @@ def test_what_is_published_of_the_card_comes_before_that_of_another_one():
     assert published_speed(train_small.CONFIG, "h100", load=1e9) is None
 
 
+def test_a_card_without_a_figure_is_scaled_by_the_bandwidth_of_its_memory_where_that_is_known():
+    speed = published_speed(train_session.CONFIG, "t4", load=1e9)
+    assert speed.train == pytest.approx(1301 / 3)
+    assert speed.source == (
+        "published: V100 (no figure of t4), 1,301/s at 224 px, scaled by pixels and by the bandwidth of its memory "
+        "(300 of 900 GB/s)"
+    )
+    assert published_speed(train_session.CONFIG, "v100", load=1e9).train == 1301
+    assert published_speed(B2, "t4", load=1e9).source.startswith("published: RTX 3090 (no figure of t4)")
+
+
+def test_a_part_of_preparing_takes_its_part_of_disk_and_time():
+    whole, part = (plan_of_prepare(512, CHALLENGE, 1.0, 4, "told", parts) for parts in (1, 4))
+    assert (part.disk, part.seconds) == pytest.approx((whole.disk / 4, whole.seconds / 4))
+    assert part.step == "prepare.py --image-size 512 --part 1/4"
+
+
+def test_five_folds_fit_nine_hours_of_a_session_and_its_disks(capsys):
+    script.main(script.PlanOptions("session", "t4", gpus=2, cores=4))
+    assert "embeddings, flip, 5 folds" in capsys.readouterr().out
+    options = script.PlanOptions("session", "t4")
+    speed = script.speed_of(train_session.CONFIG, options)
+    prepare = plan_of_prepare(224, CHALLENGE, script.measured_milliseconds("prepare_vs_fastai")[0], 4, "")
+    over = train_session_sequence.CONFIG
+    lines = plan(train_session.CONFIG, CHALLENGE, speed, prepare, 2, over.epochs, over.views)
+    counted = [line for line in lines if "fold" not in line.step or line.step.endswith("5 folds")]
+    assert sum(line.seconds for line in counted) / 3600 < 9
+    assert sum(line.disk or 0 for line in counted) < 50  # of scratch: cache and embeddings
+
+
 def test_no_network_is_faster_than_its_loader():
     speed = published_speed(train_b0_224.CONFIG, "a100", load=500.0)
     assert speed[:2] == (500, 500)
@@ -120,7 +160,7 @@ def test_every_anchor_has_a_network_and_a_source():
         name for name in WIDTHS if name[:4] == "timm"
     }
     assert all(anchor.source for anchor in ANCHORS)
-    assert [anchor.card for anchor in anchors_of("efficientnet-b0")] == ["A100", "RTX 3090"]
+    assert [anchor.card for anchor in anchors_of("efficientnet-b0")] == ["A100", "RTX 3090", "V100"]
     assert ANCHORS[0].scaled(448) == 2489 / 4
 
 

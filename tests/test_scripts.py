@@ -23,6 +23,7 @@ MODELS = Path(__file__).parent.parent / "models"
 TRAIN = sorted(MODELS.glob("train_*.py"))
 KINDS = {  # all others: TrainConfig
     "train_sequence": SequenceConfig,
+    "train_session_sequence": SequenceConfig,
     "train_b0_recurrent": StudyConfig,
     "train_study": StudyConfig,
     "train_b5_pseudo": FinetuneConfig,

@@ -6,6 +6,7 @@ from typing import Literal
 
 from models.common.config import RunConfig
 from models.common.folders import Stage, Work, WorkFolder, default_work
+from models.common.session import Session
 
 TestTimeAugmentation = Literal["none", "flip", "d4"]
 
@@ -20,6 +21,7 @@ class Machine:
     """auto, cpu, cuda, cuda:1, mps"""
     workers: int = -1
     """processes that load slices; -1: none on a CPU, whose cores the network needs, else one a core, at most 8"""
+    session: Session = field(default_factory=Session)
 
     @property
     def working_folder(self) -> Work:

@@ -7,8 +7,8 @@ from tqdm.auto import tqdm
 _LINE_SECONDS = 60  # between the lines of a log, which keeps all of them
 
 
-def progress_bar(title: str, total: int, shown: bool = True, **words) -> tqdm:
-    """A bar on stderr for `total` pieces of work; `words` are tqdm's own."""
+def progress_bar(title: str, total: int | None, shown: bool = True, **words) -> tqdm:
+    """A bar on stderr for `total` pieces of work, or for as many as there are; `words` are tqdm's own."""
     pause = 0.1 if _moves() else _LINE_SECONDS
     return tqdm(total=total, desc=title, mininterval=pause, dynamic_ncols=True, disable=not shown, **words)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from models.common.earlier import go_on_from
 from models.common.errors import InputError
 from models.common.files import write_parquet
 from models.common.folders import Work
@@ -31,19 +32,26 @@ LISTED = 10  # names in a message; all of them stand in cache/problems.csv
 def carry_out(options: InferOptions) -> None:
     """Predict what is missing of a split; raises InputError as `models.inference.predict.infer`."""
     output = options.output
-    with started_processes(options.machine.device) as processes, stop_signals() as stop, ExitStack() as held:
+    session, work = options.machine.session, options.machine.working_folder
+    with (
+        started_processes(options.machine.device) as processes,
+        stop_signals(session.budget_hours) as stop,
+        ExitStack() as held,
+    ):
         try:
+            if processes.count > 1:
+                processes.on_main(lambda: go_on_from(session.work_from, work))
             record = processes.on_main(lambda: find_run(options))
             kind, parts = kind_of(record.config, options.folder), parts_of(options, record)
             if processes.on_main(lambda: is_finished(output, parts)):
                 return
             processes.on_main(lambda: held.enter_context(only_inference(output)))
-            slices = processes.main_first(lambda: read_slices(options.machine.working_folder, options.split))
+            slices = processes.main_first(lambda: read_slices(work, options.split))
             readable = slices[slices["chunk"] != UNREADABLE]
             missing = readable[~readable["image_id"].isin(processes.on_main(parts.read).index)]
             if len(missing):
                 processes.on_main(lambda: require_sources(kind, record))  # before hours of extraction
-                processes.on_main(lambda: warn_of_drawings(record, options.machine.working_folder))
+                processes.on_main(lambda: warn_of_drawings(record, work))
                 kind.make_inputs(slices, options.machine, processes)
                 print(f"{output}: {len(missing):,} of {len(slices):,} slices to predict")
                 with processes.as_one():
@@ -51,7 +59,7 @@ def carry_out(options: InferOptions) -> None:
             processes.on_main(lambda: write_predictions(output, slices, parts, record, options.folder))
         except Interrupted as interrupted:
             print(f"{output}: stopped by {interrupted}, what is predicted is saved; go on with: {same_command()}")
-            raise SystemExit(128 + interrupted.number) from None
+            raise SystemExit(interrupted.code) from None
 
 
 def require_sources(kind: Kind, record: RunRecord) -> None:
@@ -91,9 +99,11 @@ def predict_missing(
     own = image_ids.iloc[batches.stretch]
     title = f"{options.name} fold {options.fold}: {options.split}, tta {options.tta}"
     view = kind.view(options.tta)
-    first, pending, saved = 0, [], time.monotonic()
+    first, pending, saved, began = 0, [], time.monotonic(), time.monotonic()
     with stop.after_saving():
         for probability in predict_batches(network, loader, processes, record.config.precision, title, view):
+            stop.measured("step", time.monotonic() - began)
+            began = time.monotonic()
             pending.append(probability)
             count = sum(map(len, pending))
             waited = time.monotonic() - saved >= 60 * options.checkpoint_minutes

@@ -4,6 +4,7 @@ Torch and fastai, seconds of imports, are needed only then: `models/inference/fo
 """
 
 from models.common.cli import command
+from models.common.earlier import go_on_from
 from models.common.options import InferOptions
 from models.inference.parts import find_run, is_finished, parts_of
 from models.preprocessing.tables import require_slices
@@ -23,6 +24,7 @@ def infer(options: InferOptions) -> None:
     its image size, or another process predicts the same.
     """
     if not is_one_of_several():  # those have to see the same, and so ask together
+        go_on_from(options.machine.session.work_from, options.machine.working_folder)
         record = find_run(options)
         if is_finished(options.output, parts_of(options, record)):
             return

@@ -22,5 +22,6 @@ own_studies   files that somebody names -> studies, to be answered     (given: w
 choice        which series of a study is judged
 measures      what a series shows by its values alone
 problems      all that can be wrong                      (reasons: why a file gives no slice)
+shares        a part of all series, for a session of its own
 parallel      one function over many items
 """

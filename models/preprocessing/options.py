@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.common.folders import DataFolder, Stage, WorkFolder, default_data, default_work
+from models.common.session import Session
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class PrepareOptions:
     """keys of series to predict although they are no axial head CT in Hounsfield units (cache/series.csv)"""
     retry: bool = False
     """read series again of which a file could not be read; without it they are when another decoder is there"""
+    part: str | None = None
+    """like 2/4: store the second fourth of the series alone; --work-from with all four makes a whole cache of them"""
     check: bool = False
     """only read everything and report what is wrong"""
     jobs: int = -1
@@ -33,3 +36,4 @@ class PrepareOptions:
     """share of the CT slices that must be readable; with fewer the exit code is 3"""
     dask: str | None = None
     """scheduler of a Dask cluster to work on (tcp://...), which sees the same folders"""
+    session: Session = field(default_factory=Session)

@@ -4,11 +4,14 @@ from typing import Any
 
 import pandas as pd
 
+from models.common.earlier import go_on_from
 from models.common.errors import InputError
 from models.common.files import require_writable, without_temporaries, write_csv, write_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.locks import only_process
+from models.common.repair import command_of
+from models.common.session import within
 from models.preprocessing.affine import affine_table
 from models.preprocessing.cache import is_whole, mark_complete, read_problems
 from models.preprocessing.folds import make_folds
@@ -29,6 +32,7 @@ from models.preprocessing.report import (
 )
 from models.preprocessing.selection import pictures, require_keys, select_series
 from models.preprocessing.series import prepare_batch
+from models.preprocessing.shares import Share, read_share
 from models.preprocessing.survey import find_series, survey
 from models.preprocessing.tables import earlier_folds, read_slices
 from models.preprocessing.truth import join_tables, read_tables
@@ -43,10 +47,18 @@ def prepare(options: PrepareOptions) -> int:
     exit code: 0, or 3 if too few slices are readable, or some wait for a decoder: the cache is then not finished, and
     the same command makes the rest. Raises InputError for data that is not there or cannot be used, for a cache that
     was made from other data or with other settings, or is damaged, for a disk that is too full, and for a file that the
-    system does not let this process read.
+    system does not let this process read; OutOfTime at the end of a budget.
     """
     if not options.image_size or min(options.image_size) < 1:
         raise InputError(f"--image-size {options.image_size} must be one or more sizes above 0")
+    share = None if options.part is None else read_share(options.part)
+    go_on_from(options.session.work_from, Work(options.work, options.stage))
+    with within(options.session.budget_hours):
+        return make_cache(options, share)
+
+
+def make_cache(options: PrepareOptions, share: Share | None) -> int:
+    """The same of the whole cache or, of a share of the series, their stores alone. Raises InputError as `prepare`."""
     print(f"looking for slices in {options.data}")
     raw, work = find_raw(options.data, options.stage, options.work), Work(options.work, options.stage)
     truth = read_tables(raw, options.labels)
@@ -60,12 +72,26 @@ def prepare(options: PrepareOptions) -> int:
             require_writable(work.manifest)
         known_folds = earlier_folds(work, options.folds)
         tasks, problems = find_series(found, raw, work, options)
+        if share is not None:
+            return make_share(tasks, share, work, options)
         tables, series, of_slices = prepare_splits(tasks, work, options)
         require_slices(raw, work, tables, series, problems + of_slices)
         tables, of_tables = join_tables(tables, series, truth, found.pseudonyms)
         listed = problem_table(problems + of_slices + of_tables)
         write_tables(work, tables, series, listed, options, found.settings | found.origin, known_folds)
         return judge(work, tables, listed, options.min_readable)
+
+
+def make_share(tasks: dict[str, list[SeriesTask]], share: Share, work: Work, options: PrepareOptions) -> int:
+    """Store a share of the series, and write no table. Returns the exit code. Raises InputError as `prepare_splits`."""
+    own = {split: [task for task in of_split if share.holds(task.series)] for split, of_split in tasks.items()}
+    _, _, problems = prepare_splits(own, work, options)
+    count, of = (sum(map(len, split.values())) for split in (own, tasks))
+    print(
+        f"{work.cache}: part {options.part}, {count:,} of {of:,} series; when all {share.of} are made, join them with: "
+        f"{command_of('prepare', '--image-size', *options.image_size, '--work-from', 'FOLDER', '...')}"
+    )
+    return 3 if wait_for_decoder(problem for _, problem, _ in problems) else 0
 
 
 def prepare_splits(
@@ -79,7 +105,7 @@ def prepare_splits(
     for line in missing_decoders(everything):
         print(line)
     if not options.check:
-        print(require_disk(work, everything))
+        print(require_disk(work, everything, options.session))
     tables, lists, problems = {}, [], []
     for split, series in tasks.items():
         parts = progress_batches(prepare_batch, series, options.jobs, f"{split}: series", _BATCH, options.dask)
@@ -88,7 +114,8 @@ def prepare_splits(
         lists.append(rows)
         problems += left + found
     table = pd.concat(lists, ignore_index=True)
-    require_keys(options.take, table)
+    if options.part is None:  # else another part may have them
+        require_keys(options.take, table)
     return tables, table, problems
 
 

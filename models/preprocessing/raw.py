@@ -8,11 +8,13 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from models.common.errors import InputError
 from models.common.patience import patiently
+from models.common.progress import progress_bar
 from models.common.repair import command_of
 from models.preprocessing.archives import ArchiveError, File, Member, archive_of, is_archive, is_packed, members
 from models.preprocessing.dicomdir import NAME as DICOMDIR
@@ -21,6 +23,7 @@ _FOLDER = re.compile(r"stage_(?P<stage>[12])_(?P<split>train|test)(_images)?")
 _TABLE = re.compile(r"stage_[12]_(train|sample_submission)\.csv(\.zip)?")  # Kaggle packs a single file
 NESTED = "rsna-intracranial-hemorrhage-detection"  # the zip of `kaggle competitions download` holds this folder
 
+_LISTED = 1000  # names after which a bar moves
 _OWN = re.compile(r"cache|runs|blend|pseudonyms\.key|submission\.csv|by_file\.csv|report_\w+\.html")
 
 
@@ -174,8 +177,13 @@ def _is_slice(name: str) -> bool:
 
 def _slice_names(folder: Path) -> list[str]:
     def list_names() -> list[str]:
-        with os.scandir(folder) as entries:
-            return [entry.name for entry in entries if not entry.name.startswith(".")]
+        # The challenge's folders hold up to 750,000 names, for which a disk of a network may need minutes.
+        with os.scandir(folder) as entries, progress_bar(f"{folder.name}: files", None, unit_scale=True) as bar:
+            names = []
+            while some := [entry.name for entry in islice(entries, _LISTED)]:
+                names += some
+                bar.update(len(some))
+            return [name for name in names if not name.startswith(".")]
 
     return [name for name in patiently(list_names, folder) if _is_slice(name)]
 

@@ -1,6 +1,5 @@
 """What a person sees of `prepare.py`: the disk it will need, a summary at the end, a contact sheet."""
 
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -8,9 +7,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from models.common.errors import InputError
 from models.common.files import replacing
 from models.common.folders import STORED, Work
+from models.common.session import Session, gigabytes
 from models.preprocessing.folds import label_shares
 from models.preprocessing.grouping import SeriesTask
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
@@ -34,7 +33,7 @@ def bytes_a_slice(image_size: int) -> float:
     return image_size**2 * float(np.interp(image_size, sizes, bytes_a_pixel))
 
 
-def require_disk(work: Work, tasks: list[SeriesTask]) -> str:
+def require_disk(work: Work, tasks: list[SeriesTask], session: Session) -> str:
     """One line on the disk that the missing stores will take. Raises InputError if it is not there."""
     needed = sum(
         len(task.files) * bytes_a_slice(size)
@@ -42,11 +41,8 @@ def require_disk(work: Work, tasks: list[SeriesTask]) -> str:
         for size in task.image_sizes
         if not work.series(size, task.series).is_file()
     )
-    free = shutil.disk_usage(work.cache).free
-    line = f"the store will take about {gigabytes(needed)} more of {work.cache}; {gigabytes(free)} are free"
-    if needed > free:
-        raise InputError(f"{line}: make room, choose another folder with --work, or fewer sizes with --image-size")
-    return line
+    repair = "choose another folder with --work, fewer sizes with --image-size, or a part with --part"
+    return session.require_room(work.cache, needed, "the store", repair)
 
 
 def missing_decoders(tasks: list[SeriesTask]) -> list[str]:
@@ -75,11 +71,6 @@ def judge(work: Work, tables: dict[str, pd.DataFrame], problems: pd.DataFrame, m
         )
         return 3
     return 3 if waits else 0
-
-
-def gigabytes(count: float) -> str:
-    """So many bytes, in words."""
-    return f"{count / 1e9:,.2f} GB" if count < 1e10 else f"{count / 1e9:,.0f} GB"
 
 
 def print_summary(work: Work, tables: dict[str, pd.DataFrame], problems: pd.DataFrame) -> None:

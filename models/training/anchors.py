@@ -27,12 +27,17 @@ ANCHORS = (  # the fastest card first
     Anchor("efficientnet-b0", 224, "A100", 2489, f"{_NVIDIA}/efficientnet"),
     Anchor("resnext101_32x4d", 224, "A100", 1211, f"{_NVIDIA}/resnext101-32x4d"),
     Anchor("efficientnet-b0", 224, "RTX 3090", 1752, _TIMM),
+    Anchor("efficientnet-b0", 224, "V100", 1301, f"{_NVIDIA}/efficientnet"),  # of 16 GB
     Anchor("efficientnet-b2", 256, "RTX 3090", 979, _TIMM),
     Anchor("efficientnet-b5", 456, "RTX 3090", 114, _TIMM),
     Anchor("resnext101_32x4d", 224, "RTX 3090", 609, _TIMM),
     Anchor("timm/convnext_tiny.fb_in22k_ft_in1k_384", 384, "RTX 3090", 282, _TIMM),
     Anchor("timm/tf_efficientnetv2_s.in21k_ft_in1k", 300, "RTX 3090", 489, _TIMM),
 )
+
+
+# GB/s of the memory of cards, by NVIDIA's data sheets: what networks like these wait for in mixed precision.
+BANDWIDTH = {"T4": 300, "V100": 900}
 
 
 def anchors_of(network: str) -> list[Anchor]:

@@ -13,7 +13,7 @@ from models.training.callbacks import LAST, History
 from models.training.checkpoint_files import Checkpoint, write_checkpoint
 from models.training.processes import Processes
 from models.training.run_record import changed_sources
-from models.training.stopping import Interrupted, Stop
+from models.training.stopping import ALARM, Interrupted, Stop
 
 
 class Checkpoints(Callback):
@@ -38,6 +38,7 @@ class Checkpoints(Callback):
         self.random: dict[str, torch.Tensor] = {}
         self.state: dict | None = None  # what is still to be put back
         self.saved, self.steps_since = time.monotonic(), 0
+        self.began = time.monotonic()  # the step, or the validation, that goes on
         self.due = False  # for a checkpoint
         self.identity = uuid4().hex  # for those who watch it
 
@@ -54,9 +55,11 @@ class Checkpoints(Callback):
             self._put_back_place(self.state)
             self.state = None
         self.random = random_states(self.learn.device)
+        self.began = time.monotonic()
 
     def after_batch(self) -> None:
         if self.training:
+            self.stop.measured("step", time.monotonic() - self.began)
             self.step_index += 1
             self.steps_since += 1
             self.random = random_states(self.learn.device)
@@ -67,9 +70,18 @@ class Checkpoints(Callback):
             self.due = bool(wanted)
         # In validation `random` stays as it was before: the validation is done again, batch-norm statistics included.
         self.save_if_due()
+        if self.training:
+            self.began = time.monotonic()
 
     def after_train(self) -> None:
         self.dls.train.batch_sampler.start = 0
+        if self.processes.largest(int(not self.stop.allows(1))):  # a validation that is cut short is lost
+            self.stop.number = ALARM
+            self.save_if_due()
+        self.began = time.monotonic()
+
+    def after_validate(self) -> None:
+        self.stop.measured("validation", time.monotonic() - self.began)
 
     def after_epoch(self) -> None:
         if self.epoch < self.epoch_index:
@@ -99,10 +111,12 @@ class Checkpoints(Callback):
 
         Raises InputError if the disk is full, or a loss that has not been read is not finite.
         """
+        began = time.monotonic()
         self.learn.look()
         if self.processes.is_main:
             write_checkpoint(self.options.folder, self.config, self.capture())
         self.saved, self.steps_since, self.due = time.monotonic(), 0, False
+        self.stop.measured("checkpoint", self.saved - began)
 
     def capture(self) -> Checkpoint:
         """All that lies between the last step and the next one."""

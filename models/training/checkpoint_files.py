@@ -5,6 +5,7 @@ its sha256: a process that is killed in between leaves no checkpoint that looks 
 """
 
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -21,11 +22,19 @@ if TYPE_CHECKING:  # whoever only deletes checkpoints needs no torch, which take
 KEPT = 2
 
 
+_COPIES = 5  # of the weights in a checkpoint: themselves, two moments of the optimizer, the best ones, an average
+
+
 class Checkpoint(NamedTuple):
     """Everything that a run needs to go on as if it had not been away."""
 
     tensors: dict[str, "torch.Tensor"]
     state: dict[str, Any]
+
+
+def largest_on_disk(sizes: Iterable[int]) -> int:
+    """How many bytes a run takes while it goes on, by those of its weights: the checkpoints, and one being written."""
+    return (KEPT + 1) * _COPIES * sum(sizes)
 
 
 def write_checkpoint(folder: Path, config: RunConfig, checkpoint: Checkpoint) -> None:

@@ -1,6 +1,7 @@
 """The device that a run computes on, the one that was asked for and nobody else's default, and the cores beside it."""
 
 import os
+import re
 from pathlib import Path
 
 import joblib
@@ -33,14 +34,39 @@ def choose_device(name: str) -> torch.device:
 
 
 def use_device(device: torch.device) -> torch.device:
-    """The device with its number, made torch's current one and set up for batches of one size."""
+    """The device with its number, made torch's current one and set up for batches of one size.
+
+    Raises InputError for a card that this torch has no kernels for.
+    """
     if device.type != "cuda":
         return device
     device = torch.device("cuda", device.index or 0)
+    require_kernels(device)
     torch.cuda.set_device(device)  # where what has no device of its own goes, pinned memory for one
     torch.backends.cudnn.benchmark = True  # the fastest kernels for a shape are looked for once
     torch.set_float32_matmul_precision("high")  # TF32 where a product is of fp32
     return device
+
+
+def require_kernels(device: torch.device) -> None:
+    """Raise InputError for a card that torch was not built for: torch itself warns, and fails at the first step.
+
+    Kernels of a compute capability run on cards of the same first number and no lower second one; those that are kept
+    as PTX on all cards of that capability or a higher one (CUDA programming guide, binary and PTX compatibility).
+    """
+    built = [match.groups() for name in torch.cuda.get_arch_list() if (match := re.match(r"(sm|compute)_(\d+)", name))]
+    capabilities = [(kind, divmod(int(number), 10)) for kind, number in built]
+    if not capabilities:  # of another maker's cards
+        return
+    own = torch.cuda.get_device_capability(device)
+    if any(it <= own and (kind == "compute" or it[0] == own[0]) for kind, it in capabilities):
+        return
+    lowest, highest = (".".join(map(str, pick(it for _, it in capabilities))) for pick in (min, max))
+    raise InputError(
+        f"{torch.cuda.get_device_name(device)} has compute capability {own[0]}.{own[1]}, and torch {torch.__version__} "
+        f"was built for {lowest} to {highest}: it cannot compute there; take another card (on Kaggle T4 x2), "
+        "--device cpu, or an older torch"
+    )
 
 
 def count_workers(workers: int, device: torch.device) -> int:

@@ -62,8 +62,15 @@ def extract(
         stored = processes.on_main(lambda store=store: {path.stem for path in store.glob(f"*{STORED}")})
         missing = readable[~readable["series_id"].isin(stored)].reset_index(drop=True)
         if len(missing):
+            processes.on_main(partial(_require_room, source, store, len(missing), views, apart, machine))
             with processes.as_one():
                 _extract(missing, source, store, views, apart, machine, processes)
+
+
+def _require_room(source: Source, store: Path, slices: int, views: Views, apart: bool, machine: Machine) -> None:
+    size = bytes_of_embeddings(source, slices, views, apart)
+    what, repair = f"{source.name} {source.folder.name}: embeddings", "or choose another folder with --work"
+    machine.session.require_room(store, size, what, repair)
 
 
 def _extract(
@@ -89,6 +96,12 @@ def _extract(
     for rows, seen in zip(studies.batches, embeddings, strict=True):
         chunks = [compress_slice(row.view(np.int16)) for row in seen]
         write_series(store / f"{slices['series_id'][rows[0]]}{STORED}", chunks, seen.shape[1:], notes)
+
+
+def bytes_of_embeddings(source: Source, slices: int, views: Views, apart: bool) -> int:
+    """How much of the disk they take: numbers of two bytes, which hardly compress."""
+    width = build_network(source.config).width + len(LABELS)
+    return 2 * slices * width * (len(GROUPS[views]) if apart else 1)
 
 
 def mean_embedding(network: HemorrhageNetwork, images: torch.Tensor, group: tuple[Symmetry, ...]) -> torch.Tensor:

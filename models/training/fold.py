@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from models.common.earlier import go_on_from
 from models.common.errors import InputError
 from models.common.files import require_writable, write_csv, write_parquet
 from models.common.labels import LABELS
@@ -20,7 +21,8 @@ from models.preprocessing.folds import label_shares
 from models.preprocessing.origin import describe_synthetic, synthetic_title
 from models.preprocessing.tables import read_slices, split_fold
 from models.training.callbacks import History
-from models.training.checkpoint_files import changes_of_version, delete_checkpoints
+from models.training.checkpoint_files import changes_of_version, delete_checkpoints, largest_on_disk
+from models.training.d4 import GROUPS
 from models.training.device import count_workers
 from models.training.evaluation import predict
 from models.training.history import write_history_picture
@@ -34,15 +36,22 @@ from models.training.run_folder import is_finished, only_training
 from models.training.run_record import save_config
 from models.training.scoring import WEIGHTED, label_table
 from models.training.seen import Seen, write_seen
-from models.training.stopping import Interrupted, Stop, same_command, stop_signals
+from models.training.stopping import ALARM, Interrupted, Stop, same_command, stop_signals
 from models.training.weights import save_weights
 
 
 def carry_out(options: TrainOptions) -> None:
     """Train a fold, or try learning rates; raises InputError as `models.training.run.train`."""
     kind, folder = kind_of(options.config, options.fold_folder), options.folder
-    with started_processes(options.machine.device) as processes, stop_signals() as stop, ExitStack() as held:
+    session, work = options.machine.session, options.machine.working_folder
+    with (
+        started_processes(options.machine.device) as processes,
+        stop_signals(session.budget_hours) as stop,
+        ExitStack() as held,
+    ):
         try:
+            if processes.count > 1:
+                processes.on_main(lambda: go_on_from(session.work_from, work))
             if options.find_lr or options.profile:
                 try_steps(kind, options, processes)
                 return
@@ -57,22 +66,32 @@ def carry_out(options: TrainOptions) -> None:
             train_fold(kind, options, processes, stop)
         except Interrupted as interrupted:
             print(f"{folder}: stopped by {interrupted}, all steps are saved; go on with: {same_command()}")
-            raise SystemExit(128 + interrupted.number) from None
+            raise SystemExit(interrupted.code) from None
 
 
 def train_fold(kind: Kind, options: TrainOptions, processes: Processes, stop: Stop) -> None:
     """Train the fold of a run and write its files. Raises InputError as `start_fold`, `start_network` and `fit`."""
     fold = start_fold(kind, options, processes)
     network = start_network(kind, fold, processes)
+    processes.on_main(lambda: require_room_for_checkpoints(options, network))
     where = f"{processes.count} x {processes.device.type}" if processes.count > 1 else processes.device
     added = len(fold.train_set) - len(fold.train_slices)
     pseudolabelled = f" and {added:,} with pseudolabels" if added else ""
     counts = f"{len(fold.train_slices):,} slices to train on{pseudolabelled}, {len(fold.valid_slices):,} to validate on"
     print(f"{options.folder}: {counts}, on {where}")
     history, ran = fit(network, fold.train, fold.valid, options, processes, stop, fold.sources)
+    if processes.largest(int(not stop.allows(len(GROUPS[options.tta])))):
+        raise Interrupted(ALARM)
     title, view = f"out-of-fold predictions, tta {options.tta}", kind.view(options.tta)
     probability = predict(network, fold.valid, processes, options.config.precision, title, view)
     processes.on_main(lambda: write_results(options, fold, network, history, ran, probability))
+
+
+def require_room_for_checkpoints(options: TrainOptions, network: nn.Module) -> None:
+    """Raise InputError, before the training, for a disk on which its checkpoints and its files have no room."""
+    size = largest_on_disk(tensor.nbytes for tensor in network.state_dict().values())
+    repair = "or choose another folder with --work"
+    options.machine.session.require_room(options.folder, size, f"{options.folder}: checkpoints", repair)
 
 
 def try_steps(kind: Kind, options: TrainOptions, processes: Processes) -> None:

@@ -5,14 +5,15 @@ A speed was measured, by benchmarks/gpu.py or here (timing.py), or published (an
 
 from typing import NamedTuple
 
-from models.common.config import FinetuneConfig, StudyConfig, TrainConfig
+from models.common.config import FinetuneConfig, StudyConfig, TrainConfig, Views
 from models.common.labels import LABELS
 from models.preprocessing.report import bytes_a_slice
-from models.training.anchors import anchors_of
+from models.training.anchors import BANDWIDTH, Anchor, anchors_of
 
 GB = 1e9
 RAW_BYTES = 512 * 512 * 2  # of a slice's pixels
 VIEWS = 8  # of D4
+_VIEWS: dict[Views, int] = {"none": 1, "flip": 2, "d4": VIEWS}
 FORWARD = 1 / 3  # of a training step: the backward pass costs two forward passes
 # How many numbers the networks' embeddings have; a test asks the networks. Of timm's those of the presets.
 WIDTHS = {
@@ -77,11 +78,18 @@ class Line(NamedTuple):
 
 
 def plan(
-    config: TrainConfig, slices: Slices, speed: Speed, prepare: Line, gpus: int, sequence_epochs: int
+    config: TrainConfig,
+    slices: Slices,
+    speed: Speed,
+    prepare: Line,
+    gpus: int,
+    sequence_epochs: int,
+    views: Views = "d4",
 ) -> list[Line]:
     """A line for each step, from the raw files to the submission, on so many GPUs of a speed.
 
-    `prepare` is that of models/prepare.py. Several GPUs share the folds, or each of them.
+    `prepare` is that of models/prepare.py, `views` are those of the embeddings. Several GPUs share the folds, or each
+    of them.
     """
     every, by = slices.train + slices.test, speed.source + (f", shared by {gpus} GPUs" if gpus > 1 else "")
     epoch, valid = epoch_seconds(config, slices, speed) / gpus, slices.train / slices.folds / speed.d4 / gpus
@@ -95,8 +103,9 @@ def plan(
     if not isinstance(config, StudyConfig):  # which has recurrent layers of its own
         width = WIDTHS.get(config.network)
         disk = None if width is None else 2 * every * (width + len(LABELS)) / GB
-        seconds = every / speed.d4 / gpus
-        lines += _of_folds("embeddings, D4", disk, seconds, speed.d4_memory, by, slices.folds)
+        seconds = every / speed.d4 / gpus * _VIEWS[views] / VIEWS
+        named = "D4" if views == "d4" else views
+        lines += _of_folds(f"embeddings, {named}", disk, seconds, speed.d4_memory, by, slices.folds)
         share = slices.train / CHALLENGE.train * (slices.folds - 1) / slices.folds
         by = "measured, docs/results.md: two CPU cores"
         seconds = sequence_epochs * SEQUENCE_EPOCH * share
@@ -130,16 +139,19 @@ def slices_of_epoch(config: TrainConfig, slices: Slices) -> float:
     return (slices.train * trained + added) * kept
 
 
-def plan_of_prepare(image_size: int, slices: Slices, milliseconds: float, cores: int, source: str) -> Line:
-    """The line of models/prepare.py, which takes so many milliseconds a slice on one core."""
-    every = slices.train + slices.test
+def plan_of_prepare(
+    image_size: int, slices: Slices, milliseconds: float, cores: int, source: str, parts: int = 1
+) -> Line:
+    """The line of models/prepare.py, which takes so many milliseconds a slice on one core; of one of so many parts."""
+    every = (slices.train + slices.test) / parts
     disk = every * bytes_a_slice(image_size) / GB
     read = every * RAW_BYTES / GB
     by = (
         f"{source}: {milliseconds:.2f} ms a slice on one core, {cores} cores; reading {read:,.0f} GB not counted; "
         "disk by 302 slices of the challenge"
     )
-    return Line(f"prepare.py --image-size {image_size}", disk, every * milliseconds / 1000 / cores, None, by)
+    part = f" --part 1/{parts}" if parts > 1 else ""
+    return Line(f"prepare.py --image-size {image_size}{part}", disk, every * milliseconds / 1000 / cores, None, by)
 
 
 def measured_speed(results: dict, config: TrainConfig, card: str) -> Speed | None:
@@ -171,17 +183,31 @@ def measured_speed(results: dict, config: TrainConfig, card: str) -> Speed | Non
 def published_speed(config: TrainConfig, card: str, load: float) -> Speed | None:
     """By what is published of a network, scaled by pixels, of that card or of another one; None if nothing is.
 
-    `load` are the slices a second of the loader.
+    Of another one scaled by the bandwidth of their memories, where both are known. `load` are the slices a second of
+    the loader.
     """
     anchors = anchors_of(config.network)
     own = [anchor for anchor in anchors if is_card(card, anchor.card)]
-    for anchor in own or anchors:
-        rate = anchor.scaled(config.input_size)
+    known = [
+        anchor for anchor in anchors if anchor.card in BANDWIDTH and any(is_card(card, name) for name in BANDWIDTH)
+    ]
+    for anchor in own or known or anchors:
+        slower, scaled = (1.0, "") if own else by_bandwidth(anchor, card)
+        rate = anchor.scaled(config.input_size) * slower
         another = "" if own else f" (no figure of {card})"
         by = f"published: {anchor.card}{another}, {anchor.rate:,.0f}/s at {anchor.image_size} px, scaled by pixels"
-        by += "" if rate < load else f"; but the loader gives {load:,.0f}/s"
+        by += scaled if rate < load else f"{scaled}; but the loader gives {load:,.0f}/s"
         return Speed(min(rate, load), min(rate / FORWARD, load), rate / FORWARD / VIEWS, None, None, by)
     return None
+
+
+def by_bandwidth(anchor: Anchor, card: str) -> tuple[float, str]:
+    """What the rate of an anchor is multiplied by for another card, and how that is told; 1 where it is not known."""
+    for name, gigabytes in BANDWIDTH.items():
+        if anchor.card in BANDWIDTH and is_card(card, name):
+            its = BANDWIDTH[anchor.card]
+            return gigabytes / its, f" and by the bandwidth of its memory ({gigabytes} of {its} GB/s)"
+    return 1.0, ""
 
 
 def is_card(asked: str, name: str) -> bool:

@@ -1,31 +1,63 @@
-"""Ctrl-C and SIGTERM: noted while a run can still save itself, obeyed at once otherwise."""
+"""Ctrl-C, SIGTERM and the end of a budget: noted while a run can still save itself, obeyed at once otherwise."""
 
+import math
 import os
 import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from models.common.session import UNFINISHED
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the second is what Slurm, Kaggle and Docker send before they kill
+ALARM = signal.SIGALRM  # of a process's own clock, when its --budget-hours are nearly over
+_WAITS = ("step", "checkpoint")  # what lies between the alarm and the end of the process
 
 
 class Interrupted(KeyboardInterrupt):
     """The run was told to stop; not an Exception, so that nothing on the way up takes it for an error."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
+        is_alarm = number == ALARM
+        super().__init__("the end of --budget-hours" if is_alarm else signal.Signals(number).name)
         self.number = number
+        self.code = UNFINISHED if is_alarm else 128 + number  # with which the process ends
 
 
 class Stop:
-    """Whether the process has been told to stop."""
+    """Whether the process has been told to stop, and how long it may go on.
 
-    def __init__(self) -> None:
+    How early it has to stop so that it has ended in time is not guessed, but follows from what has taken longest so
+    far: a step, in which it cannot be stopped, and a checkpoint. What is lost if it is cut short, a validation, is not
+    begun if the time for it is not there.
+    """
+
+    def __init__(self, hours: float | None = None) -> None:
         self.number: int | None = None  # of the signal
         self.at_once = True
+        self.end = math.inf if hours is None else time.monotonic() + 3600 * hours
+        self.longest: dict[str, float] = {}  # seconds of what has been done: "step", "checkpoint", "validation"
+
+    def measured(self, what: str, seconds: float) -> None:
+        """Note how long a step, a checkpoint or a validation has taken."""
+        if seconds > self.longest.get(what, 0):
+            self.longest[what] = seconds
+            self.set_alarm()
+
+    def set_alarm(self) -> None:
+        """Set the alarm so that a step and a checkpoint still fit before the end of the budget."""
+        if self.end < math.inf:
+            left = self.end - time.monotonic() - sum(self.longest.get(what, 0) for what in _WAITS)
+            signal.setitimer(signal.ITIMER_REAL, max(left, 1e-3))
+
+    def allows(self, validations: int) -> bool:
+        """Whether there is time for so many validations; for the first, which nobody has measured, there always is."""
+        needed = validations * self.longest.get("validation", 0) + self.longest.get("checkpoint", 0)
+        return time.monotonic() + needed < self.end
 
     def notice(self, number: int, _: object) -> None:
         """Handle a signal: note the first one while the run is to save itself, else raise Interrupted."""
@@ -44,16 +76,23 @@ class Stop:
 
 
 @contextmanager
-def stop_signals() -> Generator[Stop]:
-    """Within the block Ctrl-C and SIGTERM go to the Stop that it yields. Only the main thread can receive signals."""
-    stop = Stop()
+def stop_signals(budget_hours: float | None = None) -> Generator[Stop]:
+    """Within the block Ctrl-C, SIGTERM and the end of a budget go to the Stop that it yields.
+
+    Only the main thread can receive signals.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield Stop()
         return
-    before = {number: signal.signal(number, stop.notice) for number in SIGNALS}
+    stop = Stop(budget_hours)
+    received = SIGNALS if budget_hours is None else (*SIGNALS, ALARM)  # a clock of somebody else's goes on
+    before = {number: signal.signal(number, stop.notice) for number in received}
+    stop.set_alarm()
     try:
         yield stop
     finally:
+        if ALARM in received:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -13,7 +13,7 @@ from models.common.errors import InputError
 from models.common.options import InferOptions, Machine, TrainOptions
 from models.inference.predict import infer
 from models.train_small import CONFIG
-from models.training.device import choose_device, use_device
+from models.training.device import choose_device, require_kernels, use_device
 from models.training.run import train
 
 
@@ -70,9 +70,50 @@ def test_cuda_without_a_card_is_one_line(few):
         train(TrainOptions(replace(CONFIG, name="nowhere"), machine=Machine(work=few.root, device="cuda")))
 
 
+T4, P100, H200 = (7, 5), (6, 0), (9, 0)
+TODAYS = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "built"),
+    [
+        (T4, TODAYS),
+        (H200, ["sm_80", "sm_90a"]),
+        ((8, 9), TODAYS),  # by the kernels of 8.6
+        ((13, 0), TODAYS),  # by PTX
+        (P100, ["compute_50"]),
+        (P100, []),  # another maker's torch
+        (P100, ["gfx90a"]),
+    ],
+)
+def test_a_card_that_torch_has_kernels_for_is_used(capability, built, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    require_kernels(torch.device("cuda", 0))
+
+
+@pytest.mark.parametrize(
+    ("capability", "built"), [(P100, TODAYS), ((8, 0), ["sm_86"]), ((13, 0), TODAYS[:-1]), (P100, ["sm_75"])]
+)
+def test_a_card_that_torch_has_no_kernels_for_is_one_true_line_before_any_work(capability, built, monkeypatch, few):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla P100-PCIE-16GB")
+    told = (
+        rf"^Tesla P100-PCIE-16GB has compute capability {capability[0]}\.{capability[1]}, and torch \S+ was built for "
+    )
+    with pytest.raises(
+        InputError, match=told + r"[\d.]+ to [\d.]+: it cannot compute there; take another card .*T4 x2"
+    ):
+        train(TrainOptions(replace(CONFIG, name="nowhere"), machine=Machine(work=few.root)))
+
+
 def test_auto_is_cuda_then_apples_then_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: [])
     chosen, exact = [], []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     monkeypatch.setattr(torch, "set_float32_matmul_precision", exact.append)

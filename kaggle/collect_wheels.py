@@ -1,0 +1,102 @@
+"""Code and wheels for a session of Kaggle's, with or without internet: a folder that becomes a dataset.
+
+    python kaggle/collect_wheels.py                # or make kaggle-wheels -> kaggle/wheels/
+    kaggle datasets create -p kaggle/wheels --dir-mode tar
+
+Needs internet, and the environment of `make demo`, whose versions are taken: all that the project requires but torch
+and what it brings along, which are gigabytes, and which every image of Kaggle's has. Wheels are for Python 3.11 and
+3.12.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "kaggle" / "wheels"
+PROJECT = "rsna-intracranial-hemorrhage"
+PYTHONS = ("3.11", "3.12")  # those of Kaggle's images
+PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64", "manylinux_2_17_x86_64")
+OF_THE_IMAGE = re.compile(r"torch|torchvision|triton|nvidia-.*|cuda-.*")
+METADATA = {
+    "title": "RSNA hemorrhage wheels",
+    "id": "YOUR_NAME/rsna-hemorrhage-wheels",
+    "licenses": [{"name": "other"}],
+}
+
+
+def main() -> None:
+    """Make the folder anew."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    pip("wheel", "--no-deps", "--no-build-isolation", ROOT)
+    for name, version in sorted(needed(PROJECT).items()):
+        collect(f"{name}=={version}")
+    (FOLDER / "dataset-metadata.json").write_text(json.dumps(METADATA, indent=2))
+    copy_weights()
+    files = list(FOLDER.glob("*.whl"))
+    print(f"{FOLDER}: {len(files)} wheels, {sum(file.stat().st_size for file in files) / 1e6:,.0f} MB")
+
+
+def needed(project: str) -> dict[str, str]:
+    """Names and installed versions of what a project requires, and of what that requires, without torch's."""
+    found: dict[str, str] = {}
+    waiting = [(project, frozenset[str]())]
+    while waiting:
+        name, extras = waiting.pop()
+        for line in distribution(name).requires or []:
+            requirement = Requirement(line)
+            other = canonicalize_name(requirement.name)
+            if other in found or OF_THE_IMAGE.fullmatch(other) or not applies(requirement, extras):
+                continue
+            try:
+                found[other] = distribution(other).version
+            except PackageNotFoundError:  # of another Python or system
+                continue
+            waiting.append((other, frozenset(requirement.extras)))
+    return found
+
+
+def applies(requirement: Requirement, extras: frozenset[str]) -> bool:
+    """Whether a requirement is one of this system, with some extras or none."""
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra}) for extra in (extras or {""}))
+
+
+def collect(pinned: str) -> None:
+    """Download the wheels of a package for each Python, or build one where it is published as source alone."""
+    platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
+    try:
+        for python in PYTHONS:
+            pip("download", "--no-deps", "--only-binary=:all:", *platforms, "--python-version", python, pinned)
+    except subprocess.CalledProcessError:
+        pip("wheel", "--no-deps", pinned)
+
+
+def pip(step: str, *words: object) -> None:
+    """Run a command of pip that fills the folder. Raises CalledProcessError if it fails."""
+    where = "--dest" if step == "download" else "--wheel-dir"
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", step, where, FOLDER, *words]
+    subprocess.run([str(word) for word in command], check=True)
+
+
+def copy_weights() -> None:
+    """Put the ImageNet weights of EfficientNet-B0 where torch looks for them if TORCH_HOME names this folder."""
+    from efficientnet_pytorch.utils import url_map
+
+    from models.training.pretrained import imagenet_file  # checks the hash
+
+    kept = imagenet_file("efficientnet-b0", url_map["efficientnet-b0"])
+    (FOLDER / "hub" / "checkpoints").mkdir(parents=True)
+    shutil.copy(kept, FOLDER / "hub" / "checkpoints")
+
+
+if __name__ == "__main__":
+    main()

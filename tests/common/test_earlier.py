@@ -1,0 +1,111 @@
+"""Laws of earlier sessions: what they hold and this one lacks is taken, whole or not at all; they stay as they are."""
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+from written import contents
+
+from models.common.earlier import go_on_from
+from models.common.errors import InputError
+from models.common.files import write_text
+from models.common.folders import Work
+
+
+def write(folder: Path, *names: str) -> Path:
+    """Files whose text says where they stand, in the working folder of an earlier session."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"{folder.name}/{name}")
+    return folder
+
+
+@pytest.fixture
+def earlier(tmp_path) -> Path:
+    return write(
+        tmp_path / "earlier",
+        *("cache/folds.csv", "cache/slices_32/ID_a.slices", "cache/.hidden.writing-x", "pseudonyms.key"),
+        *("runs/small/fold0/checkpoint_000001.json", "runs/small/fold0/test.parts/ID_a.parquet"),
+        *("runs/small/.fold0.lock", "runs/small/fold1/config.json", "blend/blend.json"),
+    )
+
+
+TAKEN = {
+    *("cache/folds.csv", "cache/slices_32/ID_a.slices", "pseudonyms.key", "runs/small/fold0/checkpoint_000001.json"),
+    *("runs/small/fold0/test.parts/ID_a.parquet", "runs/small/fold1/config.json"),
+}
+
+
+def test_runs_are_copied_and_the_cache_is_linked(earlier, tmp_path, capsys):
+    work, before = Work(tmp_path / "work"), contents(earlier)
+    go_on_from([earlier], work)
+    assert set(contents(work.root)) == TAKEN
+    assert capsys.readouterr().out == f"{earlier}: 2 folds of runs copied, 2 files of the cache linked\n"
+    linked = {name for name in TAKEN if (work.root / name).is_symlink()}
+    assert linked == {name for name in TAKEN if not name.startswith("runs")}
+    for name in TAKEN:  # whatever is done with them here
+        write_text(work.root / name, "made anew")
+    assert contents(earlier) == before
+    go_on_from([earlier], work)
+    assert set(contents(work.root).values()) == {b"made anew"}
+    assert capsys.readouterr().out == ""
+
+
+def test_of_two_that_have_it_the_first_counts(earlier, tmp_path):
+    other = write(tmp_path / "other", "cache/folds.csv", "cache/more.csv", "runs/small/fold0/config.json")
+    work = Work(tmp_path / "work")
+    go_on_from([other, earlier], work)
+    assert (work.cache / "folds.csv").read_text() == "other/cache/folds.csv"
+    assert (work.cache / "slices_32/ID_a.slices").read_text() == "earlier/cache/slices_32/ID_a.slices"
+    assert set(contents(work.run("small", 0))) == {"config.json"}  # a fold is one session's, never a mixture
+    assert (work.run("small", 1) / "config.json").read_text() == "earlier/runs/small/fold1/config.json"
+
+
+def test_what_is_read_only_there_can_be_written_here(earlier, tmp_path):
+    for path in [*earlier.rglob("*"), earlier]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    work = Work(tmp_path / "work")
+    go_on_from([earlier], work)
+    for path in work.runs.rglob("*"):
+        assert path.stat().st_mode & stat.S_IWUSR, path
+    for path in [earlier, *earlier.rglob("*")]:
+        path.chmod(0o755)
+
+
+def test_a_copy_that_is_cut_short_leaves_nothing_that_looks_like_a_fold(earlier, tmp_path, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    work = Work(tmp_path / "work")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", fail)
+        with pytest.raises(KeyboardInterrupt):
+            go_on_from([earlier], work)
+    assert not list(work.runs.rglob("*/*"))
+    go_on_from([earlier], work)
+    assert set(contents(work.root)) == TAKEN
+
+
+def test_links_that_lead_nowhere_are_made_anew(earlier, tmp_path):
+    work = Work(tmp_path / "work")
+    work.cache.mkdir(parents=True)
+    (work.cache / "folds.csv").symlink_to(tmp_path / "gone")
+    os.symlink(tmp_path / "gone", earlier / "cache" / "lost.csv")
+    go_on_from([earlier], work)
+    assert (work.cache / "folds.csv").read_text() == "earlier/cache/folds.csv"
+    assert not (work.cache / "lost.csv").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("empty", r"empty holds neither cache/ nor runs/; name working folders of earlier sessions with --work-from"),
+        ("earlier", r"earlier is the working folder itself; name an earlier one with --work-from"),
+    ],
+)
+def test_a_folder_of_no_earlier_session_is_refused(name, message, earlier, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=message):
+        go_on_from([tmp_path / name], Work(earlier))

@@ -1,0 +1,236 @@
+"""The session of Kaggle's: its notebook runs from the competition's files to a submission, as Kaggle lays them out."""
+
+import json
+import re
+import sys
+import sysconfig
+import time
+import venv
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
+from nbclient import NotebookClient
+from once import HANG
+from packed import build_wheel, packed_again
+
+from models.common import steps
+from models.common.errors import InputError
+from models.common.session import UNFINISHED
+from models.common.steps import Steps
+from models.phantom.dicom import write_phantom
+from models.preprocessing.raw import NESTED, find_raw
+
+REPOSITORY = Path(__file__).parent.parent
+KAGGLE = REPOSITORY / "kaggle"
+ATTACHED = "tyro"  # a package that the image lacks, and that comes from the attached wheels
+TINY = {
+    "FOLDS = range(5)": "FOLDS = range(1)",
+    "IMAGE_SIZE = 224": "IMAGE_SIZE = 32",
+    "TRAIN, SEQUENCE = [], []": (
+        'TRAIN = "--network small --no-pretrained --image-size 32 --epochs 1 --batch-size 16 --tta none".split()\n'
+        'SEQUENCE = "--views none --epochs 1 --batch-size 2".split()'
+    ),
+}
+NO_NETWORK = """
+import socket
+connect = socket.socket.connect
+def only_here(self, address):
+    if self.family in (socket.AF_INET, socket.AF_INET6):
+        raise OSError(101, f"Network is unreachable: {address}")
+    return connect(self, address)
+def nobody(*names, **_):
+    raise socket.gaierror(-3, f"Temporary failure in name resolution: {names}")
+socket.socket.connect = only_here
+socket.getaddrinfo = nobody
+"""
+
+
+def notebook() -> nbformat.NotebookNode:
+    read = nbformat.read(KAGGLE / "session.ipynb", as_version=4)
+    nbformat.validate(read)
+    return read
+
+
+def code_cells() -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook().cells if cell.cell_type == "code"]
+
+
+def test_the_notebook_is_short_and_committed_without_outputs():
+    cells = code_cells()
+    assert len(cells) <= 12
+    for cell in cells:
+        assert cell.outputs == []
+        assert cell.execution_count is None
+        assert not re.search(r"^\s*(def|class) |^\s*[%!]", cell.source, re.MULTILINE), cell.source
+
+
+def test_every_script_that_the_notebook_runs_is_there():
+    text = "\n".join(cell.source for cell in code_cells())
+    named = {*re.findall(r'session\.run(?:_folds)?\("(\w+)"', text), *re.findall(r'\("(score|blend|report)", ', text)}
+    assert {"prepare", "train_session", "infer_session_sequence", "blend", "report"} <= named
+    assert all((REPOSITORY / "models" / f"{name}.py").is_file() for name in named)
+
+
+def test_what_kaggle_is_asked_for_is_what_the_notebook_looks_for():
+    metadata = json.loads((KAGGLE / "kernel-metadata.json").read_text())
+    assert (KAGGLE / metadata["code_file"]).is_file()
+    assert metadata["competition_sources"] == [NESTED]
+    assert (metadata["machine_shape"], metadata["enable_gpu"]) == ("NvidiaTeslaT4", True)
+    collected = (KAGGLE / "collect_wheels.py").read_text()
+    assert [f'"id": "{name}"' in collected for name in metadata["dataset_sources"]] == [True]
+
+
+# ---- the notebook, executed ----
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder as /kaggle: input/ with the competition's files and wheels, working/, temp/, and a home beside them."""
+    root = tmp_path_factory.mktemp("kaggle")
+    for name in ("working", "temp", "home", "blocked", f"input/{NESTED}", "input/wheels"):
+        (root / name).mkdir(parents=True)
+    write_phantom(root / "input" / NESTED / NESTED, studies=8, test_studies=2, image_size=32, seed=0, jobs=1)
+    build_wheel(tmp_path_factory.mktemp("wheel")).rename(
+        root / "input" / "wheels" / "rsna_intracranial_hemorrhage-0.1.0-py3-none-any.whl"
+    )
+    packed_again(ATTACHED, root / "input" / "wheels")
+    (root / "blocked" / "sitecustomize.py").write_text(NO_NETWORK)
+    return root
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory) -> Path:
+    """The Python of an image that has all packages but this project and one that it requires."""
+    root = tmp_path_factory.mktemp("image")
+    venv.create(root, symlinks=True)
+    packages = root / "packages"
+    packages.mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not re.match(rf"rsna|__editable__|{ATTACHED}\b|{ATTACHED}-", path.name):
+            (packages / path.name).symlink_to(path)
+    site = next((root / "lib").glob("python3*/site-packages"))
+    (site / "image.pth").write_text(f"{packages}\n")
+    return root / "bin" / "python"
+
+
+def execute(place: Path, image: Path, changes: dict[str, str]) -> str:
+    """Run the notebook in working/, with nothing of this environment but its packages; all that it has said."""
+    text, changed = notebook(), dict(changes)
+    for cell in text.cells:
+        for old in [old for old in changed if old in cell.source]:
+            cell.source = cell.source.replace(old, changed.pop(old))
+    assert changed == {}
+    kernel = place / "kernels" / "image"
+    kernel.mkdir(parents=True, exist_ok=True)
+    argv = [str(image), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (kernel / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "image", "language": "python"}))
+    specs = KernelSpecManager(kernel_dirs=[str(kernel.parent)], ensure_native_kernel=False)
+    runtime = place / "home" / "runtime"
+    runtime.mkdir(exist_ok=True)
+    manager = AsyncKernelManager(
+        kernel_name="image", kernel_spec_manager=specs, connection_file=str(runtime / f"kernel-{time.time_ns()}.json")
+    )
+    environment = {
+        "HOME": str(place / "home"),
+        "JUPYTER_RUNTIME_DIR": str(runtime),
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "PYTHONPATH": str(place / "blocked"),
+        "CUDA_VISIBLE_DEVICES": "",
+        "LANG": "C.UTF-8",
+    }
+    resources = {"metadata": {"path": str(place / "working")}}
+    client = NotebookClient(text, km=manager, resources=resources, timeout=HANG, startup_timeout=HANG)
+    client.execute(env=environment, cleanup_kc=True)
+    return "\n".join(
+        output.get("text", "") for cell in text.cells if cell.cell_type == "code" for output in cell.outputs
+    )
+
+
+@pytest.mark.slow
+def test_the_notebook_goes_from_the_competitions_files_to_a_submission_without_a_network(place, image):
+    before = {path: path.stat().st_mtime_ns for path in (place / "input").rglob("*")}
+    said = execute(place, image, TINY)
+    working = place / "working"
+    raw = find_raw(place / "input" / NESTED)
+    assert raw.root.name == raw.root.parent.name == NESTED
+    sample = pd.read_csv(raw.sample_submission)
+    submission = pd.read_csv(working / "submission.csv")
+    assert list(submission["ID"]) == list(sample["ID"])
+    assert submission["Label"].between(0, 1).all()
+    assert "<html" in (working / "report_blend.html").read_text()
+    assert re.search(rf"installed: rsna-intracranial-hemorrhage 0\.1\.0, {ATTACHED} \d", said)
+    assert re.search(r"of the image: .*\bnumpy \d.*\btorch \d", said)
+    assert "submit it: kaggle competitions submit" in said
+    for name in ("session", "session_sequence"):
+        assert (working / "runs" / name / "fold0" / "test.parquet").is_file()
+    assert not (working / "cache").exists()  # it lay in the scratch
+    assert list((place / "temp" / "cache" / "slices_32").glob("*.slices"))
+    assert {path: path.stat().st_mtime_ns for path in (place / "input").rglob("*")} == before
+    assert not list(working.glob("kernel-*"))
+
+
+# ---- the steps ----
+
+
+@pytest.fixture
+def scripts(tmp_path, monkeypatch) -> Path:
+    """In place of the scripts: one that notes its words and the time, and ends with the code that a file names."""
+    fake = tmp_path / "fake"
+    fake.write_text(
+        f"#!{sys.executable}\n"
+        "import pathlib, sys, time\n"
+        "folder = pathlib.Path(__file__).parent\n"
+        "with (folder / 'words').open('a') as file:\n"
+        "    file.write(' '.join(sys.argv[1:]) + '\\n')\n"
+        "print('said by', sys.argv[2])\n"
+        "code = folder / sys.argv[2]\n"
+        "sys.exit(int(code.read_text()) if code.exists() else 0)\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setattr(steps.sys, "executable", str(fake))
+    return tmp_path
+
+
+def test_each_step_is_told_what_is_left_of_the_hours_and_where_earlier_sessions_lie(scripts):
+    session = Steps(Path("working"), 2.0, 1.5, [Path("last"), Path("part")])
+    assert session.run("prepare", "--image-size", 224)
+    (words,) = (scripts / "words").read_text().splitlines()
+    own, _, budget = words.rpartition(" --budget-hours ")
+    flags = "--image-size 224 --work working --keep-free-gb 1.5 --work-from last part"
+    assert own == f"-m models.prepare {flags}"
+    assert 1.9 < float(budget) <= 2
+
+
+def test_a_step_that_is_not_finished_is_told_and_none_is_begun_after_the_hours(scripts, capsys):
+    (scripts / "models.train_small").write_text(str(UNFINISHED))
+    session = Steps(scripts, 1.0)
+    assert not session.run("train_small")
+    session.end = time.monotonic()
+    assert not session.run("infer_small")
+    assert session.unfinished == ["train_small", "infer_small"]
+    assert "models/infer_small.py is not finished: the hours of this session are over" in capsys.readouterr().out
+    assert len((scripts / "words").read_text().splitlines()) == 1
+
+
+def test_a_fold_on_each_device_and_what_is_said_beside_the_first_is_in_a_log(scripts):
+    assert Steps(scripts, 1.0).run_folds("train_small", range(4), ["cuda:0", "cuda:1"], "--epochs", 3)
+    lines = (scripts / "words").read_text().splitlines()
+    told = {re.search(r"--fold (\d) --device (cuda:\d) --epochs 3", line).groups() for line in lines}
+    assert {fold for fold, _ in told} == {"0", "1", "2", "3"}
+    assert {device for _, device in told} == {"cuda:0", "cuda:1"}
+    logged = {file.name for file in scripts.glob("log_*")}
+    assert logged == {f"log_train_small_fold{fold}.txt" for fold, device in told if device == "cuda:1"}
+
+
+def test_a_step_that_fails_ends_the_session_with_what_to_do(scripts):
+    (scripts / "models.train_small").write_text("1")
+    with pytest.raises(
+        InputError, match=r"models/train_small.py has ended with 1: see what it has said above, mend that"
+    ):
+        Steps(scripts, 1.0).run("train_small")
+    with pytest.raises(InputError, match=r"has ended with 1: see "):
+        Steps(scripts, 1.0).run_folds("train_small", range(2), ["cuda:0", "cuda:1"])

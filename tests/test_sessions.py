@@ -1,0 +1,192 @@
+"""Laws of sessions: they end in time, saved; and however often the work is cut, its bytes are those of one session."""
+
+import itertools
+import math
+import random
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from forked import Forked, parent
+from once import HANG
+from written import contents, trained
+
+from models.common.errors import InputError
+from models.common.folders import Work
+from models.common.options import Machine, TrainOptions
+from models.common.session import UNFINISHED, Session
+from models.phantom.dicom import write_phantom
+from models.preprocessing.preparation import PrepareOptions, prepare
+from models.train_small import CONFIG
+from models.training.run import train
+from models.training.stopping import Stop
+
+MODELS = Path(__file__).parent.parent / "models"
+TINY = ("--device", "cpu", "--workers", 0)
+STEPS = (
+    ("prepare.py", "--image-size", 32, "--folds", 2, "--jobs", 1),
+    ("train_small.py", *TINY, "--image-size", 32, "--epochs", 3, "--batch-size", 8, "--checkpoint-steps", 3),
+    ("infer_small.py", *TINY),
+    ("train_sequence.py", *TINY, "--runs", "small", "--views", "flip", "--epochs", 3, "--batch-size", 2),
+    ("infer_sequence.py", *TINY),
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sessions") / "data"
+    write_phantom(folder, studies=8, test_studies=2, image_size=32, seed=0, jobs=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(data, tmp_path_factory) -> tuple[Path, list[float]]:
+    """The working folder of a single session, and how long each of its steps has taken."""
+    work, seconds = tmp_path_factory.mktemp("one"), []
+    for step in STEPS:
+        began = time.monotonic()
+        code, output = finish(start(step, work, data))
+        assert code == 0, output
+        seconds.append(time.monotonic() - began)
+    return work, seconds
+
+
+def start(step: tuple[object, ...], work: Path, data: Path, *flags: object) -> Forked:
+    script, *words = step
+    of_data = ("--data", data) if script == "prepare.py" else ()
+    return parent().start([str(word) for word in (MODELS / script, *words, *of_data, "--work", work, *flags)])
+
+
+def finish(process: Forked) -> tuple[int | None, str]:
+    output, _ = process.communicate(timeout=HANG)
+    return process.returncode, output
+
+
+def results(work: Path) -> dict[str, object]:
+    """All that a person keeps: the cache, and the files of each fold."""
+    kept = {name: data for name, data in contents(work / "cache").items() if not Path(name).name.startswith(".")}
+    return kept | {str(fold.relative_to(work)): trained(fold) for fold in sorted(work.glob("runs/*/fold*"))}
+
+
+def test_five_sessions_that_are_killed_between_and_within_their_steps_write_the_bytes_of_one(data, one, tmp_path):
+    undisturbed, seconds = one
+    rng, earlier, reached = random.Random(22), [], []
+    cuts = [(0, rng.random()), (1, rng.random()), (1, 1.0), (3, rng.random()), (math.inf, 0)]
+    for number, (last, share) in enumerate(cuts):
+        work = tmp_path / str(number)
+        before = [contents(folder) for folder in earlier]
+        words = ("--work-from", *reversed(earlier)) if earlier else ()
+        for place, step in enumerate(STEPS):
+            if place > last:
+                break
+            process = start(step, work, data, *words)
+            if place == last and share < 1:
+                time.sleep(share * seconds[place])
+                process.send_signal(signal.SIGKILL)
+            code, output = finish(process)
+            assert code in (0, -signal.SIGKILL), output
+            if code:
+                break
+        reached.append(place)
+        assert [contents(folder) for folder in earlier] == before  # nothing is written there
+        earlier.append(work)
+    assert reached[-1] == len(STEPS) - 1
+    assert results(earlier[-1]) == results(undisturbed)
+
+
+def test_a_training_ends_before_its_budget_does_and_another_session_goes_on_to_the_same_bytes(data, one, tmp_path):
+    undisturbed, seconds = one
+    step, works = STEPS[1], [tmp_path / str(number) for number in range(2)]
+    budget = ("--budget-hours", 0.6 * seconds[1] / 3600, "--work-from", undisturbed_cache(undisturbed, tmp_path))
+    code, output = finish(start(step, works[0], data, *budget))
+    assert code == UNFINISHED, output
+    assert "stopped by the end of --budget-hours, all steps are saved; go on with: python" in output
+    assert "Traceback" not in output
+    assert list(works[0].glob("runs/small/fold0/checkpoint_*.json"))
+    code, output = finish(start(step, works[1], data, "--work-from", works[0]))
+    assert code == 0, output
+    assert "going on in epoch" in output
+    expected = trained(Work(undisturbed).run("small", 0))
+    expected.pop("test.parquet")  # a step that is not taken here
+    assert trained(Work(works[1]).run("small", 0)) == expected
+
+
+def undisturbed_cache(work: Path, folder: Path) -> Path:
+    """A working folder with the cache of another one, and nothing else."""
+    (folder / "cached").mkdir()
+    (folder / "cached" / "cache").symlink_to(work / "cache")
+    return folder / "cached"
+
+
+def test_preparing_ends_at_its_budget_with_a_code_of_its_own_and_goes_on(data, one, tmp_path):
+    step = (*STEPS[0], "--budget-hours", 1e-5)
+    code, output = finish(start(step, tmp_path, data))
+    assert code == UNFINISHED, output
+    assert "stopped at the end of --budget-hours; the same command goes on where it was" in output.splitlines()
+    assert "Traceback" not in output
+    assert finish(start(STEPS[0], tmp_path, data))[0] == 0
+    expected = {name: file for name, file in results(one[0]).items() if "/" not in name or name.startswith("slices")}
+    assert expected.items() <= results(tmp_path).items()
+
+
+def test_an_alarm_leaves_time_for_the_longest_step_and_checkpoint(monkeypatch):
+    alarms = []
+    monkeypatch.setattr(signal, "setitimer", lambda kind, seconds: alarms.append((kind, seconds)))
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    stop = Stop(1.0)
+    for what, seconds in (("step", 2.0), ("checkpoint", 30.0), ("step", 1.0), ("step", 5.0)):
+        stop.measured(what, seconds)
+    assert alarms == [(signal.ITIMER_REAL, left) for left in (3598.0, 3568.0, 3565.0)]
+
+
+@pytest.mark.parametrize(("left", "allowed"), [(131, True), (129, False)])
+def test_a_validation_is_begun_only_where_the_longest_so_far_would_end_in_time(left, allowed, monkeypatch):
+    monkeypatch.setattr(signal, "setitimer", lambda *_: None)
+    now = itertools.repeat(0.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    stop = Stop(left / 3600)
+    assert stop.allows(8)  # nobody knows how long one takes
+    stop.measured("validation", 12.5)
+    stop.measured("checkpoint", 30.0)
+    assert stop.allows(8) is allowed
+
+
+def test_a_budget_that_ends_before_a_validation_saves_before_it(data, one, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Stop, "allows", lambda stop, _: stop.number is not None)
+    config = replace(CONFIG, image_size=32, epochs=1, batch_size=8)
+    work = undisturbed_cache(one[0], tmp_path)
+    options = TrainOptions(config, tta="none", machine=Machine(work=work, device="cpu"))
+    with pytest.raises(SystemExit) as ended:
+        train(options)
+    assert ended.value.code == UNFINISHED
+    monkeypatch.undo()
+    train(options)
+    steps = capsys.readouterr().out
+    assert "going on in epoch 1, after step " in steps
+    assert "epoch 1 of 1" in steps
+
+
+@pytest.mark.parametrize("gigabytes", [1e6])
+def test_what_would_take_disk_that_is_to_stay_free_is_refused_before_it_begins(gigabytes, data, one, tmp_path):
+    session = Session(keep_free_gb=gigabytes)
+    told = r"of which 1,000,000 GB are to stay so: make room, (or )?choose another folder with --work"
+    with pytest.raises(InputError, match=rf"the store will take about 0.0\d GB more of .*; \d+ GB are free, {told}"):
+        prepare(PrepareOptions(data, tmp_path, image_size=(32,), folds=2, jobs=1, session=session))
+    work = undisturbed_cache(one[0], tmp_path)
+    config = replace(CONFIG, image_size=32, batch_size=8)
+    with pytest.raises(InputError, match=rf"fold0: checkpoints will take about 0.0\d GB more of .* free, {told}"):
+        train(TrainOptions(config, machine=Machine(work, device="cpu", session=session)))
+
+
+@pytest.mark.parametrize(
+    ("session", "message"),
+    [
+        ({"budget_hours": 0}, "budget_hours must be above 0, not 0; repair --budget-hours"),
+        ({"keep_free_gb": -1}, "keep_free_gb must not be negative, not -1; repair --keep-free-gb"),
+    ],
+)
+def test_what_no_session_has_is_refused(session, message):
+    with pytest.raises(InputError, match=message):
+        Session(**session)
