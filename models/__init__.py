@@ -15,6 +15,7 @@ plan.py              disk, hours and GPU memory of each step, for a card or as m
 export_nifti.py      stored series, predictions -> volumes and pictures for a viewer
 blend.py             runs -> submission.csv, blend/                 (blending.ipynb, in the folder above, with pictures)
 report.py            predictions -> a page to read                  -> report_<name>.html
+release.py           runs, or a blend -> a folder that travels, with its card    -> release/, release.zip
 make_default_network.py  drawings -> the network that is used where nobody names one -> inference/default_network/
 predict.py           your own head CT -> answers                    -> answers/  (without any of the steps above)
 

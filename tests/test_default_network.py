@@ -19,10 +19,11 @@ from models.common.files import hash_file
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.options import InferOptions, Machine
-from models.inference import default, default_files
+from models.inference import default, default_files, halving
 from models.inference.blending import calibrated
 from models.inference.default import FOLDER, LARGEST, SLICES, STUDIES, default_calibration, default_runs, require_whole
-from models.inference.default_files import as_half, halve, write_default
+from models.inference.default_files import write_default
+from models.inference.halving import as_half, halve
 from models.inference.predict import infer
 from models.inference.predictions import read_probabilities
 from models.inference.runs import read_out_of_fold
@@ -106,7 +107,7 @@ def test_nobody_is_drawn_for_both_parts_or_for_the_demo_too():
 def test_the_weights_are_float16_on_disk_and_float32_in_the_network(made):
     slices, _ = default_runs(made / "out")
     stored = read_weights(slices / "model.safetensors")
-    large = {value.dtype for value in stored.values() if value.numel() > default_files.SMALL}
+    large = {value.dtype for value in stored.values() if value.numel() > halving.SMALL}
     assert large == {torch.float16}
     network = build_network(read_run(slices).config)
     load_trained(slices, read_run(slices), network)
@@ -173,7 +174,7 @@ def test_the_full_size_fits_a_repository(full_size, tmp_path):
 
 
 def test_what_float16_cannot_hold_and_what_is_small_stays_as_it_is():
-    numbers = torch.linspace(-1, 1, default_files.SMALL + 1)
+    numbers = torch.linspace(-1, 1, halving.SMALL + 1)
     assert as_half(numbers).dtype == torch.float16
     for kept in (numbers[1:], 7e4 * numbers, torch.arange(len(numbers)), torch.tensor(3), torch.tensor([])):
         assert as_half(kept) is kept

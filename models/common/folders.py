@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+RELEASE = "release.json"  # marks a folder as one that travels (models/inference/release.py)
 STORED = ".slices"  # what the name of a stored series ends in (models/preprocessing/store.py)
 
 

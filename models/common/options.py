@@ -85,7 +85,7 @@ class InferOptions:
     split: Literal["test", "train"] = "test"
     """the slices to predict; "train" is for a network that was trained on other data"""
     weights: Path | None = None
-    """the folder of a fold that was trained elsewhere; none: runs/<name>/fold<fold> of the working folder"""
+    """the folder of a fold trained elsewhere, or a release; none: runs/<name>/fold<fold> in the working folder"""
     batch_size: int = 32
     """slices at a time; studies, where a network looks at studies"""
     checkpoint_minutes: float = 5

@@ -11,6 +11,9 @@ scored        of what                              (whose: of patients that were
 external      answers to published sets             (external_names, _labels, _tables, _masks, _volumes: what sets say;
               external_answers, _joining, _overlap, _orientation: what may be scored; external_scores: how well)
 heat          where a network of slices looked
+release       networks as they travel                   (release_options; release_files: made of runs; released_blend)
+halving       their weights as float16                  (own_slices: measured on whom; robustness: of changed slices)
+joining       the runs of a blend where it is used
 default       the network that is used where nobody names one     (default_network/: its files)
 default_files two runs -> those files, float16     (default_card: what it is; default_measuring: on people)
 submission    a blend -> submission.csv

@@ -14,9 +14,11 @@ from models.common.options import TestTimeAugmentation
 from models.inference import default
 from models.inference.answer import Answer
 from models.inference.asked_runs import Fold, Study, find_folds, of_drawings, usual_spacing
-from models.inference.combining import Combined, Reading, combine, points_of, read_runs, run_of
+from models.inference.combining import Combined, Reading, combine, frozen_reading, points_of, read_runs, run_of
 from models.inference.judging import Check, check_answer, check_series, verdict_of
+from models.inference.operating import Point
 from models.inference.predictions import fill_unreadable
+from models.inference.release import Release, is_release, read_release
 from models.preprocessing.choice import candidates_of, rank
 from models.preprocessing.measures import Measures, measure
 from models.preprocessing.metadata import slice_table
@@ -44,6 +46,7 @@ class Court:
     prevalence: float | None = None
     synthetic: bool = False
     series: tuple[str, ...] = ()
+    release: Release | None = None  # where all of them are one
     _ensemble: "Ensemble | None" = field(default=None, repr=False)
 
     @property
@@ -54,6 +57,11 @@ class Court:
 
             self._ensemble = Ensemble(self.folds, self.device, self.tta)
         return self._ensemble
+
+    @property
+    def points(self) -> dict[str, Point]:
+        """Thresholds for `any` in a study: those of the release, or of all runs together."""
+        return points_of(self.readings if self.release is None else {"": frozen_reading(self.release.frozen)})
 
     @property
     def image_sizes(self) -> tuple[int, ...]:
@@ -67,10 +75,16 @@ def open_court(weights: Sequence[Path], device: str, tta: TestTimeAugmentation, 
     `synthetic`: what is to be answered are drawings.
     """
     folds = find_folds(weights or default.default_runs())
+    release = read_release(weights[0]) if weights and is_release(weights[0]) else None
     readings = read_runs(folds, None if weights else default.default_calibration())
+    if release is not None:
+        whole = frozen_reading(release.frozen)
+        readings = dict.fromkeys(readings, whole) if release.shares is None else readings | {release.name: whole}
     notes = [] if weights else [default.WARNING]
     if weights and of_drawings(folds) and not synthetic:
         notes.append("the network has learnt from drawings of make_phantom.py; it knows nothing of people")
+    if release is not None:  # it is calibrated as a whole
+        return Court(folds, readings, notes, device, tta, synthetic=synthetic, release=release)
     if not all(reading.of_slices for reading in readings.values()):
         notes.append("probabilities are not calibrated: the network has no fingerprint.json")
     elif not all(reading.of_studies for reading in readings.values()):
@@ -123,7 +137,9 @@ class _Made:
     def answer(self, notes: SeriesNotes, checks: list[Check], work: Work) -> Answer:
         slices = write_chosen([notes], work)
         said = self.court.ensemble.ask(readable_study(slices, work))
-        combined = combine([(run_of(one.fold), one.probability) for one in said], self.court.readings)
+        combined = combine(
+            [(run_of(one.fold), one.probability) for one in said], self.court.readings, self.court.release
+        )
         agree = check_answer([one.strangeness for one in said], combined.between_networks, combined.between_views)
         return Answer(
             **self._common() | {"slices": slices},
@@ -134,7 +150,7 @@ class _Made:
             any_range=(combined.low, combined.high),
             folds=self.court.folds,
             readings=self.court.readings,
-            points=points_of(self.court.readings),
+            points=self.court.points,
             prevalence=self.court.prevalence,
         )
 

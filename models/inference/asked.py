@@ -17,7 +17,8 @@ class PredictOptions:
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """files, folders, zips, tars, a DICOMDIR, with CT in any order; never written to"""
     weights: tuple[Path, ...] = ()
-    """folders of finished runs or folds, or names of runs/, whose answers are averaged; none: the default network"""
+    """folders of finished runs or folds, or names of runs/, whose answers are averaged, or a release; none: the default
+    network"""
     output: Path = Path("answers")
     """the folder to write to, a sub-folder a study; what stands there already is not answered again"""
     series: tuple[str, ...] = ()

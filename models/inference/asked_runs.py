@@ -9,6 +9,7 @@ import pandas as pd
 from models.common.config import SequenceConfig, TrainConfig
 from models.common.errors import InputError
 from models.common.folders import Work, default_work
+from models.inference.release import is_release, read_release
 from models.preprocessing.geometry import USUAL_GAP
 from models.training.fingerprint import Fingerprint, read_fingerprint
 from models.training.run_record import RunRecord, read_run
@@ -60,9 +61,14 @@ class Study(NamedTuple):
 def find_folds(weights: Sequence[Path]) -> list[Fold]:
     """The folds that are named: their folders, those of runs with all finished folds in them, or names of runs/.
 
-    A network of slices is left out where layers that build on it are named, too: these speak for it. Raises InputError
-    for what is no finished network, and for what a network builds on and is not beside it.
+    A network of slices is left out where layers that build on it are named, too: these speak for it. Of a release those
+    speak that it names. Raises InputError for what is no finished network, for what a network builds on and is not
+    beside it, for a damaged release, and for one that is named among others.
     """
+    if released := next(filter(is_release, weights), None):
+        if len(weights) > 1:
+            raise InputError(f"{released} is a release, which tells how its runs are joined; name it alone with {FLAG}")
+        return [_read_fold(folder) for folder in read_release(released).speaking]
     folds = [_read_fold(folder) for named in weights for folder in _folders(named)]
     built_on = {eye.folder.resolve() for fold in folds for eye in fold.eyes if eye.folder != fold.folder}
     speaking = {fold.folder.resolve(): fold for fold in folds if fold.folder.resolve() not in built_on}

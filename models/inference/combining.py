@@ -8,7 +8,9 @@ import numpy as np
 from models.common.labels import ANY, LABELS
 from models.inference.asked_runs import Fold
 from models.inference.calibration import Calibration
-from models.inference.operating import Meaning, Point, Range, calibrated, meaning_of
+from models.inference.joining import join
+from models.inference.operating import YOUDEN, Meaning, Point, Range, calibrated, meaning_of
+from models.inference.release import Frozen, Release
 
 _AS_IT_IS = dict.fromkeys(LABELS, Calibration(1.0, 0.0))
 
@@ -47,31 +49,49 @@ def run_of(fold: Fold) -> str:
     return fold.name.rpartition("/")[0]
 
 
-def combine(said: Sequence[tuple[str, np.ndarray]], readings: Mapping[str, Reading]) -> Combined:
+def combine(
+    said: Sequence[tuple[str, np.ndarray]], readings: Mapping[str, Reading], release: Release | None = None
+) -> Combined:
     """The answer from the name of each fold's run, and its probabilities (views, slices, 6) that are not calibrated.
 
-    Runs count alike, and so do the folds of a run, and the views of a fold.
+    Runs count alike, and so do the folds of a run, and the views of a fold. In the release of a blend runs count as it
+    tells, and what they say together is calibrated by it; the range is theirs, each by its own calibration.
     """
+    means: dict[str, list[np.ndarray]] = {}
     slices: dict[str, list[np.ndarray]] = {}
     studies: dict[str, list[np.ndarray]] = {}
     seen, apart = [], []
     for run, probability in said:
         reading, mean = readings[run], probability.mean(axis=0)
+        means.setdefault(run, []).append(mean)
         slices.setdefault(run, []).append(calibrated(mean, reading.slices))
         studies.setdefault(run, []).append(calibrated(mean.max(axis=0), reading.studies))
         views = calibrated(probability.max(axis=1), reading.studies)[:, ANY]
         seen.append(views)
         apart.append(views.std() if len(views) > 1 else np.nan)
     each = [float(study[ANY]) for own in studies.values() for study in own]
-    everything = np.concatenate([*seen, each])
+    of_slices = np.mean([np.mean(own, axis=0) for own in slices.values()], axis=0)
+    of_study = np.mean([np.mean(own, axis=0) for own in studies.values()], axis=0)
+    if release is not None and release.shares is not None:
+        joined = join(release.shares, {run: np.mean(own, axis=0) for run, own in means.items()})
+        of_slices = calibrated(joined, release.frozen.slices)
+        of_study = calibrated(joined.max(axis=0), release.frozen.studies)
+    everything = np.concatenate([*seen, each, of_study[[ANY]]])
     return Combined(
-        np.mean([np.mean(own, axis=0) for own in slices.values()], axis=0),
-        np.mean([np.mean(own, axis=0) for own in studies.values()], axis=0),
+        of_slices,
+        of_study,
         float(everything.min()),
         float(everything.max()),
         float(np.std(each)) if len(each) > 1 else np.nan,
         float(np.nanmax(apart)) if np.isfinite(apart).any() else np.nan,
     )
+
+
+def frozen_reading(frozen: Frozen) -> Reading:
+    """How a release is read."""
+    points = frozen.points["studies"][LABELS[ANY]]
+    alarms = {name: point for name, point in points.items() if name != YOUDEN}
+    return Reading(frozen.slices, frozen.studies, alarms, True, True)
 
 
 def points_of(readings: Mapping[str, Reading]) -> dict[str, Point]:

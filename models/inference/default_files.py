@@ -1,11 +1,7 @@
 """How the files of a default network are made of two finished runs: their weights as float16, in half the bytes."""
 
-import json
 from pathlib import Path
-from shutil import copyfile
 from typing import Any
-
-import torch
 
 from models.common.errors import InputError
 from models.common.files import hash_file, remove_temporaries, require_writable, write_json, write_text
@@ -15,16 +11,12 @@ from models.inference.blending import fit_calibrations
 from models.inference.calibration import Calibration
 from models.inference.default import CARD, LARGEST, SLICES, STUDIES, repair, run_folder
 from models.inference.default_card import Measured, card
+from models.inference.halving import halve
 from models.inference.runs import read_out_of_fold
 from models.inference.scoring import in_common, score_table
 from models.preprocessing.tables import read_slices
-from models.training.run_record import PATIENTS, require_run
+from models.training.run_record import require_run
 from models.training.scoring import WEIGHTED
-from models.training.weights import read_weights, write_tensors
-
-SMALL = 10_000  # numbers
-BESIDE = (PATIENTS, "fingerprint.json")  # files of a run that inference reads; not every run has the latter
-_LARGEST_HALF = torch.finfo(torch.float16).max
 
 
 def write_default(folder: Path, slices: Work, studies: Work, made: dict[str, Any]) -> None:
@@ -52,33 +44,6 @@ def write_default(folder: Path, slices: Work, studies: Work, made: dict[str, Any
     told = {"made": made, "drawings": drawings, "sha256_of": sha256_of}
     write_card(folder, told, None)
     write_json(folder / "files.json", told)
-
-
-def halve(run: Path, folder: Path) -> None:
-    """Copy a finished run, its weights as float16; whoever loads them into a network computes with float32 again.
-
-    Its record names the weights as they are now, and is written last. Raises InputError if it is not finished, or its
-    copy cannot be written.
-    """
-    record = json.loads((run / "config.json").read_text())
-    tensors = read_weights(run / "model.safetensors")
-    write_tensors(folder / "model.safetensors", {name: as_half(value) for name, value in tensors.items()})
-    for name in BESIDE:
-        if (run / name).is_file():
-            copyfile(run / name, folder / name)
-    now = {"weights_sha256": hash_file(folder / "model.safetensors"), "float32_sha256": record["weights_sha256"]}
-    write_text(folder / "config.json", json.dumps(record | now, indent=2))
-
-
-def as_half(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of any shape as float16; as it is if it counts something, is small, or too large in its numbers.
-
-    Small ones are those of norms, of the first stages and of depthwise convolutions: in a slice's embedding they make
-    three quarters of the error of rounding, and in the file a twentieth of the bytes.
-    """
-    if not tensor.is_floating_point() or tensor.numel() <= SMALL or tensor.abs().max() > _LARGEST_HALF:
-        return tensor
-    return tensor.half()
 
 
 def calibrate(studies: Work) -> tuple[Calibration, ...]:

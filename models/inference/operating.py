@@ -16,8 +16,11 @@ from models.training.fingerprint import EDGES, Counts, Fingerprint
 
 LEVEL = 0.95
 DRAWS = 2000
-_FEWEST = 10  # studies with and without blood that a threshold is told of
+YOUDEN = "youden"
+FEWEST = 10  # studies with and without blood that a threshold is told of
 _MIDDLES = np.concatenate([EDGES[:1], (EDGES[1:] + EDGES[:-1]) / 2, EDGES[-1:]])
+
+Patients = Mapping[str, Mapping[str, tuple[int, int]]]  # of slices and studies, by label: with it, and without it
 
 
 class Range(NamedTuple):
@@ -51,7 +54,20 @@ def meaning_of(folds: Sequence[Fingerprint]) -> Meaning:
     slices, studies = (_add([getattr(one, of) for one in folds]) for of in ("of_slices", "of_studies"))
     of_slices, of_studies = _fit(slices), _fit(studies)
     share = sum(one.patients for one in folds) / max(1, sum(one.studies for one in folds))
-    return Meaning(of_slices, of_studies, _points(studies[LABELS[ANY]], of_studies[LABELS[ANY]], share))
+    counts = studies[LABELS[ANY]]
+    positives, negatives = (max(1, round(int(counts[value].sum()) * share)) for value in (1, 0))
+    points = operating_points(counts, of_studies[LABELS[ANY]], positives, negatives)
+    return Meaning(of_slices, of_studies, {name: point for name, point in points.items() if name != YOUDEN})
+
+
+def all_points(folds: Sequence[Fingerprint], patients: Patients) -> dict[str, dict[str, dict[str, Point]]]:
+    """Those of `slices` and of `studies`, for each label, by `operating_points`; intervals are of so many patients."""
+    found = {}
+    for name, of in (("slices", "of_slices"), ("studies", "of_studies")):
+        counts = _add([getattr(one, of) for one in folds])
+        meant = _fit(counts)
+        found[name] = {label: operating_points(counts[label], meant[label], *patients[name][label]) for label in LABELS}
+    return found
 
 
 def calibrated(probability: np.ndarray, calibrations: Mapping[str, Calibration]) -> np.ndarray:
@@ -83,17 +99,20 @@ def _fit(counts: Counts) -> dict[str, Calibration]:
     return {label: fit_calibration(values, target, counts[label].ravel()) for label in LABELS}
 
 
-def _points(counts: np.ndarray, calibration: Calibration, share: float) -> dict[str, Point]:
-    """Thresholds of studies, by counts (2, bins) of those without and with blood; `share` of them are patients."""
-    negatives, positives = (int(total) for total in counts.sum(axis=1))
-    if min(negatives, positives) < _FEWEST:
+def operating_points(counts: np.ndarray, calibration: Calibration, positives: int, negatives: int) -> dict[str, Point]:
+    """Thresholds by counts (2, bins) of those without and with blood, who are so many patients.
+
+    At LEVEL of sensitivity, at LEVEL of specificity, and where the sum of both is the highest (W. J. Youden, Cancer
+    1950); none where too few were seen.
+    """
+    if counts.sum(axis=1).min() < FEWEST:
         return {}
     below = np.cumsum(counts[:, :-1], axis=1) / counts.sum(axis=1, keepdims=True)  # of EDGES
     specificity, sensitivity = below[0], 1 - below[1]
     enough = sensitivity >= LEVEL - 1e-9
     places = {"sensitivity": len(EDGES) - 1 - int(enough[::-1].argmax()) if enough.any() else 0}
     places["specificity"] = int((specificity >= LEVEL - 1e-9).argmax()) if specificity[-1] >= LEVEL else len(EDGES) - 1
-    positives, negatives = max(1, round(positives * share)), max(1, round(negatives * share))
+    places[YOUDEN] = int((sensitivity + specificity).argmax())
     return {
         name: Point(
             float(expit(calibration(EDGES[place]))),

@@ -10,5 +10,7 @@ figures        curves as SVG
 export         stored series -> volumes and pictures       (nifti)
 predicting     your own head CT -> answers, or a drop folder of it        (answers: the folder of them)
 answer_page    an answer -> page.html                      (answer.html; key_slices: its pictures)
+releasing      runs -> a folder that travels           (release_facts: what is measured; hub: what others read)
+card           what it is good for                     (card.html; card_fields, card_measured, card_text; traced)
 dicom_objects  an answer -> a DICOM report and pictures    (dicom_sources: of which study; heat_volume: as NIfTI)
 """
