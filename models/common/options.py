@@ -8,6 +8,7 @@ from models.common.config import RunConfig
 from models.common.folders import Stage, Work, WorkFolder, default_work
 
 TestTimeAugmentation = Literal["none", "flip", "d4"]
+EngineName = Literal["auto", "torch", "onnx"]
 
 
 @dataclass(frozen=True)
