@@ -22,7 +22,7 @@ from models.common.prediction_files import prediction_table
 from models.preprocessing.tables import split_fold
 from models.train_lite0 import CONFIG as LITE0
 from models.train_small import CONFIG as SMALL
-from models.training.d4 import D4, mean_probability
+from models.training.d4 import mean_probability
 from models.training.evaluation import predict
 from models.training.kinds import kind_of
 from models.training.loading import make_loader
@@ -30,6 +30,7 @@ from models.training.loss import WeightedLogLoss
 from models.training.processes import Processes
 from models.training.run import train
 from models.training.run_record import require_run
+from models.training.symmetries import D4
 from models.training.weights import load_trained
 
 LITE0_EPOCHS = 3 / 8  # of the small network's: it begins with ImageNet's weights

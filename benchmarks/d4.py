@@ -16,9 +16,10 @@ from comparison import Row, row, seconds, take_turns
 from torch import nn
 
 from models.train_b0_224 import CONFIG
-from models.training.d4 import D4, mean_probability
+from models.training.d4 import mean_probability
 from models.training.evaluation import single_view
 from models.training.networks import build_network
+from models.training.symmetries import D4
 from models.training.transfer import to_device
 
 THREADS = 2

@@ -40,8 +40,9 @@ from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.raw import find_raw
 from models.preprocessing.store import Series, compress_slice, write_series
 from models.preprocessing.tables import UNREADABLE, read_slices
-from models.training.dataset import SliceDataset, open_series
+from models.training.dataset import SliceDataset
 from models.training.loading import make_loader
+from models.training.planes import open_series
 
 SIZES = (512, 224)
 ROUNDS, LOADER_ROUNDS = 7, 5

@@ -17,9 +17,9 @@ from models.common.labels import ANY, LABELS
 from models.common.recipe import ImageRecipe, Recipe
 from models.inference.comparing import resample
 from models.preprocessing.tables import read_slices, split_fold
-from models.training.d4 import D4
 from models.training.loss import WeightedLogLoss
 from models.training.networks import build_network
+from models.training.symmetries import D4
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 

@@ -9,6 +9,7 @@ from models.common.folders import Stage, Work, WorkFolder, default_work
 from models.common.session import Session
 
 TestTimeAugmentation = Literal["none", "flip", "d4"]
+EngineName = Literal["auto", "torch", "onnx"]
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class Answer:
     points: dict[str, Point] = field(default_factory=dict)
     prevalence: float | None = None
     synthetic: bool = False
+    engine: str = ""  # what carried out the networks
 
     @property
     def any(self) -> float:
@@ -86,7 +87,7 @@ def to_json(answer: Answer, command: str) -> dict[str, Any]:
         "all_series": [_known(dict(row)) for _, row in answer.series.iterrows()],
         "calibration": {name: _calibration(reading) for name, reading in answer.readings.items()},
         "weights": {name: sha256 for fold in answer.folds for name, sha256 in fold.weights.items()},
-        "software": _software(),
+        "software": _software(answer.engine),
         "command": command,
     }
 
@@ -167,9 +168,9 @@ def _calibration(reading: Reading) -> dict[str, Any]:
     }
 
 
-def _software() -> dict[str, str]:
+def _software(engine: str) -> dict[str, str]:
     own = {"commit": commit() or "not known", "project": project_version(), "Python": platform.python_version()}
-    return own | package_versions()
+    return own | package_versions() | ({"engine": engine} if engine else {})
 
 
 def _by_label(probability: np.ndarray | None) -> dict[str, float] | None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from models.common.folders import Work
 from models.common.labels import LABELS
-from models.common.options import TestTimeAugmentation
+from models.common.options import EngineName, TestTimeAugmentation
 from models.inference import default
 from models.inference.answer import Answer
 from models.inference.asked_runs import Fold, Study, find_folds, of_drawings, usual_spacing
@@ -43,6 +43,8 @@ class Court:
     notes: list[str]
     device: str
     tta: TestTimeAugmentation
+    engine: EngineName = "auto"
+    threads: int | None = None  # of a CPU; none: as many as the engine takes
     prevalence: float | None = None
     synthetic: bool = False
     series: tuple[str, ...] = ()
@@ -53,9 +55,9 @@ class Court:
     def ensemble(self) -> "Ensemble":
         """The networks."""
         if self._ensemble is None:
-            from models.inference.ensemble import Ensemble  # with torch: seconds, which a refusal does not need
+            from models.inference.ensemble import Ensemble  # a second, which a refusal does not need
 
-            self._ensemble = Ensemble(self.folds, self.device, self.tta)
+            self._ensemble = Ensemble(self.folds, self.device, self.tta, self.engine, self.threads)
         return self._ensemble
 
     @property
@@ -152,6 +154,7 @@ class _Made:
             readings=self.court.readings,
             points=self.court.points,
             prevalence=self.court.prevalence,
+            engine=self.court.ensemble.engine.name,
         )
 
     def _common(self) -> dict[str, Any]:

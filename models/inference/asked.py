@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from models.common.errors import InputError
-from models.common.options import TestTimeAugmentation
+from models.common.options import EngineName, TestTimeAugmentation
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class PredictOptions:
     """scheduler of a Dask cluster to work on (tcp://...), which sees the same folders"""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps"""
+    engine: EngineName = "auto"
+    """what carries out the networks; auto: torch where it is installed and has their weights, else ONNX on the CPU"""
 
     def __post_init__(self) -> None:
         if bool(self.paths) == (self.watch is not None):

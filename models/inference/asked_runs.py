@@ -59,7 +59,7 @@ class Study(NamedTuple):
 
 
 def find_folds(weights: Sequence[Path]) -> list[Fold]:
-    """The folds that are named: their folders, those of runs with all finished folds in them, or names of runs/.
+    """The folds that are named: their folders, those of runs with all finished folds in them, of such runs, or names.
 
     A network of slices is left out where layers that build on it are named, too: these speak for it. Of a release those
     speak that it names. Raises InputError for what is no finished network, for what a network builds on and is not
@@ -92,8 +92,9 @@ def _folders(named: Path) -> list[Path]:
     for place in (named, default_work() / "runs" / named):
         if (place / "config.json").is_file():
             return [place]
-        if folds := sorted(path.parent for path in place.glob("fold*/config.json")):
-            return folds
+        for pattern in ("fold*/config.json", "*/fold*/config.json"):
+            if folds := sorted(path.parent for path in place.glob(pattern)):
+                return folds
     raise InputError(f"no finished run in {named}; name the folder of a run, or of one of its folds, with {FLAG}")
 
 

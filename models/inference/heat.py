@@ -10,14 +10,15 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from models.training.d4 import D4, mean_probability
+from models.training.d4 import mean_probability
+from models.training.symmetries import D4
 
 
 def heat_maps(network: nn.Module, images: torch.Tensor, label: int) -> torch.Tensor:
     """Heat of a label over images (slices, channels, size, size), float32 (slices, size, size), 0 and more."""
     network.eval()
     with torch.enable_grad():
-        features, logits = _last_features(network, images)
+        features, logits = last_features(network, images)
         (gradient,) = torch.autograd.grad(logits[:, label].sum(), features)
     weights = gradient.mean(dim=(2, 3), keepdim=True)  # (slices, features, 1, 1)
     heat = (weights * features).sum(dim=1, keepdim=True).relu().detach().float()
@@ -31,8 +32,8 @@ def view_probabilities(network: nn.Module, images: torch.Tensor) -> torch.Tensor
     return torch.stack([mean_probability(network, images, group=(symmetry,)) for symmetry in D4])
 
 
-def _last_features(network: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The last features (slices, features, height, width) that still have places, and the logits (slices, 6)."""
+def last_features(network: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The last features (slices, features, height, width) that still have places, and what comes out, (slices, n)."""
     seen: list[torch.Tensor] = []
 
     def keep(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -41,8 +42,8 @@ def _last_features(network: nn.Module, images: torch.Tensor) -> tuple[torch.Tens
 
     hooks = [module.register_forward_hook(keep) for module in network.modules()]
     try:
-        logits = network(images)
+        given = network(images)
     finally:
         for hook in hooks:
             hook.remove()
-    return seen[0], logits
+    return seen[0], given

@@ -33,7 +33,6 @@ from models.common.files import (
 )
 from models.common.folders import Work
 from models.common.locks import only_process
-from models.common.options import TestTimeAugmentation
 from models.common.progress import say
 from models.inference.answer import FORMAT, Answer, row_of, slice_rows, to_json, worklist
 from models.inference.answering import Court, answer_study, open_court
@@ -117,9 +116,7 @@ def folders_of(output: Path) -> dict[str, dict[str, Any]]:
 def answer_one(errand: Errand, study: OwnStudy) -> None:
     """Answer a study and write its folder. Raises InputError if that cannot be done."""
     options = errand.options
-    if options.jobs not in (1, -1) or options.dask:
-        _share_cores(options.jobs)
-    court = court_of(options.weights, options.device, options.tta, options.prevalence, errand.synthetic, options.series)
+    court = court_of(options, errand.synthetic)
     with _scratch(options, study) as work:
         answer = answer_study(study, court, work)
         files = files_of_images(study, Pseudonyms(read_key(options.output / KEY)))
@@ -153,16 +150,11 @@ def _write_dicom(answer: Answer, keys: Sequence[KeySlice], files: dict[str, Look
 
 
 @lru_cache(maxsize=1)  # of a process: its networks are loaded once
-def court_of(
-    weights: tuple[Path, ...],
-    device: str,
-    tta: TestTimeAugmentation,
-    prevalence: float | None,
-    synthetic: bool,
-    series: tuple[str, ...],
-) -> Court:
+def court_of(options: PredictOptions, synthetic: bool) -> Court:
     """Who answers. Raises InputError as `open_court`."""
-    return replace(open_court(weights, device, tta, synthetic), prevalence=prevalence, series=series)
+    court = open_court(options.weights, options.device, options.tta, synthetic)
+    asked = {name: getattr(options, name) for name in ("engine", "prevalence", "series")}
+    return replace(court, **asked, threads=_threads(options))
 
 
 def _named(study: OwnStudy, root: Path) -> str:
@@ -190,11 +182,10 @@ def _scratch(options: PredictOptions, study: OwnStudy) -> Generator[Work]:
         yield Work(Path(folder))
 
 
-def _share_cores(jobs: int) -> None:
+def _threads(options: PredictOptions) -> int | None:
     """One thread a process where there are several: more would fight over the cores."""
-    import torch
-
-    torch.set_num_threads(max(1, joblib.cpu_count() // max(1, jobs)))
+    alone = options.jobs in (1, -1) and not options.dask
+    return None if alone else max(1, joblib.cpu_count() // max(1, options.jobs))
 
 
 def _require_same(file: Path, options: PredictOptions, court: Court) -> None:

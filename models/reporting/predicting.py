@@ -32,7 +32,7 @@ def predict(options: PredictOptions) -> int:
     given = find_given(paths, _own(options)) if options.watch is None else Given(options.watch.absolute(), [])
     synthetic = (given.root / DRAWN).is_file()
     series = options.series
-    court = court_of(options.weights, options.device, options.tta, options.prevalence, synthetic, series)
+    court = court_of(options, synthetic)
     for note in court.notes:
         print(f"warning: {note}")
     if options.dicom:

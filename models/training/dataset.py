@@ -1,32 +1,24 @@
 """Slices of the store -> network inputs."""
 
-from functools import lru_cache
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from models.common.channels import Channel
 from models.common.config import Augment, StudyConfig, TrainConfig
-from models.common.errors import InputError
-from models.common.folders import STORED, Work
+from models.common.folders import Work
 from models.common.labels import LABEL_WEIGHTS, LABELS
-from models.preprocessing.neighbours import neighbour_chunks
-from models.preprocessing.origin import prepare_command
-from models.preprocessing.store import Series
-from models.preprocessing.tables import read_slices
 from models.preprocessing.windows import apply_window
 from models.training.appearance import change_appearance
 from models.training.augmentation import Augmentation, gamma_table
 from models.training.balance import EXPECTED
-from models.training.studies import places, study_lengths
+from models.training.planes import Planes
+from models.training.study_places import places, study_lengths
 from models.training.warping import warp
 
 
-class SliceDataset(Dataset):
+class SliceDataset(Planes, Dataset):
     """Slices as uint8 tensors (channels, size, size), with their labels, float32 (6,).
 
     Where the table has LABEL_WEIGHTS, labels and weights, float32 (2, 6).
@@ -37,13 +29,7 @@ class SliceDataset(Dataset):
     """
 
     def __init__(self, slices: pd.DataFrame, work: Work, config: TrainConfig, augment: Augment) -> None:
-        if not work.slices(config.image_size).is_dir():
-            size = config.image_size
-            raise InputError(f"no slice store at {work.slices(size)}; make it with: {prepare_command(work, size)}")
-        self.folder = work.slices(config.image_size)
-        self.series_ids = slices["series_id"].to_numpy()
-        self.chunks = slices["chunk"].to_numpy(int)
-        self.places = channel_places(slices, work, config.channels)
+        super().__init__(slices, work, config)
         self.targets = slices.reindex(columns=LABELS).to_numpy(np.float32, copy=True)  # (slices, 6); NaN where unknown
         if set(LABEL_WEIGHTS) <= set(slices):
             self.targets = np.stack([self.targets, slices[list(LABEL_WEIGHTS)].to_numpy(np.float32)], axis=1)
@@ -52,9 +38,6 @@ class SliceDataset(Dataset):
         self.augmentation = Augmentation(config, augment)
         self.expected = slices[EXPECTED].to_numpy() if EXPECTED in slices else None  # draws an epoch; none: one of each
         self.draws = np.arange(len(slices))  # rows with the same number are augmented alike
-
-    def __len__(self) -> int:
-        return len(self.chunks)
 
     def __getitem__(self, index: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         grey = np.empty(self.shape, np.uint8)
@@ -85,29 +68,6 @@ class SliceDataset(Dataset):
         if draw.gamma is not None:
             flat = grey.reshape(-1, self.input_size)
             cv2.LUT(flat, gamma_table(draw.gamma), dst=flat)
-
-    def read(self, row: int) -> tuple[list[np.ndarray], list[int]]:
-        """The slices that a sample shows, Hounsfield units (size, size), each once, and which of them each channel is.
-
-        Beyond an end of the series its last slice stands in. Raises InputError if the series is missing or damaged.
-        """
-        series = open_series(self.folder / f"{self.series_ids[row]}{STORED}")
-        last = len(series) - 1
-        places = [min(max(place, 0), last) for place in self.places[row].tolist()]
-        distinct = list(dict.fromkeys(places))
-        return series.read_some(distinct), [distinct.index(place) for place in places]
-
-
-def channel_places(slices: pd.DataFrame, work: Work, channels: tuple[Channel, ...]) -> np.ndarray:
-    """Places in the store of the slices that channels show, (slices, channels), those in slices beyond the ends too."""
-    in_mm = [channel.unit == "mm" for channel in channels]
-    offsets = np.array([channel.offset for channel in channels])
-    places = slices["chunk"].to_numpy(int)[:, None] + np.where(in_mm, 0, offsets).astype(int)
-    if any(in_mm):
-        tables = [read_slices(work, split) for split in ("train", "test") if work.metadata(split).is_file()]
-        whole = pd.concat([table[["series_id", "chunk", "z"]] for table in tables], ignore_index=True)
-        places[:, in_mm] = neighbour_chunks(slices, whole, offsets[in_mm].tolist())
-    return places
 
 
 class StudyDataset(Dataset):
@@ -140,9 +100,3 @@ class StudyDataset(Dataset):
     def draw(self, index: tuple[int, int], grey: np.ndarray) -> None:
         """Write the image of a sample to `grey`, uint8 (channels, size, size). Raises InputError as SliceDataset."""
         self.slices.draw(index, grey)
-
-
-@lru_cache(maxsize=2**15)  # more than the challenge's 21,744, of which each takes 1.2 KB in a loader process
-def open_series(path: Path) -> Series:
-    """A series of the store; where its slices lie in its file is kept, the file is not kept open."""
-    return Series(path)

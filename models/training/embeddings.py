@@ -16,7 +16,6 @@ from models.common.labels import LABELS
 from models.common.options import Machine
 from models.preprocessing.store import Series, compress_slice, write_series
 from models.preprocessing.tables import UNREADABLE
-from models.training.d4 import GROUPS, Symmetry
 from models.training.dataset import SliceDataset
 from models.training.device import count_workers
 from models.training.evaluation import predict_batches
@@ -24,7 +23,9 @@ from models.training.loading import load_batches
 from models.training.networks import HemorrhageNetwork, build_network
 from models.training.processes import Processes
 from models.training.sources import Source, find_source
-from models.training.studies import OrderedStudies, places, study_lengths
+from models.training.studies import OrderedStudies
+from models.training.study_places import places, study_lengths
+from models.training.symmetries import GROUPS, Symmetry
 from models.training.weights import load_trained
 
 AT_ONCE = 32  # slices of a study that go through a network together

@@ -16,7 +16,7 @@ from models.common.folders import Work
 from models.common.options import Machine
 from models.preprocessing.tables import hash_tables, split_fold
 from models.training.balance import drawn_evenly
-from models.training.d4 import GROUPS, mean_probability
+from models.training.d4 import mean_probability
 from models.training.dataset import SliceDataset, StudyDataset
 from models.training.embeddings import SequenceDataset, extract, find_sources
 from models.training.evaluation import View, single_view
@@ -34,7 +34,8 @@ from models.training.recurrent import (
 )
 from models.training.seen import Seen, join_seen, require_unseen, seen_in, seen_or_unknown
 from models.training.sources import Source, find_start
-from models.training.studies import first_studies
+from models.training.study_places import first_studies
+from models.training.symmetries import GROUPS
 from models.training.weights import load_trained
 
 Config = TypeVar("Config", bound=RunConfig)

@@ -101,7 +101,11 @@ def with_differences(values: torch.Tensor, lengths: list[int]) -> torch.Tensor:
 
     At the ends of a study the differences are 0.
     """
-    step = steps(values, lengths)
+    return with_steps(values, steps(values, lengths))
+
+
+def with_steps(values: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """The same from the `steps` of the values, (slices + 1, n)."""
     return torch.cat([values, step[:-1], -step[1:]], dim=1)
 
 
@@ -111,11 +115,19 @@ def positions(place: torch.Tensor, lengths: list[int]) -> torch.Tensor:
     The distances to both ends (base and vertex), the gaps to the slices before and after, and the tilt. They do not
     depend on where the scanner's zero is, and a study that is turned upside down has the same of each slice, in turn.
     """
-    z, tilt = place[:, 1], place[:, 2:] / _TILT
+    z, tilt = place[:, 1], place[:, 2:]
     # Of each study (slices, 2). A list as an index would be brought to the device, and waited for.
     ends = [(study.unsqueeze(1) - torch.stack([study[0], study[-1]])).abs() for study in z.split(lengths)]
-    gap = steps(z.unsqueeze(1), lengths).abs().clamp(max=4 * USUAL_GAP) / USUAL_GAP
-    return torch.cat([torch.cat(ends) / _LENGTH, gap[:-1], gap[1:], tilt], dim=1)
+    return describe_place(torch.cat(ends), steps(z.unsqueeze(1), lengths), tilt)
+
+
+def describe_place(ends: torch.Tensor, step: torch.Tensor, tilt: torch.Tensor) -> torch.Tensor:
+    """The numbers of `positions`, (slices, POSITIONS).
+
+    From the distances to both ends (slices, 2), the `steps` of z (slices + 1, 1) and the tilt (slices, 1).
+    """
+    gap = step.abs().clamp(max=4 * USUAL_GAP) / USUAL_GAP
+    return torch.cat([ends / _LENGTH, gap[:-1], gap[1:], tilt / _TILT], dim=1)
 
 
 def steps(values: torch.Tensor, lengths: list[int]) -> torch.Tensor:

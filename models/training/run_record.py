@@ -57,7 +57,16 @@ def save_config(
 
 def package_versions() -> dict[str, str]:
     """Of the packages on which the bits of a run may depend."""
-    return {package: version(package) for package in _PACKAGES}
+    return {package: version(package) for package in _PACKAGES if is_installed(package)}
+
+
+def is_installed(package: str) -> bool:
+    """Whether there is such a distribution: whoever answers by ONNX has fewer than whoever trains."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def project_version() -> str:

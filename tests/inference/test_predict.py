@@ -25,11 +25,12 @@ from models.inference.predict import infer
 from models.preprocessing.tables import read_slices
 from models.preprocessing.windows import BRAIN, SOFT_TISSUE, SUBDURAL
 from models.train_small import CONFIG
-from models.training.d4 import D4, mean_probability
+from models.training.d4 import mean_probability
 from models.training.dataset import SliceDataset
 from models.training.networks import build_network
 from models.training.run import train
 from models.training.run_record import save_config
+from models.training.symmetries import D4
 from models.training.weights import save_weights
 
 

@@ -8,7 +8,8 @@ import ttach
 from torch import nn
 
 from models.training import d4
-from models.training.d4 import D4, GROUPS, IDENTITY, Symmetry, mean_probability
+from models.training.d4 import mean_probability
+from models.training.symmetries import D4, GROUPS, IDENTITY, Symmetry
 
 IMAGE = torch.arange(9.0).reshape(1, 1, 3, 3)  # no symmetry maps it to itself
 every_symmetry = pytest.mark.parametrize("symmetry", D4, ids=str)

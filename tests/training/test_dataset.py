@@ -11,10 +11,11 @@ from models.common.labels import LABELS
 from models.preprocessing.store import Series, compress_slice, write_series
 from models.preprocessing.tables import UNREADABLE, read_slices, split_fold
 from models.preprocessing.windows import BONE, BRAIN, LOW_INFORMATION, apply_window
-from models.training import dataset as module
+from models.training import planes as module
 from models.training.augmentation import gamma_table
-from models.training.dataset import SliceDataset, open_series
+from models.training.dataset import SliceDataset
 from models.training.loading import make_loader
+from models.training.planes import open_series
 from models.training.warping import warp
 
 SIZE = 16  # of the series that are drawn here

@@ -34,9 +34,10 @@ from models.common.prediction_files import read_predictions
 from models.inference.predict import infer
 from models.phantom.dicom import write_phantom
 from models.preprocessing.preparation import PrepareOptions, prepare
-from models.training.d4 import D4, mean_probability
+from models.training.d4 import mean_probability
 from models.training.networks import ARCHITECTURES, Architecture, build_network
 from models.training.run import train
+from models.training.symmetries import D4
 
 REPOSITORY = Path(__file__).parent.parent.parent
 ON = os.environ.get("GPU_TESTS_DEVICE", "cuda:0")

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.common.recurrence import Recurrence
-from models.training.studies import OrderedStudies, ShuffledStudies, places, split_studies, study_lengths, thinned
+from models.training.studies import OrderedStudies, ShuffledStudies, split_studies, thinned
+from models.training.study_places import places, study_lengths
 
 many_lengths = st.lists(st.integers(1, 40), min_size=1, max_size=30).map(np.array)
 batch_sizes, seeds, counts = st.integers(1, 8), st.integers(0, 1000), st.integers(1, 4)

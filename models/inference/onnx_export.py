@@ -1,0 +1,209 @@
+"""Trained folds -> graphs of ONNX, a folder a fold as in runs/, which predict.py takes where there is no torch."""
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from torch import nn
+
+from models.common.config import SequenceConfig, StudyConfig, TrainConfig
+from models.common.errors import InputError
+from models.common.files import hash_file, replacing, require_writable, write_json
+from models.common.labels import LABELS
+from models.inference.asked_runs import Eye, Fold, find_folds
+from models.inference.onnx_check import Checked, check, gather
+from models.inference.onnx_engine import count_planes
+from models.inference.onnx_files import LAYERS, NOTES, OPSET, SLICES
+from models.inference.onnx_graphs import LayersGraph, SlicesGraph, feature_weights
+from models.inference.torch_engine import TorchEngine
+from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
+from models.training.fingerprint import FILE as FINGERPRINT
+from models.training.run_record import RunRecord
+
+Numbers = Literal["float32", "float16", "int8"]
+_MANY = 256  # numbers, of a tensor that is worth being stored as halves
+_EXAMPLE = 7  # slices of a study; others may have any number
+
+
+class Part(NamedTuple):
+    """What is one folder: a fold, or a network that it builds on."""
+
+    name: str
+    folder: Path
+    record: RunRecord
+
+
+class Exported(NamedTuple):
+    """What has been written of a fold that speaks."""
+
+    fold: Fold
+    folder: Path
+    bytes: int
+    checked: Checked
+
+
+def export(
+    weights: Sequence[Path], output: Path, numbers: Numbers, work: Path | None, most: int, threads: int = 1
+) -> list[Exported]:
+    """Write the folds that are named, and what they build on, and hold them against torch.
+
+    On `most` slices of a working folder, or of made-up ones. Raises InputError for what is no finished network, a
+    folder that cannot be written to, and a graph in float32 that says something else than torch.
+    """
+    folds, engine = find_folds(weights), TorchEngine("cpu", threads)
+    require_writable(output)
+    with tempfile.TemporaryDirectory(dir=output, prefix=".") as name:
+        made = Path(name)
+        for part, graphs in _graphs(folds, engine):
+            write_part(part, graphs, made / part.name, numbers)
+        exported = find_folds([made / fold.name for fold in folds])
+        checks = [
+            check(fold, ours, engine, gather(fold, work, most, made), exact=numbers == "float32")
+            for fold, ours in zip(folds, exported, strict=True)
+        ]
+        for part in _parts(folds):
+            _note(made / part.name, part, numbers, [one for one in checks if one.name == part.name])
+            _move(made / part.name, output / part.name)
+    places = [output / fold.name for fold in folds]
+    sizes = [sum(file.stat().st_size for file in place.glob("*.onnx")) for place in places]
+    return [Exported(*one) for one in zip(folds, places, sizes, checks, strict=True)]
+
+
+def write_part(part: Part, graphs: dict[str, onnx.ModelProto], folder: Path, numbers: Numbers) -> None:
+    """Write the graphs of a part, and what is read beside them. Raises InputError if that cannot be done."""
+    for name, graph in graphs.items():
+        with replacing(folder / name) as temporary:
+            if numbers == "int8":
+                # Whole numbers without a sign: onnxruntime has no convolution of signed ones on a CPU.
+                quantize_dynamic(graph, temporary, weight_type=QuantType.QUInt8)
+            else:
+                onnx.save(half_weights(graph) if numbers == "float16" else graph, temporary)
+    for name in ("config.json", FINGERPRINT):
+        if (part.folder / name).is_file():
+            shutil.copy(part.folder / name, folder / name)
+    _note(folder, part, numbers, [])
+
+
+def to_onnx(graph: nn.Module, inputs: dict[str, torch.Tensor], outputs: Sequence[str]) -> onnx.ModelProto:
+    """A module in evaluation, whose inputs and outputs all begin with the slices, any number of them."""
+    slices = torch.export.Dim("slices")
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # what torch says of its own exporter
+        program = torch.onnx.export(
+            graph.eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes={name: {0: slices} for name in inputs},
+            verbose=False,
+        )
+    assert program is not None  # as it is where dynamo exports
+    return without_origin(program.model_proto)
+
+
+def without_origin(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The same without the lines of code that each node comes from, which name folders of this machine."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(graph)
+    inner = bare.graph
+    for part in (bare, inner, *inner.node, *inner.value_info, *inner.initializer, *inner.input, *inner.output):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    return bare
+
+
+def half_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The same with weights that are stored as float16: half the size. It computes in float32, as CPUs do fastest."""
+    halved = onnx.ModelProto()
+    halved.CopyFrom(graph)
+    casts = []
+    for tensor in halved.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        is_table = values.size == HOUNSFIELD_RANGE[1] - HOUNSFIELD_RANGE[0] + 1  # of a window, which stays exact
+        if tensor.data_type != TensorProto.FLOAT or values.size < _MANY or is_table:
+            continue
+        name = tensor.name
+        limit = float(np.finfo(np.float16).max)
+        tensor.CopyFrom(numpy_helper.from_array(np.clip(values, -limit, limit).astype(np.float16), f"{name}_half"))
+        casts.append(helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *halved.graph.node]
+    del halved.graph.node[:]
+    halved.graph.node.extend(nodes)
+    return halved
+
+
+def _graphs(folds: Sequence[Fold], engine: TorchEngine) -> Iterator[tuple[Part, dict[str, onnx.ModelProto]]]:
+    """The graphs of each part of some folds."""
+    for part in _parts(folds):
+        config, graphs = part.record.config, {}
+        if isinstance(config, TrainConfig):
+            eye = next(eye for fold in folds for eye in fold.eyes if eye.folder.resolve() == part.folder.resolve())
+            graphs[SLICES] = _slices_graph(eye, config, engine)
+        if isinstance(config, SequenceConfig | StudyConfig):
+            fold = next(fold for fold in folds if fold.folder.resolve() == part.folder.resolve())
+            graphs[LAYERS] = _layers_graph(fold, engine)
+        yield part, graphs
+
+
+def _slices_graph(eye: Eye, config: TrainConfig, engine: TorchEngine) -> onnx.ModelProto:
+    network, size = engine.eye(eye), config.input_size
+    low, high = HOUNSFIELD_RANGE
+    torch.manual_seed(0)
+    images = torch.randint(low, high, (2, count_planes(config), size, size)).to(torch.int16)
+    plain = SlicesGraph(network, config)
+    weigh = feature_weights(network, plain.images(images))
+    outputs = ["embedding", "logits", *(["heat"] if weigh is not None else [])]
+    return to_onnx(SlicesGraph(network, config, weigh), {"hounsfield": images}, outputs)
+
+
+def _layers_graph(fold: Fold, engine: TorchEngine) -> onnx.ModelProto:
+    width = sum(engine.eye(eye).width for eye in fold.eyes)
+    seen = torch.zeros(_EXAMPLE, width + len(fold.eyes) * len(LABELS))
+    place = torch.stack([torch.zeros(_EXAMPLE), 5.0 * torch.arange(_EXAMPLE), torch.zeros(_EXAMPLE)], dim=1)
+    return to_onnx(LayersGraph(engine.layers(fold, width)), {"seen": seen, "place": place}, ["logits"])
+
+
+def _parts(folds: Sequence[Fold]) -> list[Part]:
+    """Each folder once. Raises InputError if two of them would have one name."""
+    parts = {part.folder.resolve(): part for fold in folds for part in (*fold.eyes, fold)}
+    named = {folder: Part(_name(part.folder), part.folder, part.record) for folder, part in parts.items()}
+    if len({part.name for part in named.values()}) < len(named):
+        raise InputError("two of these runs have one name; export them apart, each with its own --output")
+    return list(named.values())
+
+
+def _name(folder: Path) -> str:
+    place = folder.absolute()
+    return f"{place.parent.name}/{place.name}"
+
+
+def _note(folder: Path, part: Part, numbers: Numbers, checks: list[Checked]) -> None:
+    """Write onnx.json, last of the files of a part, whether it has been checked or not."""
+    packages = ("torch", "onnx", "onnxscript", "onnxruntime")
+    notes: dict[str, Any] = {
+        "opset": OPSET,
+        "numbers": numbers,
+        "weights_sha256": part.record.weights_sha256,
+        "sha256_of": {file.name: hash_file(file) for file in sorted(folder.glob("*.onnx"))},
+        "checked": [one.told() for one in checks],
+        "versions": {package: version(package) for package in packages},
+    }
+    write_json(folder / NOTES, notes)
+
+
+def _move(made: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists():
+        shutil.rmtree(place)
+    made.rename(place)
