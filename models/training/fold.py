@@ -22,7 +22,6 @@ from models.preprocessing.origin import describe_synthetic, synthetic_title
 from models.preprocessing.tables import read_slices, split_fold
 from models.training.callbacks import History
 from models.training.checkpoint_files import changes_of_version, delete_checkpoints, largest_on_disk
-from models.training.d4 import GROUPS
 from models.training.device import count_workers
 from models.training.evaluation import predict
 from models.training.history import write_history_picture
@@ -37,6 +36,7 @@ from models.training.run_record import save_config
 from models.training.scoring import WEIGHTED, label_table
 from models.training.seen import Seen, write_seen
 from models.training.stopping import ALARM, Interrupted, Stop, same_command, stop_signals
+from models.training.symmetries import GROUPS
 from models.training.weights import save_weights
 
 
