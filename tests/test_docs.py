@@ -265,3 +265,22 @@ def test_hours_of_the_recipe_are_the_planners(card, gpus, column, capsys):
             printed,
         )
         assert "101.2 GB" in printed
+
+
+def test_verdicts_of_drawings_and_people_are_those_that_were_written():
+    expected = written("realism")["verdicts"]
+    rows = re.findall(
+        r"^\| (\w+) \| ([.\d]+) \| ([.\d]+) \| ([.\d]+) \| ([.\d]+) \|$", PAGES["phantom.md"], re.MULTILINE
+    )
+    assert {name: numbers for name, *numbers in rows} == {
+        name: [
+            f"{row[f'{of} {what}']:.{digits}f}"
+            for what, digits in (("loss", 4), ("AUC", 3))
+            for of in ("phantom", "real")
+        ]
+        for name, row in expected["rows"].items()
+    }
+    assert [numbers[0] for _, *numbers in rows] == sorted(numbers[0] for _, *numbers in rows)
+    for value in expected["agreement"].values():
+        assert f"**.{round(100 * value)}**" in PAGES["phantom.md"]
+    assert f"commit `{expected['commit'][:7]}`" in PAGES["phantom.md"]
