@@ -28,19 +28,8 @@ RESULTS = FOLDER / "results.json"
 BENCHMARKS = ("input_path", "prepare", "radam_step", "learner_step", "d4")
 # Others, which have no peer and are run by themselves.
 EXPERIMENTS = (
-    *(
-        "ablation",
-        "blending",
-        "choosing",
-        "context",
-        "context_picture",
-        "full_size",
-        "gpu",
-        "heat",
-        "own_ct",
-        "real_studies",
-    ),
-    *("realism", "realism_verdicts", "sequence", "startup"),
+    *("ablation", "blending", "choosing", "context", "context_picture", "full_size", "gpu", "heat", "listing"),
+    *("onnx_speed", "own_ct", "real_studies", "realism", "realism_verdicts", "sequence", "startup"),
 )
 
 

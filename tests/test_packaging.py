@@ -42,7 +42,8 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_requirements_txt_lists_what_pyproject_declares():
     listed = [Requirement(line.split("  #")[0]) for line in requirement_lines("requirements.txt") if line != "-e ."]
-    declared = [*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["checks"]]
+    extras = ("onnx", "training", "notebooks", "checks")
+    declared = [*PROJECT["dependencies"], *(line for extra in extras for line in EXTRAS[extra])]
     assert [str(requirement) for requirement in listed] == [str(Requirement(line)) for line in declared]
     assert "-e ." in requirement_lines("requirements.txt")
 
@@ -56,7 +57,8 @@ def test_what_the_package_imports_is_declared():
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 imported.add(node.module.split(".")[0])
     known = packages_distributions()
-    declared = distributions(PROJECT["dependencies"]) | distributions(ON_DEMAND)
+    engines = {*EXTRAS["onnx"], *EXTRAS["training"]}
+    declared = distributions(PROJECT["dependencies"]) | distributions(engines | ON_DEMAND)
     foreign = {name: known.get(name, [name]) for name in imported - OWN - set(sys.stdlib_module_names)}
     assert {name for name, sources in foreign.items() if not distributions(set(sources)) & declared} == set()
 

@@ -5,6 +5,7 @@ whether it has seen such slices before.
 """
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +13,11 @@ import numpy as np
 from scipy.special import expit
 
 from models.common.config import SequenceConfig, StudyConfig
+from models.common.errors import InputError
 from models.common.options import EngineName, TestTimeAugmentation
 from models.inference.asked_runs import Fold, Study
-from models.inference.engines import Engine, Seen, choose_engine
+from models.inference.engines import Engine, Seen
+from models.inference.onnx_files import graph_files
 from models.training.fingerprint import Fingerprint, distances, sums
 from models.training.study_places import places
 from models.training.symmetries import GROUPS
@@ -81,6 +84,30 @@ class Ensemble:
             probability = expit(own[0].logits)
         strangeness = _strangeness(fold.eyes[0].fingerprint, own[0].embedding[0])  # the view as it is comes first
         return Said(fold, probability, strangeness)
+
+
+def choose_engine(folds: Sequence[Fold], name: EngineName, device: str, threads: int | None) -> Engine:
+    """The engine of a name; "auto" is torch where it is installed and all weights are there, else onnxruntime.
+
+    `threads` are those of a CPU; none: the engine's own choice. Raises InputError if neither can carry out these folds.
+    """
+    parts = [part.folder for fold in folds for part in (fold, *fold.eyes)]
+    by_torch = [folder for folder in parts if not (folder / "model.safetensors").is_file()]
+    by_onnx = [folder for folder in parts if not graph_files(folder)]
+    has_torch = find_spec("torch") is not None
+    if name == "torch" or (name == "auto" and has_torch and (by_onnx or not by_torch)):
+        if not has_torch:
+            raise InputError("torch is not installed; install it with: pip install .[training], or take --engine onnx")
+        from models.inference.torch_engine import TorchEngine  # seconds of imports
+
+        return TorchEngine(device, threads)
+    if by_onnx:
+        missing = "" if has_torch else " and torch is not installed"
+        make = "python models/export_onnx.py RUN --output onnx"
+        raise InputError(f"{by_onnx[0]} has no ONNX network{missing}; make it, where torch is, with: {make}")
+    from models.inference.onnx_engine import OnnxEngine
+
+    return OnnxEngine(device, threads)
 
 
 def _stored(values: np.ndarray) -> np.ndarray:
