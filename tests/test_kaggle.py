@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import sys
 import sysconfig
 import time
@@ -93,7 +94,7 @@ def place(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("kaggle")
     for name in ("working", "temp", "home", "blocked", f"input/{NESTED}", "input/wheels"):
         (root / name).mkdir(parents=True)
-    write_phantom(root / "input" / NESTED / NESTED, studies=8, test_studies=2, image_size=32, seed=0, jobs=1)
+    write_phantom(root / "input" / NESTED / NESTED, studies=12, test_studies=2, image_size=32, seed=0, jobs=1)
     build_wheel(tmp_path_factory.mktemp("wheel")).rename(
         root / "input" / "wheels" / "rsna_intracranial_hemorrhage-0.1.0-py3-none-any.whl"
     )
@@ -152,9 +153,17 @@ def execute(place: Path, image: Path, changes: dict[str, str]) -> str:
 
 @pytest.mark.slow
 def test_the_notebook_goes_from_the_competitions_files_to_a_submission_without_a_network(place, image):
+    """In two sessions: one without a GPU that makes a half of the cache, and one with its output attached."""
+    began, working = cpu_seconds(), place / "working"
+    said = execute(place, image, TINY | {"PART = None": 'PART = "1/2"'})
+    assert "part 1/2 is prepared; save this version, and attach its output" in said
+    assert {path.name for path in working.iterdir() if not path.name.startswith(".")} == {"cache", "pseudonyms.key"}
+    working.rename(place / "input" / "half")
+    working.mkdir()
+
     before = {path: path.stat().st_mtime_ns for path in (place / "input").rglob("*")}
     said = execute(place, image, TINY)
-    working = place / "working"
+    assert re.search(r"earlier sessions: \S+/input/half\n", said)
     raw = find_raw(place / "input" / NESTED)
     assert raw.root.name == raw.root.parent.name == NESTED
     sample = pd.read_csv(raw.sample_submission)
@@ -168,9 +177,18 @@ def test_the_notebook_goes_from_the_competitions_files_to_a_submission_without_a
     for name in ("session", "session_sequence"):
         assert (working / "runs" / name / "fold0" / "test.parquet").is_file()
     assert not (working / "cache").exists()  # it lay in the scratch
-    assert list((place / "temp" / "cache" / "slices_32").glob("*.slices"))
+    stores = list((place / "temp" / "cache" / "slices_32").glob("*.slices"))
+    assert 0 < sum(store.is_symlink() for store in stores) < len(stores) == 14  # those of the other session are linked
     assert {path: path.stat().st_mtime_ns for path in (place / "input").rglob("*")} == before
     assert not list(working.glob("kernel-*"))
+    assert cpu_seconds() - began < 600
+
+
+def cpu_seconds() -> float:
+    """Of all processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"{used.ru_utime + used.ru_stime:.0f} s of CPU")
+    return used.ru_utime + used.ru_stime
 
 
 # ---- the steps ----
