@@ -18,12 +18,15 @@ from nbclient import NotebookClient
 from once import HANG
 from packed import build_wheel, packed_again
 
+from models import train_session, train_session_sequence
 from models.common import steps
 from models.common.errors import InputError
 from models.common.session import UNFINISHED
 from models.common.steps import Steps
 from models.phantom.dicom import write_phantom
+from models.plan import PlanOptions, measured_milliseconds, speed_of
 from models.preprocessing.raw import NESTED, find_raw
+from models.training.planning import CHALLENGE, plan, plan_of_prepare
 
 REPOSITORY = Path(__file__).parent.parent
 KAGGLE = REPOSITORY / "kaggle"
@@ -83,6 +86,37 @@ def test_what_kaggle_is_asked_for_is_what_the_notebook_looks_for():
     assert (metadata["machine_shape"], metadata["enable_gpu"]) == ("NvidiaTeslaT4", True)
     collected = (KAGGLE / "collect_wheels.py").read_text()
     assert [f'"id": "{name}"' in collected for name in metadata["dataset_sources"]] == [True]
+
+
+def test_from_nothing_to_a_late_submission_are_six_lines():
+    page = (KAGGLE / "README.md").read_text()
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    lines = block.splitlines()
+    assert len(lines) == 6
+    assert lines[0].startswith("make kaggle-wheels ")
+    assert re.search(r"^kaggle-wheels:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    assert lines[-1].startswith(f"kaggle competitions submit {NESTED} -f session/submission.csv")
+    named = set(re.findall(r"`(\w+\.(?:py|ipynb))`", page))
+    assert named
+    assert all(any(REPOSITORY.glob(f"*/{name}")) for name in named)
+
+
+def test_the_figures_of_the_page_are_the_planners():
+    page, milliseconds = (KAGGLE / "README.md").read_text(), measured_milliseconds("prepare_vs_fastai")[0]
+    speed = speed_of(train_session.CONFIG, PlanOptions("session", "t4"))
+    prepare = plan_of_prepare(224, CHALLENGE, milliseconds, 4, "")
+    over = train_session_sequence.CONFIG
+    lines = {
+        line.step: line for line in plan(train_session.CONFIG, CHALLENGE, speed, prepare, 2, over.epochs, over.views)
+    }
+    train, infer, seen = (lines[f"{step}, 5 folds"] for step in ("train, 4 epochs", "infer, D4", "embeddings, flip"))
+    assert f"| {prepare.disk:.1f} GB | {prepare.seconds / 60:.0f} min of four cores" in page
+    assert f"| {train.seconds / 3600:.1f} h | {train.seconds / 3600:.1f} |" in page
+    assert f"| {infer.seconds / 60:.0f} min | {infer.seconds / 3600:.1f} |" in page
+    assert f"| {seen.disk:.1f} GB | {seen.seconds / 60:.0f} min | {seen.seconds / 3600:.1f} |" in page
+    whole = plan_of_prepare(512, CHALLENGE, milliseconds, 4, "").disk
+    parts = f"ten parts of {whole / 10:.0f} GB are kept outputs; four parts of {whole / 4:.0f} GB"
+    assert f"the whole is {whole:.0f} GB: {parts}" in " ".join(page.split())
 
 
 # ---- the notebook, executed ----
