@@ -8,6 +8,7 @@ prepare.py does it before the work begins. Prints what it took; the folder is de
 """
 
 import io
+import resource
 import secrets
 import shutil
 import subprocess
@@ -55,8 +56,8 @@ def main(options: ListingOptions) -> None:
         seconds = look(scratch, options.jobs)
         print(
             f"{options.files:,} files, {options.jobs} processes: first line after {seconds['line']:.1f} s, first bar "
-            f"after {seconds['bar']:.1f} s, all grouped after {seconds['end']:.0f} s; {seconds['own']:.2f} GB in the "
-            f"main process, {seconds['all']:.2f} GB in all"
+            f"after {seconds['bar']:.1f} s, all grouped after {seconds['end']:.0f} s, {seconds['cpu']:.0f} s of CPU; "
+            f"{seconds['own']:.2f} GB in the main process, {seconds['all']:.2f} GB in all"
         )
     finally:
         shutil.rmtree(scratch)
@@ -117,7 +118,8 @@ def look(scratch: Path, jobs: int) -> dict[str, float]:
     last = bars.read_text().splitlines()[-1]
     if "the store will take about" not in last:
         raise InputError(f"prepare.py ended otherwise: {last}; mend that")
-    return found | {"end": time.monotonic() - began}
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)  # where others work on the machine, what it would take alone
+    return found | {"end": time.monotonic() - began, "cpu": used.ru_utime + used.ru_stime}
 
 
 def children(process: psutil.Process) -> list[psutil.Process]:

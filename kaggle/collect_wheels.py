@@ -13,7 +13,8 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
+import tomllib
+from importlib.metadata import distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -21,10 +22,11 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "kaggle" / "wheels"
-PROJECT = "rsna-intracranial-hemorrhage"
-PYTHONS = ("3.11", "3.12")  # those of Kaggle's images
+REQUIRED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+PYTHONS = ("3.11.13", "3.12.11")  # those of Kaggle's images; pip would take 3.11 for its first release
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64", "manylinux_2_17_x86_64")
 OF_THE_IMAGE = re.compile(r"torch|torchvision|triton|nvidia-.*|cuda-.*")
+SOURCES = ("efficientnet-pytorch", "pretrainedmodels")  # of Python alone, and published without a wheel
 METADATA = {
     "title": "RSNA hemorrhage wheels",
     "id": "YOUR_NAME/rsna-hemorrhage-wheels",
@@ -37,47 +39,43 @@ def main() -> None:
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     pip("wheel", "--no-deps", "--no-build-isolation", ROOT)
-    for name, version in sorted(needed(PROJECT).items()):
-        collect(f"{name}=={version}")
+    collect(needed(REQUIRED))
     (FOLDER / "dataset-metadata.json").write_text(json.dumps(METADATA, indent=2))
     copy_weights()
     files = list(FOLDER.glob("*.whl"))
     print(f"{FOLDER}: {len(files)} wheels, {sum(file.stat().st_size for file in files) / 1e6:,.0f} MB")
 
 
-def needed(project: str) -> dict[str, str]:
-    """Names and installed versions of what a project requires, and of what that requires, without torch's."""
+def needed(required: list[str]) -> dict[str, str]:
+    """Names and installed versions of what is required, and of what that requires, without torch's."""
     found: dict[str, str] = {}
-    waiting = [(project, frozenset[str]())]
+    waiting = [Requirement(line) for line in required]
     while waiting:
-        name, extras = waiting.pop()
-        for line in distribution(name).requires or []:
-            requirement = Requirement(line)
-            other = canonicalize_name(requirement.name)
-            if other in found or OF_THE_IMAGE.fullmatch(other) or not applies(requirement, extras):
-                continue
-            try:
-                found[other] = distribution(other).version
-            except PackageNotFoundError:  # of another Python or system
-                continue
-            waiting.append((other, frozenset(requirement.extras)))
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if name in found or OF_THE_IMAGE.fullmatch(name):
+            continue
+        installed = distribution(name)
+        found[name] = installed.version
+        below = [Requirement(line) for line in installed.requires or []]
+        waiting += [other for other in below if applies(other, requirement.extras)]
     return found
 
 
-def applies(requirement: Requirement, extras: frozenset[str]) -> bool:
-    """Whether a requirement is one of this system, with some extras or none."""
+def applies(requirement: Requirement, extras: set[str]) -> bool:
+    """Whether a package that is asked for with some extras, or none, requires it on this system."""
     marker = requirement.marker
     return marker is None or any(marker.evaluate({"extra": extra}) for extra in (extras or {""}))
 
 
-def collect(pinned: str) -> None:
-    """Download the wheels of a package for each Python, or build one where it is published as source alone."""
+def collect(versions: dict[str, str]) -> None:
+    """Download wheels of packages for each Python; build those that are published as source alone."""
+    pinned = {name: f"{name}=={version}" for name, version in sorted(versions.items())}
+    built = [pinned.pop(name) for name in SOURCES]
     platforms = [word for platform in PLATFORMS for word in ("--platform", platform)]
-    try:
-        for python in PYTHONS:
-            pip("download", "--no-deps", "--only-binary=:all:", *platforms, "--python-version", python, pinned)
-    except subprocess.CalledProcessError:
-        pip("wheel", "--no-deps", pinned)
+    for python in PYTHONS:
+        pip("download", "--no-deps", "--only-binary=:all:", *platforms, "--python-version", python, *pinned.values())
+    pip("wheel", "--no-deps", *built)
 
 
 def pip(step: str, *words: object) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import sys
 import sysconfig
 import time
@@ -17,12 +18,15 @@ from nbclient import NotebookClient
 from once import HANG
 from packed import build_wheel, packed_again
 
+from models import train_session, train_session_sequence
 from models.common import steps
 from models.common.errors import InputError
 from models.common.session import UNFINISHED
 from models.common.steps import Steps
 from models.phantom.dicom import write_phantom
+from models.plan import PlanOptions, measured_milliseconds, speed_of
 from models.preprocessing.raw import NESTED, find_raw
+from models.training.planning import CHALLENGE, plan, plan_of_prepare
 
 REPOSITORY = Path(__file__).parent.parent
 KAGGLE = REPOSITORY / "kaggle"
@@ -84,6 +88,37 @@ def test_what_kaggle_is_asked_for_is_what_the_notebook_looks_for():
     assert [f'"id": "{name}"' in collected for name in metadata["dataset_sources"]] == [True]
 
 
+def test_from_nothing_to_a_late_submission_are_six_lines():
+    page = (KAGGLE / "README.md").read_text()
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    lines = block.splitlines()
+    assert len(lines) == 6
+    assert lines[0].startswith("make kaggle-wheels ")
+    assert re.search(r"^kaggle-wheels:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    assert lines[-1].startswith(f"kaggle competitions submit {NESTED} -f session/submission.csv")
+    named = set(re.findall(r"`(\w+\.(?:py|ipynb))`", page))
+    assert named
+    assert all(any(REPOSITORY.glob(f"*/{name}")) for name in named)
+
+
+def test_the_figures_of_the_page_are_the_planners():
+    page, milliseconds = (KAGGLE / "README.md").read_text(), measured_milliseconds("prepare_vs_fastai")[0]
+    speed = speed_of(train_session.CONFIG, PlanOptions("session", "t4"))
+    prepare = plan_of_prepare(224, CHALLENGE, milliseconds, 4, "")
+    over = train_session_sequence.CONFIG
+    lines = {
+        line.step: line for line in plan(train_session.CONFIG, CHALLENGE, speed, prepare, 2, over.epochs, over.views)
+    }
+    train, infer, seen = (lines[f"{step}, 5 folds"] for step in ("train, 4 epochs", "infer, D4", "embeddings, flip"))
+    assert f"| {prepare.disk:.1f} GB | {prepare.seconds / 60:.0f} min of four cores" in page
+    assert f"| {train.seconds / 3600:.1f} h | {train.seconds / 3600:.1f} |" in page
+    assert f"| {infer.seconds / 60:.0f} min | {infer.seconds / 3600:.1f} |" in page
+    assert f"| {seen.disk:.1f} GB | {seen.seconds / 60:.0f} min | {seen.seconds / 3600:.1f} |" in page
+    whole = plan_of_prepare(512, CHALLENGE, milliseconds, 4, "").disk
+    parts = f"ten parts of {whole / 10:.0f} GB are kept outputs; four parts of {whole / 4:.0f} GB"
+    assert f"the whole is {whole:.0f} GB: {parts}" in " ".join(page.split())
+
+
 # ---- the notebook, executed ----
 
 
@@ -93,7 +128,7 @@ def place(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("kaggle")
     for name in ("working", "temp", "home", "blocked", f"input/{NESTED}", "input/wheels"):
         (root / name).mkdir(parents=True)
-    write_phantom(root / "input" / NESTED / NESTED, studies=8, test_studies=2, image_size=32, seed=0, jobs=1)
+    write_phantom(root / "input" / NESTED / NESTED, studies=12, test_studies=2, image_size=32, seed=0, jobs=1)
     build_wheel(tmp_path_factory.mktemp("wheel")).rename(
         root / "input" / "wheels" / "rsna_intracranial_hemorrhage-0.1.0-py3-none-any.whl"
     )
@@ -152,9 +187,17 @@ def execute(place: Path, image: Path, changes: dict[str, str]) -> str:
 
 @pytest.mark.slow
 def test_the_notebook_goes_from_the_competitions_files_to_a_submission_without_a_network(place, image):
+    """In two sessions: one without a GPU that makes a half of the cache, and one with its output attached."""
+    began, working = cpu_seconds(), place / "working"
+    said = execute(place, image, TINY | {"PART = None": 'PART = "1/2"'})
+    assert "part 1/2 is prepared; save this version, and attach its output" in said
+    assert {path.name for path in working.iterdir() if not path.name.startswith(".")} == {"cache", "pseudonyms.key"}
+    working.rename(place / "input" / "half")
+    working.mkdir()
+
     before = {path: path.stat().st_mtime_ns for path in (place / "input").rglob("*")}
     said = execute(place, image, TINY)
-    working = place / "working"
+    assert re.search(r"earlier sessions: \S+/input/half\n", said)
     raw = find_raw(place / "input" / NESTED)
     assert raw.root.name == raw.root.parent.name == NESTED
     sample = pd.read_csv(raw.sample_submission)
@@ -168,9 +211,18 @@ def test_the_notebook_goes_from_the_competitions_files_to_a_submission_without_a
     for name in ("session", "session_sequence"):
         assert (working / "runs" / name / "fold0" / "test.parquet").is_file()
     assert not (working / "cache").exists()  # it lay in the scratch
-    assert list((place / "temp" / "cache" / "slices_32").glob("*.slices"))
+    stores = list((place / "temp" / "cache" / "slices_32").glob("*.slices"))
+    assert 0 < sum(store.is_symlink() for store in stores) < len(stores) == 14  # those of the other session are linked
     assert {path: path.stat().st_mtime_ns for path in (place / "input").rglob("*")} == before
     assert not list(working.glob("kernel-*"))
+    assert cpu_seconds() - began < 600
+
+
+def cpu_seconds() -> float:
+    """Of all processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"{used.ru_utime + used.ru_stime:.0f} s of CPU")
+    return used.ru_utime + used.ru_stime
 
 
 # ---- the steps ----

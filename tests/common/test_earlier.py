@@ -75,7 +75,8 @@ def test_what_is_read_only_there_can_be_written_here(earlier, tmp_path):
 
 
 def test_a_copy_that_is_cut_short_leaves_nothing_that_looks_like_a_fold(earlier, tmp_path, monkeypatch):
-    def fail(*_: object, **__: object) -> None:
+    def fail(_: Path, copy: Path, **__: object) -> None:
+        write(copy, "config.json")
         raise KeyboardInterrupt
 
     work = Work(tmp_path / "work")
