@@ -18,12 +18,15 @@ from models.common.channels import Channel
 from models.common.config import TrainConfig
 from models.common.errors import InputError
 from models.common.files import read_json
+from models.common.labels import LABELS
 from models.inference.calibration import Calibration
 from models.inference.halving import halve
 from models.inference.operating import YOUDEN, operating_points
+from models.inference.own_slices import own_slices
 from models.inference.release import RUN_FILES, points_from_json, points_to_json
 from models.inference.release_options import ReleaseOptions
-from models.inference.robustness import CHANGES, leave_out, make_thick, shift
+from models.inference.robustness import CHANGES, change_all, leave_out, make_thick, shift
+from models.preprocessing.store import Series
 from models.preprocessing.windows import BRAIN, SUBDURAL
 from models.reporting import card_text
 from models.reporting.card import coded, require_said
@@ -257,3 +260,20 @@ def test_timm_builds_the_same_trunk(network, tmp_path, monkeypatch):
 def test_what_timm_does_not_have_gets_no_folder_of_it(released):
     assert not write_timm(released / "asked" / "fold0", read_run(released / "asked" / "fold0"))
     assert not any(released.rglob("timm"))
+
+
+def test_a_thick_slice_has_what_either_of_its_parts_has(few, tmp_path):
+    own = own_slices(few, 0, 40)
+    changed, rows = change_all(own, [64], make_thick, str(tmp_path))
+    table, thick = own.series[0], changed.series[0]
+    for place in range(len(thick)):
+        pair = table.iloc[[2 * place, 2 * place + 1]]
+        assert (thick[list(LABELS)].iloc[place] == pair[list(LABELS)].max()).all()
+        assert thick["z"].iloc[place] == pytest.approx(pair["z"].mean())
+    assert (own.slices["image_id"].to_numpy()[rows] == changed.slices["image_id"]).all()
+    bled = [table["any"].max() > 0 for table in own.series]
+    assert bled[0]  # by turns, the first has blood
+    before, after = (
+        np.stack(Series(one.work.series(64, table["series_id"].iloc[0])).read_some([0, 1])) for one in (own, changed)
+    )
+    assert after[0] == pytest.approx(before.mean(axis=0), abs=0.5)
