@@ -8,7 +8,7 @@ import re
 import socket
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
@@ -215,3 +215,9 @@ def hash_file(path: Path) -> str:
         while block := file.read(1 << 20):
             sha256.update(block)
     return sha256.hexdigest()
+
+
+def first_changed(folder: Path, sha256_of: Mapping[str, str]) -> Path | None:
+    """A file of a folder that is missing, or has another sha256, if there is one."""
+    paths = {folder / name: sha256 for name, sha256 in sha256_of.items()}
+    return next((path for path, sha256 in paths.items() if not path.is_file() or hash_file(path) != sha256), None)

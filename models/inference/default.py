@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from models.common.errors import InputError
-from models.common.files import damaged, hash_file, read_json
+from models.common.files import damaged, first_changed, read_json
 from models.common.labels import LABELS
 from models.common.repair import command_of
 from models.inference.calibration import Calibration
@@ -66,10 +66,11 @@ def require_whole(folder: Path) -> dict[str, Any]:
     if not (folder / "files.json").is_file():
         raise InputError(f"no default network in {folder}; make it with: {repair()}, or name another with --weights")
     told = read_json(folder / "files.json", repair())
-    for name in {*needed_files(folder), *told["sha256_of"]}:
-        path = folder / name
-        if not path.is_file() or hash_file(path) != told["sha256_of"].get(name):
-            raise damaged(path, repair())
+    due = (
+        dict.fromkeys(needed_files(folder), "") | told["sha256_of"]
+    )  # of a needed one that is not told no hash is right
+    if (path := first_changed(folder, due)) is not None:
+        raise damaged(path, repair())
     return told
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from models.common.errors import InputError
-from models.common.files import hash_file, read_json
+from models.common.files import first_changed, read_json
 from models.common.folders import RELEASE
 from models.common.labels import LABELS
 from models.inference.calibration import Calibration
@@ -81,7 +81,7 @@ def read_release(folder: Path) -> Release:
     if not is_release(folder):
         raise InputError(f"no release in {folder}; make one with: python models/release.py, or name its folder")
     told = _read(folder)
-    require_whole(folder, told["sha256_of"], _REPAIR)
+    require_whole(folder, told["sha256_of"])
     members = tuple(Member(one["run"], tuple(one["folds"]), one["speaks"]) for one in told["members"])
     for one in members:
         if not re.fullmatch(_PLAIN, one.run):
@@ -96,14 +96,11 @@ def read_release(folder: Path) -> Release:
     return Release(folder, told["name"], told["synthetic"], members, frozen, joined, told)
 
 
-def require_whole(folder: Path, sha256_of: Mapping[str, str], repair: str) -> None:
-    """Raise InputError if a file of a folder is missing, or is not the one of this sha256."""
-    for name, sha256 in sha256_of.items():
-        path = folder / name
-        if not path.is_file():
-            raise InputError(f"{path} is missing; {repair}")
-        if hash_file(path) != sha256:
-            raise InputError(f"{path} is damaged, or was changed: its sha256 is not the one that was noted; {repair}")
+def require_whole(folder: Path, sha256_of: Mapping[str, str]) -> None:
+    """Raise InputError if a file of a release is missing, or is not the one of this sha256."""
+    if (path := first_changed(folder, sha256_of)) is not None:
+        what = "damaged, or was changed: its sha256 is not the one that was noted" if path.is_file() else "missing"
+        raise InputError(f"{path} is {what}; {_REPAIR}")
 
 
 def weights_of_release(folder: Path, name: str, fold: int) -> Path:

@@ -45,11 +45,11 @@ def carry_out(options: ReleaseOptions) -> None:
     and for what nobody has said of the data.
     """
     work, folder = options.working_folder, options.output
-    asked = what_is_asked(options)
     blend = None if single(options) else read_released_blend(work, options.runs)
     name = options.runs[0] if blend is None else BLEND
     speaking = {name: require_finished(work, name)} if blend is None else blend.folds
     planned = plan(work, name, speaking, None if blend is None else blend.shares)
+    asked = what_is_asked(options)
     made_of = {called: record.weights_sha256 for called, record in records_of(work.runs, planned).items()}
     if is_release(folder):
         require_same(folder, asked, made_of, planned)
