@@ -61,6 +61,8 @@ def score(options: ScoreOptions) -> None:
     if options.external is not None:
         score_external(options, options.external, work)
         return
+    if options.predictions is not None or options.release is not None:
+        raise InputError("--predictions and --release belong to a published set; name that with --external")
     labels = read_labels(options.labels)[0] if options.labels else read_slices(work, "train")
     if options.labels:
         labels = labels.assign(image_id=cached_images(work.root, labels["image_id"]))

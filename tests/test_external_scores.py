@@ -301,11 +301,14 @@ def test_a_turned_mask_is_caught(tmp_path):
 def test_hemorrhage_in_the_middle_of_the_head_tells_neither_end():
     target = labels_of((), (), ("subdural",), (), ())
     slices = pd.DataFrame(target, columns=list(LABELS)).assign(p_any=[0.1, 0.2, 0.9, 0.2, 0.1], number=range(1, 6))
-    both = pd.concat([slices.assign(study=name) for name in "ab"])
-    fit = fit_of(both, pd.Series({"a": "a", "b": "b"}))
-    assert (fit.studies, fit.as_joined, fit.reversed) == (2, 1, 1)
+    studies = pd.concat([slices.assign(study=name) for name in "abcde"])
+    fit = fit_of(studies, pd.Series([*"abcde"], [*"abcde"]))
+    assert (fit.studies, fit.as_joined, fit.reversed) == (5, 1, 1)
     assert not fit.high < 0
-    assert fit_of(both[both["study"] == "a"], pd.Series({"a": "a"})).studies == 1
+    turned_over = studies.assign(p_any=[0.9, 0.8, 0.1, 0.2, 0.3] * 5)
+    for some in ("abcd", "a"):  # of so few it may be by chance
+        chosen = turned_over[turned_over["study"].isin([*some])]
+        assert np.isnan(fit_of(chosen, pd.Series([*"abcde"], [*"abcde"])).high)
 
 
 # ---- whom the networks have seen ----

@@ -304,9 +304,16 @@ def test_the_command_prints_scores_beside_those_of_the_release_and_says_what_it_
     ):
         assert line in text
     assert "Traceback" not in text
-    for lacking in ({"labels": None}, {"predictions": None}, {"files": (Path("b2"),)}, {"labels": Path("absent")}):
-        with pytest.raises(InputError):
-            score(ScoreOptions(**vars(options) | lacking))
+    for wrong, message in (
+        ({"labels": None}, "needs the labels of the set, --labels, and answers"),
+        ({"predictions": None}, "needs the labels of the set, --labels, and answers"),
+        ({"files": (Path("b2"),)}, "b2: with --external, answers are named with --predictions"),
+        ({"labels": Path("absent")}, "there is no absent; name the labels of physionet"),
+        ({"release": Path("absent")}, "there is no absent; name the folder of the release"),
+        ({"external": None}, "--predictions and --release belong to a published set"),
+    ):
+        with pytest.raises(InputError, match=message):
+            score(ScoreOptions(**vars(options) | wrong))
 
 
 def test_a_set_of_any_alone_is_scored_on_any_alone(tmp_path, answers):

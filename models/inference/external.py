@@ -53,6 +53,8 @@ def read_external(published: Set, labels: Path, predictions: Path, work: Work, r
     """
     if not labels.exists():
         raise InputError(f"there is no {labels}; name the labels of {published} with --labels")
+    if release is not None and not release.is_dir():
+        raise InputError(f"there is no {release}; name the folder of the release that has answered with --release")
     answers = read_answers(predictions)
     told = _READERS[published](labels)
     networks = find_networks(answers, work, release)

@@ -19,7 +19,7 @@ _REPAIR = (
     "answer the set's own volumes as they were downloaded, with its own labels: one of them was turned upside down, or "
     "counts slices from the other end"
 )
-_FEWEST = 2  # studies with slices of both classes, from which on an interval is told
+_FEWEST = 5  # studies with slices of both classes; of fewer it is not rare that all fit better turned by chance
 
 
 class Fit(NamedTuple):
@@ -42,7 +42,7 @@ def require_same_way(slices: pd.DataFrame, patients: pd.Series) -> list[str]:
         notes.append(_by_masks(slices))
     fit = fit_of(slices, patients)
     if fit.studies < _FEWEST:
-        return [*notes, "orientation by what the networks say: too few studies with both kinds of slices"]
+        return [*notes, f"orientation by what the networks say: {fit.studies} studies with both kinds, too few to tell"]
     if fit.high < 0:
         raise InputError(
             f"the networks fit the labels better from the other end of the head: mean AUC within {fit.studies} studies "
