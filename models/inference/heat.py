@@ -4,6 +4,7 @@ Grad-CAM (Selvaraju et al., ICCV 2017). Where features are averaged and then wei
 of the label's logit itself (class activation mapping; Zhou et al., CVPR 2016), but for what speaks against the label.
 """
 
+from math import isqrt
 from typing import Any
 
 import torch
@@ -15,13 +16,23 @@ from models.training.symmetries import D4
 
 
 def heat_maps(network: nn.Module, images: torch.Tensor, label: int) -> torch.Tensor:
-    """Heat of a label over images (slices, channels, size, size), float32 (slices, size, size), 0 and more."""
+    """Heat of a label over images (slices, channels, size, size), float32 (slices, size, size), 0 and more.
+
+    Of the last features of which the logit depends at more than one place: where a transformer is asked by one token
+    alone, those are what its last block is given.
+    """
     network.eval()
     with torch.enable_grad():
-        features, logits = last_features(network, images)
-        (gradient,) = torch.autograd.grad(logits[:, label].sum(), features)
-    weights = gradient.mean(dim=(2, 3), keepdim=True)  # (slices, features, 1, 1)
-    heat = (weights * features).sum(dim=1, keepdim=True).relu().detach().float()
+        seen, logits = features_with_places(network, images)
+        width, speaks = _width(network), logits[:, label].sum()
+        for features in reversed(seen):
+            (gradient,) = torch.autograd.grad(speaks, features, retain_graph=True, allow_unused=True)
+            if gradient is not None and (due := in_places(gradient, width)).any():
+                break
+        else:
+            return torch.zeros(len(images), *images.shape[-2:], device=images.device)
+    weights = due.mean(dim=(2, 3), keepdim=True)  # (slices, features, 1, 1)
+    heat = (weights * in_places(features, width)).sum(dim=1, keepdim=True).relu().detach().float()
     return interpolate(heat, size=images.shape[-2:], mode="bilinear")[:, 0]
 
 
@@ -32,13 +43,23 @@ def view_probabilities(network: nn.Module, images: torch.Tensor) -> torch.Tensor
     return torch.stack([mean_probability(network, images, group=(symmetry,)) for symmetry in D4])
 
 
-def last_features(network: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The last features (slices, features, height, width) that still have places, and what comes out, (slices, n)."""
-    seen: list[torch.Tensor] = []
+def features_with_places(network: nn.Module, images: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The last features that still have places, as the network lays them out (`in_places`), and what comes out.
+
+    That is (slices, n). Of a network of timm they are all those that are as wide as what comes out of it, in their
+    order; of another one the last map alone.
+    """
+    wide: list[torch.Tensor] = []
+    last: list[torch.Tensor] = []
+    width = _width(network)
 
     def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[-1] > 1:
-            seen[:] = [output]
+        if not isinstance(output, torch.Tensor) or len(output) != len(images):
+            return
+        if width is not None and _is_wide(output, width):
+            wide.append(output)
+        elif output.ndim == 4 and output.shape[-1] > 1:
+            last[:] = [output]
 
     hooks = [module.register_forward_hook(keep) for module in network.modules()]
     try:
@@ -46,4 +67,30 @@ def last_features(network: nn.Module, images: torch.Tensor) -> tuple[torch.Tenso
     finally:
         for hook in hooks:
             hook.remove()
-    return seen[0], given
+    return wide or last, given
+
+
+def in_places(features: torch.Tensor, width: int | None) -> torch.Tensor:
+    """Features (slices, width, rows, columns), (slices, rows, columns, width) or tokens, by their rows and columns.
+
+    Returns (slices, width, rows, columns). What stands before the tokens of the places, a class token, is left out.
+    """
+    if features.ndim == 3:
+        side = isqrt(features.shape[1])
+        return features[:, -side * side :].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    return features.permute(0, 3, 1, 2) if features.shape[1] != width and features.shape[3] == width else features
+
+
+def _is_wide(features: torch.Tensor, width: int) -> bool:
+    """Whether features are as wide, and have more than one place."""
+    if features.ndim == 3:
+        return features.shape[2] == width and features.shape[1] >= 4
+    if features.ndim != 4 or width not in (features.shape[1], features.shape[3]):
+        return False
+    return in_places(features, width).shape[-1] > 1
+
+
+def _width(network: nn.Module) -> int | None:
+    """How many features a network of timm has, which alone lays them out otherwise than width first."""
+    widths = (module.num_features for module in network.modules() if hasattr(module, "forward_features"))
+    return next((width for width in widths if isinstance(width, int)), None)

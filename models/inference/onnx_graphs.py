@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 
 from models.common.config import TrainConfig
 from models.common.labels import ANY, LABELS
-from models.inference.heat import last_features
+from models.inference.heat import features_with_places
 from models.inference.onnx_engine import plane_of
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
 from models.preprocessing.windows import apply_window
@@ -52,8 +52,8 @@ class SlicesGraph(nn.Module):
         if self.weigh is None:
             seen = backbone(images)
             return seen, self.network.head(seen)
-        features, seen = last_features(backbone, images)
-        return seen, self.network.head(seen), self.weigh(features)
+        features, seen = features_with_places(backbone, images)
+        return seen, self.network.head(seen), self.weigh(features[-1])
 
     def images(self, hounsfield: torch.Tensor) -> torch.Tensor:
         """int16 (slices, planes, size, size) -> what the backbone is given, (slices, channels, size, size)."""
@@ -91,7 +91,8 @@ def feature_weights(network: HemorrhageNetwork, images: torch.Tensor) -> Feature
     None where that depends on the slice, as it does where features are pooled with weights that are learnt.
     """
     with torch.enable_grad():
-        features, seen = last_features(network.backbone, images)
+        all_features, seen = features_with_places(network.backbone, images)
+        features = all_features[-1]
         (gradient,) = torch.autograd.grad(network.head(seen)[:, ANY].sum(), features)
     due, features = gradient.mean(dim=(2, 3)), features.detach()  # (slices, channels)
     share = (features > 0).float().mean(dim=(2, 3))

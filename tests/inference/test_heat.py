@@ -1,0 +1,63 @@
+"""Laws of heat maps: places are where they are, however a network lays out its features."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from models.inference.heat import heat_maps, in_places
+
+WIDTH = 5
+
+
+class Laid(nn.Module):
+    """Features of patches of 8 pixels, their mean, six logits; laid out with the width first, last, or as tokens."""
+
+    num_features = WIDTH
+
+    def __init__(self, layout: str) -> None:
+        super().__init__()
+        self.layout, self.see, self.same = layout, nn.Conv2d(3, WIDTH, 8, stride=8), nn.Identity()
+        self.head = nn.Linear(WIDTH, 6)
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.see(images)
+        if self.layout == "width first":
+            return self.same(features)
+        if self.layout == "width last":
+            return self.same(features.permute(0, 2, 3, 1))
+        tokens = features.flatten(2).transpose(1, 2)
+        return self.same(torch.cat([torch.zeros_like(tokens[:, :1]), tokens], dim=1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.forward_features(images)
+        if self.layout == "tokens":
+            return self.head(features[:, 1:].mean(dim=1))
+        return self.head(features.mean(dim=(2, 3) if self.layout == "width first" else (1, 2)))
+
+
+@pytest.mark.parametrize("layout", ["width last", "tokens"])
+def test_heat_is_the_same_however_features_are_laid_out(layout):
+    torch.manual_seed(0)
+    known, other = Laid("width first"), Laid(layout)
+    other.load_state_dict(known.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    heat = heat_maps(known, images, 2)
+    assert heat.max() > 0
+    assert torch.allclose(heat_maps(other, images, 2), heat, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "convnext_atto"])
+def test_networks_of_all_kinds_have_heat_in_places(name):
+    torch.manual_seed(0)
+    size = {} if name == "convnext_atto" else {"img_size": 128}
+    network = timm.create_model(name, num_classes=6, **size)
+    heat = heat_maps(network, torch.rand(2, 3, 128, 128), 1)
+    assert heat.shape == (2, 128, 128)
+    assert (heat.amax(dim=(1, 2)) > 0).all()
+    assert (heat.std(dim=(1, 2)) > 0).all()  # the class token, which such a network is asked by, has no places
+
+
+def test_places_of_tokens_are_read_row_by_row():
+    tokens = torch.arange(10.0).view(1, 10, 1)
+    assert in_places(tokens, 1)[0, 0].tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
