@@ -21,7 +21,7 @@ from models.preprocessing.tables import read_slices
 
 SIZE = "32"  # pixels, of slices and networks
 TINY = ["--network", "small", "--no-pretrained", "--epochs", "1", "--device", "cpu"]
-ELSEWHERE = {"make", "kaggle", "unzip", "tensorboard"}  # programs whose words are not this project's
+ELSEWHERE = {"make", "kaggle", "unzip", "tensorboard", "pip", "docker"}  # programs whose words are not this project's
 FOLLOWED = [page for page in PAGES if any(line.needs is None for line in shell_lines(page))]
 
 
