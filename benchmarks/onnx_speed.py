@@ -2,7 +2,7 @@
 
     python benchmarks/onnx_speed.py
 
-Not called onnx.py: this folder is first on the path, and would hide that library. The presets small, lite0 and b0_224
+Not called `onnx`: this folder is first on the path, and would hide that library. The presets small, lite0 and b0_224
 at their sizes, batches as predict.py makes them, all weights random. onnxruntime begins with Hounsfield units, torch
 with the grey values that its dataset has made of them. CPU time is divided by the cores, so that other load on the
 machine counts for neither, and threads that wait for one another count as if they worked.

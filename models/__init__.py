@@ -13,6 +13,7 @@ score.py             predictions -> a table of scores
 find_files.py        predictions -> the same, with the file that each slice of your own came from
 plan.py              disk, hours and GPU memory of each step, for a card or as measured here
 export_nifti.py      stored series, predictions -> volumes and pictures for a viewer
+export_onnx.py       runs -> ONNX, which predict.py takes without torch -> onnx/
 blend.py             runs -> submission.csv, blend/                 (blending.ipynb, in the folder above, with pictures)
 report.py            predictions -> a page to read                  -> report_<name>.html
 release.py           runs, or a blend -> a folder that travels, with its card    -> release/, release.zip

@@ -25,7 +25,8 @@ from models.preprocessing.tables import read_slices
 SIZE = "32"  # pixels, of slices and networks
 TINY = ["--network", "small", "--no-pretrained", "--epochs", "1", "--device", "cpu"]
 RECIPE = "recipes/strong.sh"
-ELSEWHERE = {"make", "kaggle", "unzip", "tensorboard", "sh"}  # programs whose words are not this project's
+# programs whose words are not this project's
+ELSEWHERE = {"make", "kaggle", "unzip", "tensorboard", "sh", "pip", "docker"}
 FOLLOWED = [page for page in PAGES if any(line.needs is None for line in shell_lines(page))]
 
 

@@ -18,6 +18,8 @@ default       the network that is used where nobody names one     (default_netwo
 default_files two runs -> those files, float16     (default_card: what it is; default_measuring: on people)
 submission    a blend -> submission.csv
 answering     one study -> its answer           (asked: what of; asked_runs, ensemble: by which networks; combining)
+engines       what is asked of torch, or of onnxruntime   (torch_engine, onnx_engine; ensemble chooses)
+onnx_export   runs -> graphs                  (onnx_graphs: what is in them; onnx_check, onnx_files)
 judging       whether a study can be judged
 operating     what probabilities of a run mean  (by its fingerprint: models/training/fingerprint.py)
 answer        answer.json, slices.csv, answers.csv
