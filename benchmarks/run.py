@@ -29,7 +29,7 @@ BENCHMARKS = ("input_path", "prepare", "radam_step", "learner_step", "d4")
 # Others, which have no peer and are run by themselves.
 EXPERIMENTS = (
     *("ablation", "blending", "choosing", "context", "context_picture", "full_size", "gpu", "heat", "realism"),
-    *("realism_verdicts", "sequence", "startup"),
+    *("listing", "realism_verdicts", "sequence", "startup"),
 )
 
 

@@ -51,7 +51,7 @@ class Stop:
     def set_alarm(self) -> None:
         """Set the alarm so that a step and a checkpoint still fit before the end of the budget."""
         if self.end < math.inf:
-            left = self.end - time.monotonic()
+            left = self.end - time.monotonic() - sum(self.longest.get(what, 0) for what in _WAITS)
             signal.setitimer(signal.ITIMER_REAL, max(left, 1e-3))
 
     def allows(self, validations: int) -> bool:
