@@ -89,9 +89,14 @@ def copy_weights() -> None:
     """Put the ImageNet weights of EfficientNet-B0 where torch looks for them if TORCH_HOME names this folder."""
     from efficientnet_pytorch.utils import url_map
 
+    from models.common.errors import InputError
     from models.training.pretrained import imagenet_file  # checks the hash
 
-    kept = imagenet_file("efficientnet-b0", url_map["efficientnet-b0"])
+    try:
+        kept = imagenet_file("efficientnet-b0", url_map["efficientnet-b0"])
+    except InputError as error:  # packages may come from another place than weights
+        print(f"warning: {error}; without them a session needs internet")
+        return
     (FOLDER / "hub" / "checkpoints").mkdir(parents=True)
     shutil.copy(kept, FOLDER / "hub" / "checkpoints")
 

@@ -190,6 +190,8 @@ def test_the_notebook_goes_from_the_competitions_files_to_a_submission_without_a
     """In two sessions: one without a GPU that makes a half of the cache, and one with its output attached."""
     began, working = cpu_seconds(), place / "working"
     said = execute(place, image, TINY | {"PART = None": 'PART = "1/2"'})
+    assert re.search(rf"installed: rsna-intracranial-hemorrhage 0\.1\.0, {ATTACHED} \d", said)
+    assert re.search(r"of the image: .*\bnumpy \d.*\btorch \d", said)
     assert "part 1/2 is prepared; save this version, and attach its output" in said
     assert {path.name for path in working.iterdir() if not path.name.startswith(".")} == {"cache", "pseudonyms.key"}
     working.rename(place / "input" / "half")
@@ -205,8 +207,6 @@ def test_the_notebook_goes_from_the_competitions_files_to_a_submission_without_a
     assert list(submission["ID"]) == list(sample["ID"])
     assert submission["Label"].between(0, 1).all()
     assert "<html" in (working / "report_blend.html").read_text()
-    assert re.search(rf"installed: rsna-intracranial-hemorrhage 0\.1\.0, {ATTACHED} \d", said)
-    assert re.search(r"of the image: .*\bnumpy \d.*\btorch \d", said)
     assert "submit it: kaggle competitions submit" in said
     for name in ("session", "session_sequence"):
         assert (working / "runs" / name / "fold0" / "test.parquet").is_file()
