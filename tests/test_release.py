@@ -332,10 +332,10 @@ def test_the_same_command_does_nothing_anew_and_another_is_refused(single, work,
 
 
 def test_a_folder_of_somebody_else_is_left_alone(work, tmp_path):
-    (tmp_path / "thesis.tex").touch()
-    with pytest.raises(InputError, match=r"thesis\.tex is no part of a release; choose another folder"):
+    (tmp_path / "runs" / "mine" / "fold0").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"is there, and no release; choose another folder with --output"):
         carry_out(options(work, tmp_path, SLICES))
-    assert (tmp_path / "thesis.tex").exists()
+    assert (tmp_path / "runs" / "mine" / "fold0").is_dir()
 
 
 def test_of_people_licence_and_source_are_asked_for(tmp_path):

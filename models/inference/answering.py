@@ -80,8 +80,8 @@ def open_court(weights: Sequence[Path], device: str, tta: TestTimeAugmentation, 
     release = read_release(weights[0]) if weights and is_release(weights[0]) else None
     readings = read_runs(folds, None if weights else default.default_calibration())
     if release is not None:
-        whole = frozen_reading(release.frozen)
-        readings = dict.fromkeys(readings, whole) if release.shares is None else readings | {release.name: whole}
+        whole, is_single = frozen_reading(release.frozen), release.shares is None
+        readings = dict.fromkeys(readings, whole) if is_single else readings | {f"{release.name}, joined": whole}
     notes = [] if weights else [default.WARNING]
     if weights and of_drawings(folds) and not synthetic:
         notes.append("the network has learnt from drawings of make_phantom.py; it knows nothing of people")

@@ -44,6 +44,8 @@ class ReleaseOptions:
     def __post_init__(self) -> None:
         if not self.runs:
             raise InputError("name what to release: a run, the runs of a blend, or blend")
+        if not self.output.name:
+            raise InputError(f"--output {self.output} is no folder of its own; name one that is not there yet")
         if self.slices < 1:
             raise InputError(f"--slices must be above 0, not {self.slices}")
         for name in ("license", "data_source", "intended_use", "contact", "dataset"):

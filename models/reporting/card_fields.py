@@ -156,7 +156,7 @@ def _folds(show: Traced, folds: Sequence[str]) -> Iterator[Block]:
 def _architecture(show: Traced, folds: Sequence[str]) -> Iterator[Block]:
     for fold in folds:
         name, config = fold.removesuffix("/config.json"), show.files[fold]["config"]
-        rows = [[of, show(FACTS, "training", of, name, style=",d")] for of in ("parameters", "bytes")]
+        rows = [[of, show(FACTS, "training", of, name, style=",d")] for of in ("numbers", "bytes")]
         rows += [[one.replace("_", " "), show(fold, "config", one)] for one in _BUILT if config.get(one) is not None]
         for called, field in (("channel", "channels"), ("built on", "runs")):
             for place in range(len(config.get(field) or ())):

@@ -7,7 +7,7 @@ from models.inference.operating import FEWEST, YOUDEN
 from models.inference.release import FACTS
 from models.reporting import card_text as words
 from models.reporting.card_fields import CARD_FACTS, Block, Field, Table
-from models.reporting.traced import UNKNOWN, Traced
+from models.reporting.traced import ONE_CLASS, Traced
 
 _WEIGHTED = "weighted log loss"
 _POINTS = {
@@ -15,7 +15,7 @@ _POINTS = {
     "specificity": "at least 95 % specificity",
     YOUDEN: "best Youden",
 }
-_FEW = f"{UNKNOWN}, because fewer than {FEWEST} of them have a label, or have not"
+_FEW = f"not measured, because fewer than {FEWEST} of them have a label, or have not"
 
 
 def measured(show: Traced) -> list[Field]:
@@ -46,7 +46,9 @@ def _scores(show: Traced, of: str) -> Iterator[Block]:
             show.range(*table, name, "log loss", style=".4f"),
             show(*table, name, "prior's", style=".4f"),
             "not of all labels together" if name == _WEIGHTED else show.range(*table, name, "AUC"),
-            "not of all labels together" if name == _WEIGHTED else show(*table, name, "average precision", style=".3f"),
+            "not of all labels together"
+            if name == _WEIGHTED
+            else show(*table, name, "average precision", style=".3f", unknown=ONE_CLASS),
         ]
         for name in (_WEIGHTED, *LABELS)
     ]
@@ -155,7 +157,7 @@ def _robustness(show: Traced) -> Iterator[Block]:
     for name in show.names(FACTS, "robustness"):
         place = FACTS, "robustness", name
         losses = [show(*place, one, style=".4f") for one in (f"{_WEIGHTED} as it is", _WEIGHTED)]
-        aucs = [show(*place, one, style=".3f") for one in ("AUC any as it is", "AUC any")]
+        aucs = [show(*place, one, style=".3f", unknown=ONE_CLASS) for one in ("AUC any as it is", "AUC any")]
         count = show(*place, "slices", style=",d")
         rows.append([name, count, *losses, *aucs, show(*place, "mean move of any", style=".3f")])
     head = ["change", "slices", "weighted log loss as it is", "after", "AUC of any as it is", "after"]
@@ -167,7 +169,7 @@ def _outside(show: Traced) -> Iterator[Block]:
     rows: list[Sequence[str]] = []
     for name in show.names(FACTS, "strangeness"):
         place = FACTS, "strangeness", name
-        unknown = f"{UNKNOWN}, because the network has noted too few series"
+        unknown = "not measured, because the network has noted too few series"
         rows.append(
             [
                 name,

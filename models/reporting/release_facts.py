@@ -109,18 +109,18 @@ def thresholds(points: Mapping[str, Mapping[str, Point]]) -> dict[str, float]:
 
 
 def count_training(records: Mapping[str, RunRecord], folder: Path) -> dict[str, Any]:
-    """How long each fold was trained, and how large its weights are, by what they are called."""
+    """How long each fold was trained, and how large its weights and statistics are, by what they are called."""
     hours = {name: record.ran.get("train_seconds") for name, record in records.items()}
     known = [value for value in hours.values() if value is not None]
     return {
         "hours": {name: None if value is None else value / 3600 for name, value in hours.items()},
         "hours of all": sum(known) / 3600 if len(known) == len(hours) else None,
         "bytes": {name: (folder / name / "model.safetensors").stat().st_size for name in records},
-        "parameters": {name: _parameters(folder / name / "model.safetensors") for name in records},
+        "numbers": {name: _numbers(folder / name / "model.safetensors") for name in records},
     }
 
 
-def _parameters(file: Path) -> int:
+def _numbers(file: Path) -> int:
     from safetensors import safe_open
 
     with safe_open(file, "numpy") as tensors:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from models.common.errors import InputError
-from models.common.files import hash_file, remove_temporaries, replacing, require_writable, write_json, write_text
+from models.common.files import hash_file, replacing, require_writable, write_json, write_text
 from models.common.folders import RELEASE
 from models.common.labels import LABELS
 from models.common.locks import only_process
@@ -54,12 +54,17 @@ def carry_out(options: ReleaseOptions) -> None:
     if is_release(folder):
         require_same(folder, asked, made_of, planned)
         print(f"{folder} is there; delete it to make it anew")
+        if not zip_of(folder).is_file():
+            write_zip(folder)
         return
-    require_writable(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there, and no release; choose another folder with --output")
+    draft = folder.with_name(f".{folder.name}.draft")
     with only_process(folder.with_name(f".{folder.name}.lock"), "release.py", item=folder):
-        if any(folder.iterdir()):
-            require_ours(folder)
-        write_release(options, planned, blend, {"asked": asked, "made_of": made_of})
+        shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
+        require_writable(draft)
+        write_release(options, planned, blend, {"asked": asked, "made_of": made_of}, draft)
+        draft.replace(folder)
     write_zip(folder)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}: {size / 1e6:.1f} MB, {folder.name}.zip beside it; {RELEASE} has the sha256 "
@@ -86,14 +91,15 @@ def what_is_asked(options: ReleaseOptions) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names} | {"license": options.license or "mit"}
 
 
-def write_release(options: ReleaseOptions, planned: Plan, blend: ReleasedBlend | None, said: Mapping[str, Any]) -> None:
-    """Write all files of a release, release.json last. Raises InputError as `carry_out`."""
-    work, folder = options.working_folder, options.output
-    remove_temporaries(folder)
+def write_release(
+    options: ReleaseOptions, planned: Plan, blend: ReleasedBlend | None, said: Mapping[str, Any], folder: Path
+) -> None:
+    """Write all files of a release into a folder, release.json last. Raises InputError as `carry_out`."""
+    work = options.working_folder
     metadata, subject = read_slices(work, "train"), read_subject(work, planned.name)
     if blend is not None and blend.unseen is not None:
         subject = subject._replace(predictions=blend.unseen)
-    say(f"{folder}: measuring what float16 changes")
+    say(f"{options.output}: measuring what float16 changes")
     precision = choose_precision(work, planned, options.slices, options.device)
     write_runs(folder, work, planned.all, whole_parts(precision))
     scored = join_truth(subject, metadata)
@@ -102,7 +108,7 @@ def write_release(options: ReleaseOptions, planned: Plan, blend: ReleasedBlend |
     frozen = freeze(folder, count_patients(scored))
     records = records_of(folder, planned)
     told = tell(options, planned, blend, frozen, records) | dict(said)
-    say(f"{folder}: measuring scores")
+    say(f"{options.output}: measuring scores")
     facts = {
         "data": count_data(metadata, work),
         "validated on": count_scored(scored),
@@ -110,7 +116,7 @@ def write_release(options: ReleaseOptions, planned: Plan, blend: ReleasedBlend |
         "float16": precision,
         "training": count_training(records, folder),
         "timm": facts_of_timm(folder, records),
-        **measure_robustness(options, planned),
+        **measure_robustness(options, planned, folder),
     }
     write_json(folder / FACTS, facts)
     configs = {f"{name}/config.json": json.loads((folder / name / "config.json").read_text()) for name in records}
@@ -184,13 +190,12 @@ def describe_joined(planned: Plan, blend: ReleasedBlend | None) -> str:
     return text
 
 
-def measure_robustness(options: ReleaseOptions, planned: Plan) -> dict[str, Any]:
+def measure_robustness(options: ReleaseOptions, planned: Plan, folder: Path) -> dict[str, Any]:
     """What becomes of the answers of the networks, as they travel, where slices change. Raises as `measure_changes`."""
     work, fold = options.working_folder, planned.own_fold
     own = own_slices(work, fold, options.slices)
     say(f"{options.output}: measuring robustness on {len(own.slices):,} slices of the validation of fold {fold}")
-    folds = [one for one in folds_of(options.output, planned, fold)]
-    scores, strange = measure_changes(own, folds, planned.shares, options.device)
+    scores, strange = measure_changes(own, folds_of(folder, planned, fold), planned.shares, options.device)
     return {
         "measured on": {"fold": fold, "slices": len(own.slices), "series": len(own.series)},
         "robustness": scores,
@@ -215,23 +220,17 @@ def require_same(folder: Path, asked: Mapping[str, Any], made_of: Mapping[str, s
         raise InputError(f"{folder} was made with other {what}; delete it, or choose another folder with --output")
 
 
-def require_ours(folder: Path) -> None:
-    """Empty a folder that was left half done. Raises InputError if something else lies in it."""
-    ours = {"fingerprint.json", FACTS, "card.md", "card.html", "sources.csv", "README.md", ".eval_results",
-            "metadata.json"}  # fmt: skip
-    for path in folder.iterdir():
-        if path.name not in ours and not any(path.glob("fold*")):
-            raise InputError(f"{path} is no part of a release; choose another folder with --output")
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
 def write_zip(folder: Path) -> None:
     """Write FOLDER.zip beside a folder, which unpacks to it; not compressed, since weights do not shrink.
 
     Raises InputError if it cannot be written.
     """
-    with replacing(folder.with_name(f"{folder.name}.zip")) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    with replacing(zip_of(folder)) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             name = (Path(folder.name) / path.relative_to(folder)).as_posix()
             archive.writestr(zipfile.ZipInfo(name, _OLDEST), path.read_bytes())
+
+
+def zip_of(folder: Path) -> Path:
+    """Beside a folder."""
+    return folder.with_name(f"{folder.name}.zip")

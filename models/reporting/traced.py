@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-UNKNOWN = "not measured"
+UNKNOWN = "not measured, because there is nothing to measure it on"
+ONE_CLASS = "not measured, because all have the label there, or none has"
 
 
 class Shown(NamedTuple):
@@ -41,15 +42,16 @@ class Traced:
         return found
 
     def range(self, file: str, *key: str, style: str = ".3f") -> str:
-        """A value and its interval, of a row that has `name`, `name low` and `name high`."""
+        """A value and its interval, of a row that has `name`, `name low`, `name high`; of a loss `low` and `high`."""
         *row, name = key
-        ends = [("low", "high") if name in ("log loss",) else (f"{name} low", f"{name} high")][0]
+        ends = [f"{'' if name == 'log loss' else name} {end}".strip() for end in ("low", "high")]
         if find(self.files[file], (*row, name)) is None:
-            return UNKNOWN
+            return ONE_CLASS
         value = self(file, *key, style=style)
         if find(self.files[file], (*row, ends[0])) is None:
             return f"{value} (no interval: one patient, or none)"
-        return f"{value} ({self(file, *row, ends[0], style=style)} to {self(file, *row, ends[1], style=style)})"
+        low, high = (self(file, *row, end, style=style) for end in ends)
+        return f"{value} ({low} to {high})"
 
     def to_csv(self) -> str:
         """What was shown, a row each, and once."""
