@@ -27,9 +27,12 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss, recall_score, roc_auc_score
 
 from models.common.errors import InputError
+from models.common.files import hash_file, write_json
 from models.common.folders import Work
 from models.common.labels import ANY, LABELS, METRIC_WEIGHTS
+from models.inference import external_orientation
 from models.inference.external import External, alarms, read_external
+from models.inference.external_answers import read_answers
 from models.inference.external_joining import Rows
 from models.inference.external_orientation import fit_of
 from models.inference.external_scores import apart, at_threshold, own_aucs, own_points, score_labels, worse
@@ -226,6 +229,14 @@ def test_no_module_of_external_sets_knows_how_to_fit():
         assert not words & forbidden, name
 
 
+@pytest.mark.parametrize(("content", "message"), [({"format": 2}, "has the format 2, and"), ({}, "is damaged; delete")])
+def test_an_answer_of_a_newer_version_is_not_called_damaged(content, message, tmp_path):
+    (tmp_path / "ID_1").mkdir()
+    (tmp_path / "ID_1" / "answer.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        read_answers(tmp_path)
+
+
 def test_networks_without_thresholds_are_told_so(made, tmp_path, capsys):
     _, target, said = made
     for name in said:
@@ -275,6 +286,15 @@ def test_labels_that_count_from_the_other_end_are_caught_by_masks_beside_them(ma
     assert "which does not tell the two apart" in notes[-1]
     with pytest.raises(InputError, match=r"the labels of 1\d studies \(.*\) fit their masks better from the other end"):
         read(turned(tmp_path))
+
+
+def test_a_reader_and_a_mask_that_differ_by_a_slice_do_not_turn_a_bleed_in_the_middle_of_the_head():
+    told = np.isin(np.arange(30), range(13, 18))
+    slices = pd.DataFrame({"study": "a", "number": range(30), LABELS[ANY]: told, "drawn": np.roll(told, -1)})
+    assert external_orientation._by_masks(slices).endswith("2 labels are others than what is drawn")
+    far = slices.assign(**{LABELS[ANY]: np.roll(told, 6), "drawn": np.roll(told[::-1], -6)})
+    with pytest.raises(InputError, match="fit their masks better from the other end"):
+        external_orientation._by_masks(far)
 
 
 @pytest.mark.parametrize("one", [True, False])
@@ -350,19 +370,41 @@ def test_whom_a_release_has_seen_is_told_by_the_runs_that_it_was_made_of(challen
     """A release rounds weights, notes what they were, and says nothing of patients."""
     run, release = Work(challenge).run("b2", 0), tmp_path_factory.mktemp("release")
     record = json.loads((run / "config.json").read_text())
-    before, rounded = record["weights_sha256"], "cd" * 32
     travels = {name: value for name, value in record.items() if name != "patients_sha256"}
-    (release / "b2" / "fold0").mkdir(parents=True)
-    told = travels | {"weights_sha256": rounded, "float32_sha256": before}
-    (release / "b2" / "fold0" / "config.json").write_text(json.dumps(told))
+    rounded = write_release(release, travels | {"float32_sha256": record["weights_sha256"]})
     write_answers(challenge, {"b2/fold0": rounded})
     with pytest.raises(InputError, match=r"whom b2/fold0 has trained on is not .* with --release"):
         bhsd(challenge)
     joined = read_external("bhsd", challenge, challenge / "answers", Work(challenge), release).joined
     assert list(joined.studies.index) == NAMES[4:]
-    (release / "b2" / "fold0" / "config.json").write_text(json.dumps(told | {"float32_sha256": "ef" * 32}))
+    write_release(release, travels | {"float32_sha256": "ef" * 32})
     with pytest.raises(InputError, match="whom b2/fold0 has trained on is not"):  # of another run of that name
         read_external("bhsd", challenge, challenge / "answers", Work(challenge), release)
+    (release / "b2" / "fold0" / "model.safetensors").write_text("others")
+    with pytest.raises(InputError, match=r"model\.safetensors is damaged, or was changed"):
+        read_external("bhsd", challenge, challenge / "answers", Work(challenge), release)
+    write_release(release, travels, weights="others")
+    with pytest.raises(InputError, match=r"has not answered .*: it does not hold the weights of b2/fold0 that have"):
+        read_external("bhsd", challenge, challenge / "answers", Work(challenge), release)
+
+
+def write_release(folder: Path, record: dict, weights: str = "rounded") -> str:
+    """A release of one fold as far as scoring reads it; the sha256 of its weights."""
+    fold = folder / "b2" / "fold0"
+    fold.mkdir(parents=True, exist_ok=True)
+    (fold / "model.safetensors").write_text(weights)
+    sha256 = hash_file(fold / "model.safetensors")
+    (fold / "config.json").write_text(json.dumps(record | {"weights_sha256": sha256}))
+    as_they_are, none = {label: [1, 0] for label in LABELS}, {label: {} for label in LABELS}
+    told = {
+        **{"format": 1, "name": "b2", "synthetic": False, "blend": None},
+        "members": [{"run": "b2", "folds": [0], "speaks": True}],
+        "sha256_of": {f"b2/fold0/{file.name}": hash_file(file) for file in fold.iterdir()},
+        "calibration": {"slices": as_they_are, "studies": as_they_are},
+        "operating_points": {"slices": none, "studies": none},
+    }
+    write_json(folder / "release.json", told)
+    return sha256
 
 
 def test_studies_of_the_challenge_that_a_network_has_trained_on_are_left_out(challenge):

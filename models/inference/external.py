@@ -26,6 +26,7 @@ from models.inference.external_names import Set
 from models.inference.external_orientation import require_same_way
 from models.inference.external_overlap import Networks, find_networks, without_seen
 from models.inference.external_tables import read_cq500, read_physionet
+from models.inference.release import read_release
 from models.training.fingerprint import Fingerprint, read_fingerprint
 
 _READERS: dict[Set, Callable[[Path], Published]] = {
@@ -49,7 +50,7 @@ def read_external(published: Set, labels: Path, predictions: Path, work: Work, r
     """A set beside the answers to it: of patients that no network is known to have trained on, the right way up.
 
     Raises InputError for labels of another layout, answers that are of none of its studies or of several networks,
-    patients that were all seen, and labels that run from the other end.
+    patients that were all seen, labels that run from the other end, and a release that is damaged or has not answered.
     """
     if not labels.exists():
         raise InputError(f"there is no {labels}; name the labels of {published} with --labels")
@@ -58,10 +59,23 @@ def read_external(published: Set, labels: Path, predictions: Path, work: Work, r
     answers = read_answers(predictions)
     told = _READERS[published](labels)
     networks = find_networks(answers, work, release)
+    if release is not None:
+        require_answered(release, answers)
     joined = without_seen(told, join(told, answers), answers, networks, work)
     if len(joined.slices):
         joined = joined._replace(notes=[*joined.notes, *require_same_way(joined.slices, joined.patients)])
     return External(told, answers, joined, _own(answers, networks, release))
+
+
+def require_answered(release: Path, answers: Answers) -> None:
+    """Raise InputError if a release is damaged, or others than its networks have answered."""
+    known = read_release(release).told["sha256_of"]
+    others = [name for name, sha256 in answers.weights.items() if known.get(f"{name}/model.safetensors") != sha256]
+    if others:
+        raise InputError(
+            f"{release} has not answered {answers.folder}: it does not hold the weights of {others[0]} that have; name "
+            "the release that has with --release, or none"
+        )
 
 
 def alarms(external: External, point: str) -> np.ndarray:

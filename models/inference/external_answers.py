@@ -65,16 +65,23 @@ def read_answers(folder: Path) -> Answers:
 
 
 def _read(file: Path) -> Told:
+    damaged = f"{file} is damaged; delete its folder, and run predict.py again"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise InputError(f"{file} has the format {content['format']}, and this version reads {FORMAT}")
+        told_format = content["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(damaged) from error
+    if told_format != FORMAT:
+        raise InputError(
+            f"{file} has the format {told_format}, and this version reads {FORMAT}; take the version of it"
+        )
+    try:
         keys = tuple(content[name] for name in ("study", "series", "patient"))
         rows = [{**one, **(one["probability"] or {})} for one in content["slices"]]
         slices = pd.DataFrame(rows, columns=["image_id", "slice", "z", "readable", *LABELS])
         return Told(file.parent, keys, _place(file.parent / "slices.csv"), content, slices)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is damaged; delete its folder, and run predict.py again") from error
+        raise InputError(damaged) from error
 
 
 def _place(file: Path) -> str:

@@ -24,7 +24,7 @@ def heat_maps(network: nn.Module, images: torch.Tensor, label: int) -> torch.Ten
     network.eval()
     with torch.enable_grad():
         seen, logits = features_with_places(network, images)
-        width, speaks = _width(network), logits[:, label].sum()
+        width, speaks = width_of(network), logits[:, label].sum()
         for features in reversed(seen):
             (gradient,) = torch.autograd.grad(speaks, features, retain_graph=True, allow_unused=True)
             if gradient is not None and (due := in_places(gradient, width)).any():
@@ -51,7 +51,7 @@ def features_with_places(network: nn.Module, images: torch.Tensor) -> tuple[list
     """
     wide: list[torch.Tensor] = []
     last: list[torch.Tensor] = []
-    width = _width(network)
+    width = width_of(network)
 
     def keep(module: nn.Module, inputs: Any, output: Any) -> None:
         if not isinstance(output, torch.Tensor) or len(output) != len(images):
@@ -81,6 +81,12 @@ def in_places(features: torch.Tensor, width: int | None) -> torch.Tensor:
     return features.permute(0, 3, 1, 2) if features.shape[1] != width and features.shape[3] == width else features
 
 
+def width_of(network: nn.Module) -> int | None:
+    """How many features a network of timm has, which alone lays them out otherwise than width first."""
+    widths = (module.num_features for module in network.modules() if hasattr(module, "forward_features"))
+    return next((width for width in widths if isinstance(width, int)), None)
+
+
 def _is_wide(features: torch.Tensor, width: int) -> bool:
     """Whether features are as wide, and have more than one place."""
     if features.ndim == 3:
@@ -88,9 +94,3 @@ def _is_wide(features: torch.Tensor, width: int) -> bool:
     if features.ndim != 4 or width not in (features.shape[1], features.shape[3]):
         return False
     return in_places(features, width).shape[-1] > 1
-
-
-def _width(network: nn.Module) -> int | None:
-    """How many features a network of timm has, which alone lays them out otherwise than width first."""
-    widths = (module.num_features for module in network.modules() if hasattr(module, "forward_features"))
-    return next((width for width in widths if isinstance(width, int)), None)

@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 
 from models.common.config import TrainConfig
 from models.common.labels import ANY, LABELS
-from models.inference.heat import features_with_places
+from models.inference.heat import features_with_places, in_places, width_of
 from models.inference.onnx_engine import plane_of
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
 from models.preprocessing.windows import apply_window
@@ -88,11 +88,14 @@ class FeatureWeights(nn.Module):
 def feature_weights(network: HemorrhageNetwork, images: torch.Tensor) -> FeatureWeights | None:
     """How a network weighs its last features, seen on images (slices, channels, size, size), normalised.
 
-    None where that depends on the slice, as it does where features are pooled with weights that are learnt.
+    None where that depends on the slice, as it does where features are pooled with weights that are learnt, and where
+    they are laid out otherwise, as transformers do.
     """
     with torch.enable_grad():
         all_features, seen = features_with_places(network.backbone, images)
         features = all_features[-1]
+        if in_places(features, width_of(network.backbone)) is not features:
+            return None
         (gradient,) = torch.autograd.grad(network.head(seen)[:, ANY].sum(), features)
     due, features = gradient.mean(dim=(2, 3)), features.detach()  # (slices, channels)
     share = (features > 0).float().mean(dim=(2, 3))
