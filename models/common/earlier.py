@@ -2,26 +2,30 @@
 
 import os
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from models.common.errors import InputError
+from models.common.files import replacing
 from models.common.folders import Work
+from models.common.locks import only_process
 from models.common.patience import patiently
+from models.common.session import Session
 
+_PATIENCE = 3600.0  # seconds, of a process while another one copies the same
 _KEY = "pseudonyms.key"  # the names of own files follow from it
 
 
-def go_on_from(folders: Iterable[Path], work: Work) -> None:
+def go_on_from(session: Session, work: Work) -> None:
     """Take what the working folders of earlier sessions hold and this one lacks; of two that have it the first counts.
 
     The files of the cache are linked, one by one, so that what is made anew stands in their place and not in theirs;
     folds of runs are copied whole, checkpoints and half-made predictions with them. Several processes may do this at a
-    time, and one that was killed has left nothing half-done. Raises InputError for a folder that holds neither.
+    time, and what one that was killed has half done is done anew. Raises InputError for a folder that holds neither,
+    and where the copies have no room.
     """
-    for folder in folders:
+    for folder in session.work_from:
         earlier = Work(folder)
         if not (earlier.cache.is_dir() or earlier.runs.is_dir()):
             raise InputError(
@@ -29,9 +33,14 @@ def go_on_from(folders: Iterable[Path], work: Work) -> None:
             )
         if folder.resolve() == work.root.resolve():
             raise InputError(f"{folder} is the working folder itself; name an earlier one with --work-from")
+        if needed := sum(map(_size, _lacking(earlier, work))):
+            work.root.mkdir(parents=True, exist_ok=True)
+            session.require_room(work.root, needed, f"runs of {folder}", "or name fewer of them with --work-from")
         linked = sum(_link(earlier.cache / name, work.cache / name) for name in _files(earlier.cache))
-        copied = sum(_copy_fold(fold, work.runs / fold.relative_to(earlier.runs)) for fold in _folds(earlier.runs))
-        _link(folder / _KEY, work.root / _KEY)
+        copied = sum(_copy_fold(fold, work.runs / fold.relative_to(earlier.runs)) for fold in _lacking(earlier, work))
+        if (folder / _KEY).is_file() and not (work.root / _KEY).exists():  # the next session may have this one alone
+            with replacing(work.root / _KEY, mode=0o600) as copy:
+                copy.write_text((folder / _KEY).read_text())
         if linked or copied:
             print(f"{folder}: {copied:,} folds of runs copied, {linked:,} files of the cache linked")
 
@@ -50,8 +59,14 @@ def _files(root: Path) -> Iterator[Path]:
                 yield Path(entry.path).relative_to(root)
 
 
-def _folds(runs: Path) -> list[Path]:
-    return sorted(path for path in runs.glob("[!.]*/[!.]*") if path.is_dir())
+def _lacking(earlier: Work, work: Work) -> list[Path]:
+    """The folds of an earlier session that this one does not have."""
+    folds = sorted(path for path in earlier.runs.glob("[!.]*/[!.]*") if path.is_dir())
+    return [fold for fold in folds if not (work.runs / fold.relative_to(earlier.runs)).exists()]
+
+
+def _size(fold: Path) -> int:
+    return sum(file.stat().st_size for file in fold.rglob("*") if file.is_file())
 
 
 def _link(file: Path, own: Path) -> bool:
@@ -67,21 +82,25 @@ def _link(file: Path, own: Path) -> bool:
 
 
 def _copy_fold(fold: Path, own: Path) -> bool:
-    """Copy the folder of a fold, whole or not at all, unless there is one; whether it was done."""
-    if own.exists():
-        return False
+    """Copy the folder of a fold, whole or not at all, unless there is one; whether it was done.
+
+    Raises InputError where it cannot be copied.
+    """
     own.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{own.name}.", dir=own.parent))
-    try:
-        copy = draft / own.name
-        # Bytes alone: what is read-only there is not to be so here.
-        shutil.copytree(fold, copy, ignore=shutil.ignore_patterns(".*"), copy_function=shutil.copyfile)
-        copy.chmod(0o755)
-        for folder in copy.rglob("*/"):
-            folder.chmod(0o755)
-        with suppress(OSError):  # another process was faster
-            copy.rename(own)
-            return True
-        return False
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with only_process(own.parent / f".{own.name}.lock", "copy", item=own, patience=_PATIENCE):
+        if own.exists():  # another process was faster
+            return False
+        draft = own.parent / f".{own.name}.draft"
+        shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
+        try:
+            # Bytes alone: what is read-only there is not to be so here.
+            shutil.copytree(fold, draft, ignore=shutil.ignore_patterns(".*"), copy_function=shutil.copyfile)
+            for folder in (draft, *draft.rglob("*/")):
+                folder.chmod(0o755)
+            draft.rename(own)
+        except shutil.Error as error:
+            _, _, reason = error.args[0][0]
+            raise InputError(f"{fold} cannot be copied to {own}: {reason}; make room, or mend it there") from error
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return True

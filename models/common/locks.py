@@ -17,17 +17,19 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.
 
 
 @contextmanager
-def only_process(lock: Path, name: str, holder: Path | None = None, item: Path | None = None) -> Generator[None]:
+def only_process(
+    lock: Path, name: str, holder: Path | None = None, item: Path | None = None, patience: float = 0
+) -> Generator[None]:
     """Hold a lock of the operating system, which is free again after a kill. Raises InputError if another has it.
 
     Where the file system knows no locks, a file with the process id stands for one.
 
     `holder` is a file for the process id and the host of who has it, which the others then name; `item` is what the
-    lock is for, if not its folder.
+    lock is for, if not its folder; `patience` are seconds to wait for another process.
     """
     require_writable(lock.parent)
     # A moment of patience: who has just got the lock has yet to write down its name.
-    mutex = _acquire(lock, 0 if holder is None else 0.5, f"another {name}", holder, item or lock.parent)
+    mutex = _acquire(lock, patience if holder is None else 0.5, f"another {name}", holder, item or lock.parent)
     try:
         if holder is not None:
             write_text(holder, json.dumps({"process": os.getpid(), "host": socket.gethostname()}))

@@ -2,9 +2,10 @@
 
 import shutil
 import signal
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.common.errors import InputError
@@ -26,12 +27,21 @@ class Session:
     """GB of the disk that stay free; what takes more is refused before it begins"""
     work_from: tuple[Path, ...] = ()
     """working folders of earlier sessions, which are only read: runs are copied from there, the cache is linked"""
+    began: float = field(init=False, compare=False, repr=False, default_factory=time.monotonic)
+    """when the command line was read"""
 
     def __post_init__(self) -> None:
         if self.budget_hours is not None and self.budget_hours <= 0:
             raise InputError(f"budget_hours must be above 0, not {self.budget_hours}; repair --budget-hours")
         if self.keep_free_gb < 0:
             raise InputError(f"keep_free_gb must not be negative, not {self.keep_free_gb}; repair --keep-free-gb")
+
+    @property
+    def hours_left(self) -> float | None:
+        """Of the budget, 0 and more; None where there is none."""
+        return (
+            None if self.budget_hours is None else max(0.0, self.budget_hours - (time.monotonic() - self.began) / 3600)
+        )
 
     def require_room(self, folder: Path, needed: float, what: str, repair: str) -> str:
         """One line on the disk that something will take, bytes. Raises InputError if it is not there.
@@ -64,7 +74,8 @@ def within(hours: float | None) -> Generator[None]:
         raise OutOfTime
 
     before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, 3600 * hours)
+    # Again and again: Python drops an exception that is raised in a callback of its own.
+    signal.setitimer(signal.ITIMER_REAL, max(3600 * hours, 1e-3), 1)
     try:
         yield
     finally:

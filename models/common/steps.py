@@ -12,6 +12,8 @@ from subprocess import DEVNULL, STDOUT
 from models.common.errors import InputError
 from models.common.session import UNFINISHED
 
+_LEAST = 1e-3  # hours: in less no step comes to anything
+
 
 class Steps:
     """What is left of the hours is the budget of each step; once they are over, no further one is begun.
@@ -32,7 +34,7 @@ class Steps:
         What it says stands here, or in a `log`.
         """
         left = (self.end - time.monotonic()) / 3600
-        if left <= 0:
+        if left < _LEAST:
             return self._leave(script)
         budget = [*self.words, "--budget-hours", f"{left:.4f}"]
         command = [str(word) for word in (sys.executable, "-m", f"models.{script}", *words, *budget)]

@@ -35,12 +35,12 @@ def carry_out(options: InferOptions) -> None:
     session, work = options.machine.session, options.machine.working_folder
     with (
         started_processes(options.machine.device) as processes,
-        stop_signals(session.budget_hours) as stop,
+        stop_signals(session.hours_left) as stop,
         ExitStack() as held,
     ):
         try:
             if processes.count > 1:
-                processes.on_main(lambda: go_on_from(session.work_from, work))
+                processes.on_main(lambda: go_on_from(session, work))
             record = processes.on_main(lambda: find_run(options))
             kind, parts = kind_of(record.config, options.folder), parts_of(options, record)
             if processes.on_main(lambda: is_finished(output, parts)):

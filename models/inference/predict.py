@@ -31,7 +31,7 @@ def infer(options: InferOptions) -> None:
 
         options = replace(options, weights=weights_of_release(options.weights, options.name, options.fold))
     if not is_one_of_several():  # those have to see the same, and so ask together
-        go_on_from(options.machine.session.work_from, options.machine.working_folder)
+        go_on_from(options.machine.session, options.machine.working_folder)
         record = find_run(options)
         if is_finished(options.output, parts_of(options, record)):
             return

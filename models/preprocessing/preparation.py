@@ -52,8 +52,8 @@ def prepare(options: PrepareOptions) -> int:
     if not options.image_size or min(options.image_size) < 1:
         raise InputError(f"--image-size {options.image_size} must be one or more sizes above 0")
     share = None if options.part is None else read_share(options.part)
-    go_on_from(options.session.work_from, Work(options.work, options.stage))
-    with within(options.session.budget_hours):
+    go_on_from(options.session, Work(options.work, options.stage))
+    with within(options.session.hours_left):
         return make_cache(options, share)
 
 

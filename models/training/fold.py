@@ -46,12 +46,12 @@ def carry_out(options: TrainOptions) -> None:
     session, work = options.machine.session, options.machine.working_folder
     with (
         started_processes(options.machine.device) as processes,
-        stop_signals(session.budget_hours) as stop,
+        stop_signals(session.hours_left) as stop,
         ExitStack() as held,
     ):
         try:
             if processes.count > 1:
-                processes.on_main(lambda: go_on_from(session.work_from, work))
+                processes.on_main(lambda: go_on_from(session, work))
             if options.find_lr or options.profile:
                 try_steps(kind, options, processes)
                 return
@@ -90,8 +90,9 @@ def train_fold(kind: Kind, options: TrainOptions, processes: Processes, stop: St
 def require_room_for_checkpoints(options: TrainOptions, network: nn.Module) -> None:
     """Raise InputError, before the training, for a disk on which its checkpoints and its files have no room."""
     size = largest_on_disk(tensor.nbytes for tensor in network.state_dict().values())
+    size -= sum(file.stat().st_size for file in options.folder.glob("checkpoint_*"))  # of which it goes on, and deletes
     repair = "or choose another folder with --work"
-    options.machine.session.require_room(options.folder, size, f"{options.folder}: checkpoints", repair)
+    options.machine.session.require_room(options.folder, max(size, 0), f"{options.folder}: checkpoints", repair)
 
 
 def try_steps(kind: Kind, options: TrainOptions, processes: Processes) -> None:

@@ -26,7 +26,7 @@ def train(options: TrainOptions) -> None:
     work, and if another process trains this fold.
     """
     if not is_one_of_several():  # those have to see the same, and so ask together
-        go_on_from(options.machine.session.work_from, options.machine.working_folder)
+        go_on_from(options.machine.session, options.machine.working_folder)
         if not options.leaves_run_alone and is_finished(options):
             return
         require_slices(options.machine.working_folder, "train")

@@ -12,6 +12,7 @@ from models.common.earlier import go_on_from
 from models.common.errors import InputError
 from models.common.files import write_text
 from models.common.folders import Work
+from models.common.session import Session
 
 
 def write(folder: Path, *names: str) -> Path:
@@ -38,25 +39,38 @@ TAKEN = {
 }
 
 
+def seen(work: Work) -> set[str]:
+    """The files of a working folder, but for locks."""
+    return {name for name in contents(work.root) if "/." not in name}
+
+
 def test_runs_are_copied_and_the_cache_is_linked(earlier, tmp_path, capsys):
     work, before = Work(tmp_path / "work"), contents(earlier)
-    go_on_from([earlier], work)
-    assert set(contents(work.root)) == TAKEN
+    go_on_from(Session(work_from=(earlier,)), work)
+    assert seen(work) == TAKEN
     assert capsys.readouterr().out == f"{earlier}: 2 folds of runs copied, 2 files of the cache linked\n"
     linked = {name for name in TAKEN if (work.root / name).is_symlink()}
-    assert linked == {name for name in TAKEN if not name.startswith("runs")}
+    assert linked == {name for name in TAKEN if name.startswith("cache")}
     for name in TAKEN:  # whatever is done with them here
         write_text(work.root / name, "made anew")
     assert contents(earlier) == before
-    go_on_from([earlier], work)
-    assert set(contents(work.root).values()) == {b"made anew"}
+    go_on_from(Session(work_from=(earlier,)), work)
+    assert {contents(work.root)[name] for name in TAKEN} == {b"made anew"}
     assert capsys.readouterr().out == ""
 
 
 def test_of_two_that_have_it_the_first_counts(earlier, tmp_path):
     other = write(tmp_path / "other", "cache/folds.csv", "cache/more.csv", "runs/small/fold0/config.json")
     work = Work(tmp_path / "work")
-    go_on_from([other, earlier], work)
+    go_on_from(
+        Session(
+            work_from=(
+                other,
+                earlier,
+            )
+        ),
+        work,
+    )
     assert (work.cache / "folds.csv").read_text() == "other/cache/folds.csv"
     assert (work.cache / "slices_32/ID_a.slices").read_text() == "earlier/cache/slices_32/ID_a.slices"
     assert set(contents(work.run("small", 0))) == {"config.json"}  # a fold is one session's, never a mixture
@@ -67,7 +81,7 @@ def test_what_is_read_only_there_can_be_written_here(earlier, tmp_path):
     for path in [*earlier.rglob("*"), earlier]:
         path.chmod(0o555 if path.is_dir() else 0o444)
     work = Work(tmp_path / "work")
-    go_on_from([earlier], work)
+    go_on_from(Session(work_from=(earlier,)), work)
     for path in work.runs.rglob("*"):
         assert path.stat().st_mode & stat.S_IWUSR, path
     for path in [earlier, *earlier.rglob("*")]:
@@ -83,10 +97,45 @@ def test_a_copy_that_is_cut_short_leaves_nothing_that_looks_like_a_fold(earlier,
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copytree", fail)
         with pytest.raises(KeyboardInterrupt):
-            go_on_from([earlier], work)
-    assert not list(work.runs.rglob("*/*"))
-    go_on_from([earlier], work)
-    assert set(contents(work.root)) == TAKEN
+            go_on_from(Session(work_from=(earlier,)), work)
+    assert not list(work.runs.rglob("*/[!.]*"))
+    assert not list(work.runs.rglob("*.draft"))
+    go_on_from(Session(work_from=(earlier,)), work)
+    assert seen(work) == TAKEN
+
+
+def test_what_a_killed_copy_has_left_is_swept(earlier, tmp_path):
+    work = Work(tmp_path / "work")
+    write(work.runs / "small" / ".fold0.draft", "large.safetensors")
+    go_on_from(Session(work_from=(earlier,)), work)
+    assert not list(work.runs.rglob("*.draft"))
+    assert seen(work) == TAKEN
+
+
+def test_runs_that_have_no_room_are_refused_before_they_are_copied(earlier, tmp_path, monkeypatch):
+    work = Work(tmp_path / "work")
+    with pytest.raises(InputError, match=r"runs of .*earlier will take about .* of which .* are to stay so: make room"):
+        go_on_from(Session(work_from=(earlier,), keep_free_gb=1e9), work)
+    assert seen(work) == set()
+
+    def fill(_: Path, copy: Path, **__: object) -> None:
+        raise shutil.Error([("a", "b", "[Errno 28] No space left on device")])
+
+    monkeypatch.setattr(shutil, "copytree", fill)
+    with pytest.raises(
+        InputError, match=r"fold0 cannot be copied to .*: \[Errno 28\] No space left on device; make room"
+    ):
+        go_on_from(Session(work_from=(earlier,)), work)
+
+
+def test_of_a_chain_of_sessions_the_last_one_is_enough(earlier, tmp_path):
+    """The secret by which own files are named is copied: what it was linked to may not be attached any more."""
+    second, third = Work(tmp_path / "second"), Work(tmp_path / "third")
+    go_on_from(Session(work_from=(earlier,)), second)
+    (earlier / "pseudonyms.key").rename(tmp_path / "gone")
+    go_on_from(Session(work_from=(second.root,)), third)
+    assert (third.root / "pseudonyms.key").read_text() == "earlier/pseudonyms.key"
+    assert (third.root / "pseudonyms.key").stat().st_mode & 0o077 == 0
 
 
 def test_links_that_lead_nowhere_are_made_anew(earlier, tmp_path):
@@ -94,7 +143,7 @@ def test_links_that_lead_nowhere_are_made_anew(earlier, tmp_path):
     work.cache.mkdir(parents=True)
     (work.cache / "folds.csv").symlink_to(tmp_path / "gone")
     os.symlink(tmp_path / "gone", earlier / "cache" / "lost.csv")
-    go_on_from([earlier], work)
+    go_on_from(Session(work_from=(earlier,)), work)
     assert (work.cache / "folds.csv").read_text() == "earlier/cache/folds.csv"
     assert not (work.cache / "lost.csv").is_symlink()
 
@@ -109,4 +158,4 @@ def test_links_that_lead_nowhere_are_made_anew(earlier, tmp_path):
 def test_a_folder_of_no_earlier_session_is_refused(name, message, earlier, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=message):
-        go_on_from([tmp_path / name], Work(earlier))
+        go_on_from(Session(work_from=(tmp_path / name,)), Work(earlier))
