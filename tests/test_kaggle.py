@@ -3,6 +3,7 @@
 import json
 import re
 import resource
+import runpy
 import sys
 import sysconfig
 import time
@@ -117,6 +118,13 @@ def test_the_figures_of_the_page_are_the_planners():
     whole = plan_of_prepare(512, CHALLENGE, milliseconds, 4, "").disk
     parts = f"ten parts of {whole / 10:.0f} GB are kept outputs; four parts of {whole / 4:.0f} GB"
     assert f"the whole is {whole:.0f} GB: {parts}" in " ".join(page.split())
+
+
+def test_the_wheels_are_of_all_that_a_training_imports():
+    collect = runpy.run_path(str(KAGGLE / "collect_wheels.py"))
+    found = collect["needed"](collect["REQUIRED"])
+    assert {*collect["SOURCES"], "fastai", "timm", "safetensors", "pydicom", "scikit-learn"} <= set(found)
+    assert not any(name.startswith(("torch", "nvidia")) for name in found)
 
 
 # ---- the notebook, executed ----
