@@ -30,7 +30,6 @@ from models.training.fingerprint import FILE as FINGERPRINT
 from models.training.run_record import RunRecord
 
 Numbers = Literal["float32", "float16", "int8"]
-_MANY = 256  # numbers, of a tensor that is worth being stored as halves
 _EXAMPLE = 7  # slices of a study; others may have any number
 
 
@@ -84,7 +83,8 @@ def write_part(part: Part, graphs: dict[str, onnx.ModelProto], folder: Path, num
         with replacing(folder / name) as temporary:
             if numbers == "int8":
                 # Whole numbers without a sign: onnxruntime has no convolution of signed ones on a CPU.
-                quantize_dynamic(graph, temporary, weight_type=QuantType.QUInt8)
+                kept = precise_nodes(graph)
+                quantize_dynamic(graph, temporary, weight_type=QuantType.QUInt8, nodes_to_exclude=kept)
             else:
                 onnx.save(half_weights(graph) if numbers == "float16" else graph, temporary)
     for name in ("config.json", FINGERPRINT):
@@ -130,8 +130,8 @@ def half_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
     casts = []
     for tensor in halved.graph.initializer:
         values = numpy_helper.to_array(tensor)
-        is_table = values.size == HOUNSFIELD_RANGE[1] - HOUNSFIELD_RANGE[0] + 1  # of a window, which stays exact
-        if tensor.data_type != TensorProto.FLOAT or values.size < _MANY or is_table:
+        is_vector = values.size == max(values.shape, default=1)  # a bias, or the table of a window: few, and exact
+        if tensor.data_type != TensorProto.FLOAT or is_vector:
             continue
         name = tensor.name
         limit = float(np.finfo(np.float16).max)
@@ -141,6 +141,14 @@ def half_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
     del halved.graph.node[:]
     halved.graph.node.extend(nodes)
     return halved
+
+
+def precise_nodes(graph: onnx.ModelProto) -> list[str]:
+    """The first convolution and those of single channels: few weights, which one scale for all of them destroys."""
+    shapes = {tensor.name: tensor.dims for tensor in graph.graph.initializer}
+    convolutions = [node for node in graph.graph.node if node.op_type == "Conv"]
+    single = [node.name for node in convolutions if shapes.get(node.input[1], [0, 0])[1] == 1]
+    return [node.name for node in convolutions[:1]] + single
 
 
 def _graphs(folds: Sequence[Fold], engine: TorchEngine) -> Iterator[tuple[Part, dict[str, onnx.ModelProto]]]:
