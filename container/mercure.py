@@ -31,6 +31,7 @@ from models.reporting.answers import ANSWER
 from models.reporting.predicting import predict, sentence
 
 NETWORK = Path(__file__).parent / "network"
+VIEWS = ("none", "flip", "d4")
 SETTINGS = {"tta": str, "prevalence": float, "dicom": bool}
 """those of predict.py that an order may have, and what they are; dicom is on unless it says otherwise"""
 
@@ -40,7 +41,7 @@ def main() -> int:
     start_process()
     try:
         answer(_folder("MERCURE_IN_DIR"), _folder("MERCURE_OUT_DIR"), NETWORK)
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -73,7 +74,7 @@ def read_settings(task: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise InputError(f"{task.name} cannot be read ({error}); Mercure writes one for each order") from error
     for name, value in settings.items():
-        if name not in SETTINGS or not _is(value, SETTINGS[name]):
+        if name not in SETTINGS or not _is(value, SETTINGS[name]) or (name == "tta" and value not in VIEWS):
             there = ", ".join(f"{known} ({kind.__name__})" for known, kind in SETTINGS.items())
             raise InputError(f"{name}: {value!r} is no setting; there are {there}")
     return settings

@@ -33,6 +33,7 @@ from models.inference.blend_options import BlendOptions
 from models.inference.blend_run import carry_out as blend
 from models.inference.combining import combine, run_of
 from models.inference.joining import join
+from models.inference.onnx_export import export
 from models.inference.operating import YOUDEN, calibrated, meaning_of
 from models.inference.predict import infer
 from models.inference.predictions import read_probabilities
@@ -269,6 +270,26 @@ def test_a_changed_file_is_refused_by_name(copy, name, change):
         open_court([copy], "cpu", "none", synthetic=True)
     with pytest.raises(InputError, match=re.escape(str(file))):
         infer(InferOptions("any", weights=copy, machine=Machine(work=copy)))
+
+
+def test_a_file_that_was_added_to_a_fold_is_refused(copy):
+    added = next(copy.glob("*/fold0")) / "slices.onnx"
+    added.write_text("another network")
+    with pytest.raises(InputError, match=r"slices\.onnx is no part of the release: delete it, or unpack"):
+        read_release(copy)
+
+
+def test_as_onnx_it_stays_a_release(both, work, tmp_path):
+    """How its runs are joined, its calibration and its thresholds go with the graphs, and it answers the same."""
+    export((both,), tmp_path / "onnx", "float32", None, most=8)
+    before, after = read_release(both), read_release(tmp_path / "onnx")
+    assert (after.shares, after.frozen, after.members) == (before.shares, before.frozen, before.members)
+    assert not list((tmp_path / "onnx").rglob("*.safetensors"))
+    (ours, _), (theirs, _) = asked(tmp_path / "onnx", work), asked(both, work)
+    assert ours.probability == pytest.approx(theirs.probability, abs=1e-4)
+    with pytest.raises(InputError, match="is there, and was not exported: it is left alone"):
+        export((both,), both, "float32", None, most=8)
+    assert read_release(both).told == before.told
 
 
 def test_a_changed_threshold_is_refused(copy):

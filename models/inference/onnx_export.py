@@ -18,12 +18,14 @@ from torch import nn
 from models.common.config import SequenceConfig, StudyConfig, TrainConfig
 from models.common.errors import InputError
 from models.common.files import hash_file, replacing, require_writable, write_json
+from models.common.folders import RELEASE
 from models.common.labels import LABELS
 from models.inference.asked_runs import Eye, Fold, find_folds
 from models.inference.onnx_check import Checked, check, gather
 from models.inference.onnx_engine import count_planes
 from models.inference.onnx_files import LAYERS, NOTES, OPSET, SLICES
 from models.inference.onnx_graphs import LayersGraph, SlicesGraph, feature_weights
+from models.inference.release import is_release, read_release
 from models.inference.torch_engine import TorchEngine
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
 from models.training.fingerprint import FILE as FINGERPRINT
@@ -55,11 +57,14 @@ def export(
 ) -> list[Exported]:
     """Write the folds that are named, and what they build on, and hold them against torch.
 
-    On `most` slices of a working folder, or of made-up ones. Raises InputError for what is no finished network, a
-    folder that cannot be written to, and a graph in float32 that says something else than torch.
+    On `most` slices of a working folder, or of made-up ones. A release stays one: how its runs are joined, calibration
+    and thresholds go with it. Raises InputError for what is no finished network, a folder that cannot be written to or
+    holds something else, and a graph in float32 that says something else than torch.
     """
     folds, engine = find_folds(weights), TorchEngine("cpu", threads)
     require_writable(output)
+    for part in _parts(folds):
+        require_free(output / part.name)
     with tempfile.TemporaryDirectory(dir=output, prefix=".") as name:
         made = Path(name)
         for part, graphs in _graphs(folds, engine):
@@ -72,9 +77,25 @@ def export(
         for part in _parts(folds):
             _note(made / part.name, part, numbers, [one for one in checks if one.name == part.name])
             _move(made / part.name, output / part.name)
+    if is_release(weights[0]):
+        write_release(weights[0], output, [part.name for part in _parts(folds)])
     places = [output / fold.name for fold in folds]
     sizes = [sum(file.stat().st_size for file in place.glob("*.onnx")) for place in places]
     return [Exported(*one) for one in zip(folds, places, sizes, checks, strict=True)]
+
+
+def require_free(place: Path) -> None:
+    """Raise InputError if a folder holds anything but an export, which is made anew."""
+    if place.exists() and not (place / NOTES).is_file():
+        raise InputError(f"{place} is there, and was not exported: it is left alone; choose another with --output")
+
+
+def write_release(release: Path, output: Path, parts: Sequence[str]) -> None:
+    """Write release.json beside graphs: that of a release, with the sha256 of their files in place of its own."""
+    told = {name: value for name, value in read_release(release).told.items() if name != "sha256"}
+    files = sorted(path for part in parts for path in (output / part).iterdir())
+    hashes = {path.relative_to(output).as_posix(): hash_file(path) for path in files}
+    write_json(output / RELEASE, told | {"sha256_of": hashes})
 
 
 def write_part(part: Part, graphs: dict[str, onnx.ModelProto], folder: Path, numbers: Numbers) -> None:

@@ -70,6 +70,8 @@ def ask_own(own: Own, folds: Sequence[Fold], shares: Mapping[str, Share] | None,
         try:
             said = ensemble.ask(Study(series, own.work))
         except RuntimeError as error:
+            if "out of memory" in str(error):  # of the machine, and not of the networks
+                raise
             raise InputError(f"the networks cannot look at their own validation ({error}); train them anew") from error
         each = {run_of(one.fold): one.probability.mean(axis=0) for one in said}
         probability.append(join(shares, each) if shares is not None else np.mean([*each.values()], axis=0))

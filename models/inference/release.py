@@ -86,6 +86,8 @@ def read_release(folder: Path) -> Release:
     for one in members:
         if not re.fullmatch(_PLAIN, one.run):
             raise InputError(f"{folder / RELEASE} names a run {one.run!r}, which is no plain name; {_REPAIR}")
+        for fold in one.folds:
+            require_nothing_else(fold_folder(folder, one.run, fold), folder, told["sha256_of"])
     calibration, shares = told["calibration"], told["blend"]
     frozen = Frozen(
         {label: Calibration(*calibration["slices"][label]) for label in LABELS},
@@ -101,6 +103,13 @@ def require_whole(folder: Path, sha256_of: Mapping[str, str]) -> None:
     if (path := first_changed(folder, sha256_of)) is not None:
         what = "damaged, or was changed: its sha256 is not the one that was noted" if path.is_file() else "missing"
         raise InputError(f"{path} is {what}; {_REPAIR}")
+
+
+def require_nothing_else(fold: Path, folder: Path, sha256_of: Mapping[str, str]) -> None:
+    """Raise InputError if the folder of a fold holds a file that a release does not name: it could be taken for one."""
+    for path in fold.rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in sha256_of:
+            raise InputError(f"{path} is no part of the release: delete it, or {_REPAIR}")
 
 
 def weights_of_release(folder: Path, name: str, fold: int) -> Path:

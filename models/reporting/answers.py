@@ -22,6 +22,7 @@ import joblib
 from models.common import repair
 from models.common.errors import InputError
 from models.common.files import (
+    hash_file,
     legible,
     read_json,
     remove_temporaries,
@@ -31,7 +32,7 @@ from models.common.files import (
     write_json,
     write_text,
 )
-from models.common.folders import Work
+from models.common.folders import RELEASE, Work
 from models.common.locks import only_process
 from models.common.progress import say
 from models.inference.answer import FORMAT, Answer, row_of, slice_rows, to_json, worklist
@@ -193,6 +194,8 @@ def _require_same(file: Path, options: PredictOptions, court: Court) -> None:
     settings = {
         "format": FORMAT,
         "weights": {name: sha256 for fold in court.folds for name, sha256 in fold.weights.items()},
+        # How runs are joined, calibrated and read: two releases may have the same weights.
+        "release": None if court.release is None else hash_file(court.release.folder / RELEASE),
         **{name: getattr(options, name) for name in ("tta", "prevalence", "dicom", "nifti", "names")},
     }
     if not file.is_file():
@@ -201,5 +204,6 @@ def _require_same(file: Path, options: PredictOptions, court: Court) -> None:
     before = read_json(file, f"the same command, after deleting {options.output}")
     for name, value in settings.items():
         if before.get(name) != value:
-            shown = "others" if name == "weights" else before.get(name)
-            raise InputError(f"{options.output} was made with --{name} {shown}; choose another folder with --output")
+            shown = "others" if name in ("weights", "release") else before.get(name)
+            flag = "weights" if name == "release" else name
+            raise InputError(f"{options.output} was made with --{flag} {shown}; choose another folder with --output")
