@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from models.common.config import SequenceConfig
 from models.common.errors import InputError
@@ -118,7 +119,7 @@ def choose_precision(work: Work, planned: Plan, slices: int, device: str) -> dic
                 said = [ask_own(own, folds, None, device).probability for folds in (before, after)]
                 moved = float(np.abs(said[0] - said[1]).max())
                 kept = "float16" if moved < MOST else "float32"
-                parts = sorted({f"{run}/fold{fold}", *(_called(eye.folder) for eye in before[0].eyes)})
+                parts = sorted(before[0].weights)
                 say(f"{run}/fold{fold}: float16 moves a probability by {moved:.1e} at most; kept as {kept}")
                 found[f"{run}/fold{fold}"] = {"moved": moved, "slices": len(own.slices), "kept": kept, "parts": parts}
     return found
@@ -139,8 +140,6 @@ def write_counts(folder: Path, patients: np.ndarray, studies: np.ndarray, target
 
     Of their patients and studies (slices,), and labels (slices, 6). Raises InputError if it cannot be written.
     """
-    import pandas as pd
-
     of = pd.Series(studies)
     content = {
         "slices": len(target),
@@ -159,8 +158,3 @@ def write_counts(folder: Path, patients: np.ndarray, studies: np.ndarray, target
 
 def _config(work: Work, run: str, fold: int) -> Any:
     return require_run(work.run(run, fold), command_of_run("train", run, work, fold)).config
-
-
-def _called(folder: Path) -> str:
-    place = folder.absolute()
-    return f"{place.parent.name}/{place.name}"
