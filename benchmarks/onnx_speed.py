@@ -58,6 +58,7 @@ def main(options: SpeedOptions) -> None:
             }
             rates = take_turns(measures, options.rounds, warm_up=2)
             rows.append(row(f"{config.name} {config.input_size} px, {cores} cores", rates["ours"], rates["peer"], RATE))
+            print("{name}: {ours:.1f} and {peer:.1f} {unit}".format(**rows[-1]), flush=True)
     print(table(rows).replace("ours", "ONNX", 1).replace("peer", "torch", 1))
 
 
