@@ -12,7 +12,7 @@ recurrent         slices of a study -> better logits        (attention: by a tra
 embeddings        what networks see in a slice, stored      (sources, finetuning: what runs build on; seen: whom)
 learnt            a run -> what it knows of itself          (fingerprint: the same, read without torch)
 loss, metric      the challenge's, in torch and in numpy    (scoring: beside the prior's; evaluation, d4: predicting)
-checkpoint_files  a run that is not finished                (checkpoint_callback: writes them; stopping: signals, budgets)
+checkpoint_files  a run that is not finished                (checkpoint_callback: writes them; stopping: its end)
 device            what computes, and the cores beside it    (precision, compiling, memory: how; processes: torchrun's)
 watching          TensorBoard and W&B                       (ran, profiling: on what it ran, and where the time goes)
 planning          what all of it takes                      (anchors: speeds that are published; timing: measured here)
