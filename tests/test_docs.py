@@ -285,3 +285,19 @@ def test_verdicts_of_drawings_and_people_are_those_that_were_written():
     for value in expected["agreement"].values():
         assert f"**.{round(100 * value)}**" in PAGES["phantom.md"]
     assert f"commit `{expected['commit'][:7]}`" in PAGES["phantom.md"]
+
+
+def test_the_chosen_blend_stands_beside_the_best_way_at_every_size_as_it_was_written():
+    text, main = sections("results.md")["What blends and pseudolabels are worth"], written("blending")
+    every = {"100 studies, equal folds": main, **main["others"]}
+    rows = re.findall(
+        r"^\| (\d+ studies, .*) \| (\w+) (\S+) \| (\S+) \| (\S+ \[.*\]) \| (\d) of 5 \|$", text, re.MULTILINE
+    )
+    assert {name for name, *_ in rows} == set(every)
+    for name, way, best, chosen, apart, proven in rows:
+        of = every[name]["rows"]
+        assert way == min(WAYS, key=lambda one: of[one]["mean"])
+        row = of[way]
+        assert (best, chosen) == (f"{row['mean']:.4f}", f"{of['by_label']['mean']:.4f}")
+        assert apart == f"{row['chosen worse by']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
+        assert int(proven) == row["proven"]

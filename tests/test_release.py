@@ -323,19 +323,27 @@ def test_nothing_of_those_whom_it_has_learnt_from_is_in_it(both, single, work, p
         assert all(info.compress_type == zipfile.ZIP_STORED for info in archive.infolist())
 
 
+COMMAND = (
+    "/home/jane/bin/python models/train_b2.py --start '/home/jane doe/w.safetensors' --work smith_john "
+    "--work-from smith_1 smith_2 --pseudolabels=/home/jane/x.csv --fold 0"
+)
+
+
 def test_a_record_travels_without_folders_and_warnings():
     record = {
         "kind": "TrainConfig",
         "config": {"start": "/home/jane doe/scans/fold0"},
         "results": {"sources": {"/home/jane doe/w.safetensors": "a", "b2": "old"}},
-        "ran": {"command": "python models/train_b2.py --start /home/jane/w.safetensors --fold 0"},
+        "ran": {"command": COMMAND},
         "patients_sha256": "hash",
         "warnings": ["ID_canary is strange"],
     }
     told = as_it_travels(record, {"old": "new"})
     assert told["results"]["sources"] == {"w.safetensors": "a", "b2": "new"}
-    assert told["ran"]["command"] == "python models/train_b2.py --start w.safetensors --fold 0"
-    assert not any(word in json.dumps(told) for word in ("jane", "hash", "canary"))
+    assert told["ran"]["command"] == (
+        "python models/train_b2.py --start PATH --work PATH --work-from PATH PATH --pseudolabels=PATH --fold 0"
+    )
+    assert not any(word in json.dumps(told) for word in ("jane", "smith", "hash", "canary"))
 
 
 # ---- the same command, and what it asks for ----

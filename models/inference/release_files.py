@@ -1,5 +1,6 @@
 """Finished runs -> the files of a release that networks are asked by; weights as float16 where that changes nothing."""
 
+import shlex
 import tempfile
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -26,6 +27,7 @@ from models.training.run_record import require_run
 
 MOST = 1e-3  # that a probability may move
 # Of a run's record; not who its patients were, nor what a training has warned of.
+_PLACES = ("--work", "--data", "--start", "--weights", "--work-from", "--pseudolabels")
 _TOLD = ("kind", "config", "fold", "stage", "results", "ran", "versions", "torch_threads", "project")
 
 
@@ -91,13 +93,25 @@ def as_it_travels(record: dict[str, Any], renamed: Mapping[str, str]) -> dict[st
     if config.get("start"):
         config["start"] = PurePath(config["start"]).name
     if ran.get("command"):
-        ran["command"] = " ".join(
-            word if word.startswith("models/") else PurePath(word).name or word for word in ran["command"].split()
-        )
+        ran["command"] = without_places(ran["command"])
     if "sources" in results:
         sources = results["sources"].items()
         results["sources"] = {PurePath(name).name: renamed.get(sha256, sha256) for name, sha256 in sources}
     return told | {"config": config, "ran": ran, "results": results}
+
+
+def without_places(command: str) -> str:
+    """A command line with PATH in place of every folder and file but the script."""
+    first, *words = shlex.split(command)
+    told, is_place = [PurePath(first).name], False
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        if word.startswith("--"):
+            told.append(f"{flag}=PATH" if equals and (flag in _PLACES or "/" in word) else word)
+        else:
+            told.append("PATH" if is_place or ("/" in word and not word.startswith("models/")) else word)
+        is_place = word in _PLACES or (is_place and not word.startswith("--"))
+    return shlex.join(told)
 
 
 def choose_precision(work: Work, planned: Plan, slices: int, device: str) -> dict[str, dict[str, Any]]:
