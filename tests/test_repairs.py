@@ -40,6 +40,9 @@ WORDS = {
     "subject.name": ["b2"],
     "*flags": [["--no-heat"], []],
     "Work(default_work(), work.stage)": [Work(Path("."), 2)],
+    "*runs": [["b2", "b5"], []],
+    "*options.runs": [["b2", "b5"], ["blend"]],
+    "*options.image_size": [[32, 64], [224]],
     "*words": [["--image-size", 32, 64, "--folds", 3, "--seed", 1, "--take", "a key", "--labels", "own.csv"], []],
 }
 

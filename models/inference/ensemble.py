@@ -17,7 +17,7 @@ from models.common.errors import InputError
 from models.common.options import EngineName, TestTimeAugmentation
 from models.inference.asked_runs import Fold, Study
 from models.inference.engines import Engine, Seen
-from models.inference.onnx_files import graph_files
+from models.inference.onnx_files import REPAIR, graph_files
 from models.training.fingerprint import Fingerprint, distances, sums
 from models.training.study_places import places
 from models.training.symmetries import GROUPS
@@ -103,8 +103,7 @@ def choose_engine(folds: Sequence[Fold], name: EngineName, device: str, threads:
         return TorchEngine(device, threads)
     if by_onnx:
         missing = "" if has_torch else " and torch is not installed"
-        make = "python models/export_onnx.py RUN --output onnx"
-        raise InputError(f"{by_onnx[0]} has no ONNX network{missing}; make it, where torch is, with: {make}")
+        raise InputError(f"{by_onnx[0]} has no ONNX network{missing}; make it, where torch is, with: {REPAIR}")
     from models.inference.onnx_engine import OnnxEngine
 
     return OnnxEngine(device, threads)

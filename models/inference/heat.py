@@ -54,9 +54,9 @@ def features_with_places(network: nn.Module, images: torch.Tensor) -> tuple[list
     width = width_of(network)
 
     def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-        if not isinstance(output, torch.Tensor) or len(output) != len(images):
+        if not isinstance(output, torch.Tensor):
             return
-        if width is not None and _is_wide(output, width):
+        if width is not None and _is_wide(output, width) and output.shape[0] == images.shape[0]:  # no window of a slice
             wide.append(output)
         elif output.ndim == 4 and output.shape[-1] > 1:
             last[:] = [output]

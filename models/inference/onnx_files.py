@@ -10,12 +10,13 @@ from typing import Any
 
 from models.common.errors import InputError
 from models.common.files import damaged, hash_file, read_json
+from models.common.repair import command_of
 from models.training.run_record import RunRecord
 
 NOTES = "onnx.json"
 SLICES, LAYERS = "slices.onnx", "layers.onnx"
 OPSET = 18
-REPAIR = "python models/export_onnx.py"
+REPAIR = command_of("export_onnx", "RUN", "--output", "onnx")
 
 
 def graph_files(folder: Path) -> dict[str, str]:

@@ -18,6 +18,7 @@ from models.common.errors import InputError
 from models.common.files import first_changed, read_json
 from models.common.folders import RELEASE
 from models.common.labels import LABELS
+from models.common.repair import command_of
 from models.inference.calibration import Calibration
 from models.inference.joining import Share
 from models.inference.operating import Point, Range
@@ -79,7 +80,7 @@ def read_release(folder: Path) -> Release:
     this project has made it.
     """
     if not is_release(folder):
-        raise InputError(f"no release in {folder}; make one with: python models/release.py, or name its folder")
+        raise InputError(f"no release in {folder}; make one with: {command_of('release', 'RUN')}, or name its folder")
     told = _read(folder)
     require_whole(folder, told["sha256_of"])
     members = tuple(Member(one["run"], tuple(one["folds"]), one["speaks"]) for one in told["members"])

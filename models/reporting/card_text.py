@@ -49,8 +49,8 @@ WARNINGS = (
     "alarms and the readers' findings drift apart.",
 )
 DIRECTIONS = (
-    "`python models/predict.py PATH --weights FOLDER` answers studies; `python models/infer_<name>.py --weights "
-    "FOLDER` predicts the slices of a cache. Both check each file by its sha256 first.",
+    "`predict.py PATH --weights FOLDER` answers studies; `infer_<name>.py --weights FOLDER` predicts the slices of a "
+    "cache. Both check each file by its sha256 first.",
     "Before use: measure it on labelled studies of your own with `models/score.py`, at its frozen thresholds, and have "
     "somebody responsible look at what it misses.",
 )
