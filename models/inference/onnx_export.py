@@ -69,7 +69,7 @@ def export(
         made = Path(name)
         for part, graphs in _graphs(folds, engine):
             write_part(part, graphs, made / part.name, numbers)
-        exported = find_folds([made / fold.name for fold in folds])
+        exported = [one for fold in folds for one in find_folds([made / fold.name])]
         checks = [
             check(fold, ours, engine, gather(fold, work, most, made), exact=numbers == "float32")
             for fold, ours in zip(folds, exported, strict=True)

@@ -55,7 +55,7 @@ def readme(told: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
 What it is good for, and for whom not, stands in [card.md](card.md), or [card.html](card.html) in a browser; each number
 there is followed to its file by `sources.csv`. It is used by the project that has made it:
 
-    python models/predict.py PATH --weights FOLDER
+    predict.py PATH --weights FOLDER
 
 which refuses it if the sha256 of a file is not the one that `release.json` names.
 """
