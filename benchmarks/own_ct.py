@@ -65,8 +65,8 @@ class Cost(NamedTuple):
 def main(options: OwnOptions) -> None:
     """Draw and train what is missing, run each command, print the table and write it."""
     with working_folder(options.work) as folder:
-        slices = separately(draw, folder)  # what is measured begins with no more memory than this process has
-        b2 = separately(train_b2_for_an_epoch, folder)
+        slices = draw(folder)
+        b2 = separately(train_b2_for_an_epoch, folder)  # what is measured begins with the memory of this process
         asked: dict[str, tuple[list[str | Path], int]] = {
             "the default network": ([folder / "one"], ANSWERED),
             "EfficientNet-B2 at 512 px": ([folder / "one", "--weights", b2], ANSWERED),
