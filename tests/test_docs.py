@@ -301,3 +301,11 @@ def test_the_chosen_blend_stands_beside_the_best_way_at_every_size_as_it_was_wri
         assert (best, chosen) == (f"{row['mean']:.4f}", f"{of['by_label']['mean']:.4f}")
         assert apart == f"{row['chosen worse by']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
         assert int(proven) == row["proven"]
+
+
+def test_what_an_answer_takes_is_what_was_written():
+    text, expected = sections("results.md")["One command from a folder to an answer"], written("own_ct")
+    for name, row in expected["rows"].items():
+        assert f"| {name} | {row['seconds']:.1f} s | {row['cpu']:.1f} s | {row['mebibytes']:,.0f} MiB |" in text
+    assert f"commit `{expected['commit'][:7]}`" in text
+    assert expected["apart"] == 0
