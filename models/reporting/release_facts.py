@@ -34,9 +34,9 @@ def count_data(metadata: pd.DataFrame, work: Work) -> dict[str, Any]:
     listed = {one.value for one in (*Problem, *Reason)}  # nothing else is told: it could name a file
     settings = noted(work)
     return {
-        **{f"{name}s": int(labelled[f"{name}_id"].nunique()) for name in ("image", "patient", "series")},
+        **{f"{name}s": labelled[f"{name}_id"].nunique() for name in ("image", "patient", "series")},
         "studies": len(studies),
-        "unreadable": int((labelled["chunk"] == UNREADABLE).sum()),
+        "unreadable": int(np.count_nonzero(labelled["chunk"] == UNREADABLE)),
         "slices with": {label: int(labelled[label].sum()) for label in LABELS},
         "studies with": {label: int(studies[label].sum()) for label in LABELS},
         "problems": dict(sorted(Counter(name for name in problems if name in listed).items())),
@@ -48,7 +48,7 @@ def count_data(metadata: pd.DataFrame, work: Work) -> dict[str, Any]:
 def count_scored(scored: Scored) -> dict[str, Any]:
     """Of whom the slices are that are scored."""
     names = {"slices": "image_id", "studies": "study_id", "patients": "patient_id"}
-    return {name: int(scored.slices[column].nunique()) for name, column in names.items()}
+    return {name: scored.slices[column].nunique() for name, column in names.items()}
 
 
 def count_patients(scored: Scored) -> dict[str, dict[str, tuple[int, int]]]:
