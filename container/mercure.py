@@ -18,12 +18,13 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pydicom
 
 from models.common.errors import InputError
 from models.common.files import write_text
+from models.common.options import TestTimeAugmentation
 from models.common.process import start_process
 from models.inference.answer import WARNING
 from models.inference.asked import PredictOptions
@@ -31,7 +32,7 @@ from models.reporting.answers import ANSWER
 from models.reporting.predicting import predict, sentence
 
 NETWORK = Path(__file__).parent / "network"
-VIEWS = ("none", "flip", "d4")
+VIEWS = get_args(TestTimeAugmentation)
 SETTINGS = {"tta": str, "prevalence": float, "dicom": bool}
 """those of predict.py that an order may have, and what they are; dicom is on unless it says otherwise"""
 

@@ -121,6 +121,7 @@ def test_an_alarm_asks_for_a_notification(mercure):
         ({"prevalence": "often"}, "is no setting"),
         ({"prevalence": True}, "is no setting"),
         ({"dicom": 1}, "is no setting"),
+        ({"tta": "x"}, "tta: 'x' is no setting"),
     ],
 )
 def test_a_setting_that_there_is_not_is_an_error(settings, message, mercure, tmp_path):

@@ -28,6 +28,7 @@ from models.common.labels import ANY, LABELS
 from models.common.options import InferOptions, Machine, TrainOptions
 from models.inference import release_files
 from models.inference.answering import open_court
+from models.inference.asked import PredictOptions
 from models.inference.asked_runs import Study, find_folds
 from models.inference.blend_options import BlendOptions
 from models.inference.blend_run import carry_out as blend
@@ -38,10 +39,11 @@ from models.inference.operating import YOUDEN, calibrated, meaning_of
 from models.inference.predict import infer
 from models.inference.predictions import read_probabilities
 from models.inference.release import read_release, weights_of_release
-from models.inference.release_files import as_it_travels
+from models.inference.release_files import as_it_travels, plan
 from models.inference.release_options import ReleaseOptions
 from models.inference.released_blend import read_released_blend
 from models.preprocessing.tables import read_slices
+from models.reporting.answers import _require_same
 from models.reporting.releasing import carry_out, what_is_asked
 from models.reporting.traced import find
 from models.training.fingerprint import read_fingerprint
@@ -291,6 +293,23 @@ def test_as_onnx_it_stays_a_release(both, work, tmp_path):
     with pytest.raises(InputError, match="is there, and was not exported: it is left alone"):
         export((both,), both, "float32", None, most=8)
     assert read_release(both).told == before.told
+
+
+def test_a_fold_that_others_alone_build_on_travels_with_those_that_speak(work, monkeypatch):
+    """A run that speaks by one fold, and is built on by two."""
+    monkeypatch.setattr(release_files, "require_run", lambda folder, _: read_run(work.run(folder.parent.name, 0)))
+    planned = plan(work, "blend", {SLICES: [0], LAYERS: [0, 1]}, None)
+    assert (planned.silent, planned.speaking) == ({SLICES: [1]}, {SLICES: [0], LAYERS: [0, 1]})
+    assert planned.all == {SLICES: [0, 1], LAYERS: [0, 1]}
+
+
+def test_answers_of_two_releases_with_the_same_weights_are_not_mixed(copy, tmp_path):
+    options = PredictOptions((tmp_path,), output=tmp_path)
+    _require_same(tmp_path / "predict.json", options, open_court([copy], "cpu", "none", synthetic=True))
+    told = {name: value for name, value in read_json(copy / RELEASE, "").items() if name != "sha256"}
+    write_json(copy / RELEASE, told | {"name": "refitted"})
+    with pytest.raises(InputError, match="was made with --weights others; choose another folder with --output"):
+        _require_same(tmp_path / "predict.json", options, open_court([copy], "cpu", "none", synthetic=True))
 
 
 def test_a_changed_threshold_is_refused(copy):

@@ -39,9 +39,10 @@ class Session:
     @property
     def hours_left(self) -> float | None:
         """Of the budget, 0 and more; None where there is none."""
-        return (
-            None if self.budget_hours is None else max(0.0, self.budget_hours - (time.monotonic() - self.began) / 3600)
-        )
+        if self.budget_hours is None:
+            return None
+        gone = (time.monotonic() - self.began) / 3600
+        return max(0.0, self.budget_hours - gone)
 
     def require_room(self, folder: Path, needed: float, what: str, repair: str) -> str:
         """One line on the disk that something will take, bytes. Raises InputError if it is not there.

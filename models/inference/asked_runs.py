@@ -38,7 +38,7 @@ class Fold(NamedTuple):
     @property
     def name(self) -> str:
         """What it is called, without the folder that all runs lie in."""
-        return _name(self.folder)
+        return called(self.folder)
 
     @property
     def image_sizes(self) -> set[int]:
@@ -48,7 +48,7 @@ class Fold(NamedTuple):
     @property
     def weights(self) -> dict[str, str]:
         """The sha256 of all weights that go into its answers, by what they are called."""
-        return {_name(part.folder): part.record.weights_sha256 for part in (self, *self.eyes)}
+        return {called(part.folder): part.record.weights_sha256 for part in (self, *self.eyes)}
 
 
 class Study(NamedTuple):
@@ -87,6 +87,12 @@ def of_drawings(folds: Sequence[Fold]) -> bool:
     return any(fold.record.ran.get("synthetic") for fold in folds)
 
 
+def called(folder: Path) -> str:
+    """The name of a fold's folder, b2/fold0, without the one that all runs lie in."""
+    place = folder.absolute()
+    return f"{place.parent.name}/{place.name}"
+
+
 def _folders(named: Path) -> list[Path]:
     """Those of the folds that somebody means."""
     for place in (named, default_work() / "runs" / named):
@@ -111,8 +117,3 @@ def _read_fold(folder: Path) -> Fold:
             raise InputError(f"{folder} was trained on another {source.name} than {source.folder}; name that one")
     eyes = [Eye(one.folder, one.record, one.config, read_fingerprint(one.folder)) for one in sources]
     return Fold(folder, record, known, eyes)
-
-
-def _name(folder: Path) -> str:
-    place = folder.absolute()
-    return f"{place.parent.name}/{place.name}"

@@ -20,7 +20,7 @@ from models.common.errors import InputError
 from models.common.files import hash_file, replacing, require_writable, write_json
 from models.common.folders import RELEASE
 from models.common.labels import LABELS
-from models.inference.asked_runs import Eye, Fold, find_folds
+from models.inference.asked_runs import Eye, Fold, called, find_folds
 from models.inference.onnx_check import Checked, check, gather
 from models.inference.onnx_engine import count_planes
 from models.inference.onnx_files import LAYERS, NOTES, OPSET, SLICES
@@ -206,15 +206,10 @@ def _layers_graph(fold: Fold, engine: TorchEngine) -> onnx.ModelProto:
 def _parts(folds: Sequence[Fold]) -> list[Part]:
     """Each folder once. Raises InputError if two of them would have one name."""
     parts = {part.folder.resolve(): part for fold in folds for part in (*fold.eyes, fold)}
-    named = {folder: Part(_name(part.folder), part.folder, part.record) for folder, part in parts.items()}
+    named = {folder: Part(called(part.folder), part.folder, part.record) for folder, part in parts.items()}
     if len({part.name for part in named.values()}) < len(named):
         raise InputError("two of these runs have one name; export them apart, each with its own --output")
     return list(named.values())
-
-
-def _name(folder: Path) -> str:
-    place = folder.absolute()
-    return f"{place.parent.name}/{place.name}"
 
 
 def _note(folder: Path, part: Part, numbers: Numbers, checks: list[Checked]) -> None:

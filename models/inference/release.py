@@ -121,11 +121,12 @@ def weights_of_release(folder: Path, name: str, fold: int) -> Path:
     release = read_release(folder)
     named = [one for one in release.members if one.run == name]
     chosen = named or [one for one in release.members if one.speaks]
-    if len(chosen) > 1:
-        runs = ", ".join(one.run for one in release.members)
+    if len({one.run for one in chosen}) > 1:
+        runs = ", ".join(dict.fromkeys(one.run for one in release.members))
         raise InputError(f"{folder} holds the runs {runs}; name one of them with --name")
-    if fold not in chosen[0].folds:
-        raise InputError(f"{folder} holds no fold {fold} of {chosen[0].run}; it has {chosen[0].folds}: repair --fold")
+    folds = sorted(fold for one in chosen for fold in one.folds)
+    if fold not in folds:
+        raise InputError(f"{folder} holds no fold {fold} of {chosen[0].run}; it has {folds}: repair --fold")
     return fold_folder(folder, chosen[0].run, fold)
 
 

@@ -41,8 +41,9 @@ class Plan(NamedTuple):
 
     @property
     def all(self) -> dict[str, list[int]]:
-        """All runs, those that others build on first."""
-        return self.silent | self.speaking
+        """All runs, those that others build on first, each with all of its folds."""
+        runs = [*self.silent, *self.speaking]
+        return {run: sorted({*self.silent.get(run, ()), *self.speaking.get(run, ())}) for run in runs}
 
     @property
     def own_fold(self) -> int:
@@ -64,10 +65,10 @@ def plan(work: Work, name: str, speaking: Mapping[str, list[int]], shares: dict[
             for other in record.config.runs if isinstance(record.config, SequenceConfig) else ():
                 require_run(work.run(other, fold), command_of_run("train", other, work, fold))
                 silent.setdefault(other, set()).add(fold)
-    # A run may speak for itself, and be built on: then it is copied with all of its folds, before what builds on it.
-    first = {run: sorted(folds | set(speaking.get(run, ()))) for run, folds in silent.items()}
+    # A run may speak for itself by some folds, and be built on by more of them.
+    only = {run: sorted(folds - set(speaking.get(run, ()))) for run, folds in silent.items()}
     order = {run: sorted(folds) for run, folds in speaking.items()}
-    return Plan(name, order, {run: folds for run, folds in first.items() if run not in order}, shares)
+    return Plan(name, order, {run: folds for run, folds in only.items() if folds}, shares)
 
 
 def write_runs(folder: Path, work: Work, runs: Mapping[str, list[int]], whole: Collection[str]) -> None:

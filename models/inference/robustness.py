@@ -16,11 +16,12 @@ from models.common.labels import ANY, LABELS
 from models.inference.asked_runs import Fold
 from models.inference.joining import Share
 from models.inference.own_slices import Own, Said, ask_own
+from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
 from models.preprocessing.store import Series, compress_slice, write_series
 from models.training.metric import weighted_log_loss
 from models.training.scoring import auc
 
-_LOWEST, _HIGHEST = -1000, 2000  # Hounsfield units of the store
+_LOWEST, _HIGHEST = HOUNSFIELD_RANGE
 STRANGE = 3.0  # of the check "familiar" of predict.py
 
 

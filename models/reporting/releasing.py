@@ -153,12 +153,13 @@ def tell(
     challenge = "data" in noted(work)
     source = options.data_source or (words.DRAWN if drawn else words.CHALLENGE)
     labels = words.DRAWN_LABELS if drawn else words.CHALLENGE_LABELS if challenge else words.OWN_LABELS
-    members = {run: False for run in planned.silent} | {run: True for run in planned.speaking}
+    members = [(run, folds, speaks) for runs, speaks in ((planned.silent, False), (planned.speaking, True))
+               for run, folds in runs.items()]  # fmt: skip
     return {
         "format": FORMAT,
         "name": options.output.absolute().name,
         "synthetic": drawn,
-        "members": [{"run": run, "folds": planned.all[run], "speaks": speaks} for run, speaks in members.items()],
+        "members": [{"run": run, "folds": folds, "speaks": speaks} for run, folds, speaks in members],
         "blend": None if planned.shares is None else {label: planned.shares[label].to_json() for label in LABELS},
         "joined": describe_joined(planned, blend),
         "calibration": {
