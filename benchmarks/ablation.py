@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from ablation_changes import CHANGES, NETWORKS, NOT_SWITCHED, config_of, judge_of, predict_again, train_cell
 from comparison import quiet
-from experiment import ExperimentOptions, prepare_phantom, read_out_of_fold, working_folder
+from experiment import ExperimentOptions, paired, prepare_phantom, read_out_of_fold, score, working_folder
 from run import commit, describe_machine
 from tqdm.auto import tqdm
 
@@ -35,8 +35,7 @@ from models.common.files import write_parquet, write_text
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.options import Machine, TrainOptions
-from models.inference.comparing import Resampled, resample, tails
-from models.inference.predictions import align
+from models.inference.comparing import Resampled
 from models.inference.smoothed_run import SmoothOptions, smooth_run
 from models.preprocessing.tables import read_slices
 
@@ -161,9 +160,7 @@ def report(folder: Path, options: AblationOptions) -> None:
 
     @cache
     def scored(cell: Cell) -> Resampled:
-        said = predictions(cell, work, options.folds)
-        known = align(slices, said.index.to_series(), "the table of labels")
-        return resample(known[list(LABELS)].to_numpy(), said.to_numpy(), known["patient_id"].to_numpy())
+        return score(predictions(cell, work, options.folds), slices)
 
     rows = {}
     for network in options.networks:
@@ -205,18 +202,6 @@ def row_of(
         return row
     theirs = [scored(cell._replace(change=CHANGES[change].beside)) for cell in finished]
     return row | paired(ours, theirs)
-
-
-def paired(ours: list[Resampled], theirs: list[Resampled]) -> dict[str, float]:
-    """How much higher our weighted log loss is, the mean of the seeds, and its interval over patients and seeds.
-
-    Each draw has patients of its own, the same for both and in all seeds, and seeds of its own.
-    """
-    value = float(np.mean([a.value[0] - b.value[0] for a, b in zip(ours, theirs, strict=True)]))
-    draws = np.array([a.draws[:, 0] - b.draws[:, 0] for a, b in zip(ours, theirs, strict=True)])  # (seeds, draws)
-    seeds = np.random.default_rng(0).integers(len(ours), size=draws.shape)
-    low, high = np.percentile(np.take_along_axis(draws, seeds, axis=0).mean(axis=0), tails(ours[0].patients))
-    return {name: round(float(number), 4) for name, number in {"worse by": value, "low": low, "high": high}.items()}
 
 
 def describe(row: dict[str, float | int]) -> str:

@@ -86,12 +86,12 @@ def main(options: BlendingOptions) -> None:
                 with quiet():
                     work = run_seed(folder, seed, options, train_folds)
                     scored.append(score_seed(work, options.lacking))
-    rows = summarise({name: [float(of[name].value[0]) for of in scored] for name in ROWS})
+    rows = {name: summarise([of[name] for of in scored]) | beside_chosen(scored, name) for name in ROWS}
     usual = options.studies == BlendingOptions.studies and not options.lacking
     under = (
         "" if usual else f"{options.studies} studies, {'one run lacks a fold' if options.lacking else 'equal folds'}"
     )
-    report(options, {name: row | beside_chosen(scored, name) for name, row in rows.items()}, ROWS, under)
+    report(options, rows, ROWS, under)
 
 
 def run_seed(folder: Path, seed: int, options: BlendingOptions, train_folds: Trainer) -> Work:

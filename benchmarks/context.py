@@ -5,20 +5,23 @@
     python benchmarks/context.py --work scratch                   # can be stopped, and goes on there
 
 One phantom at 64 px, folds grouped by patient, three seeds of the networks. Each row is the weighted log loss of all
-folds' out-of-fold predictions: its mean over the seeds, and its spread, their standard deviation.
+folds' out-of-fold predictions: its mean over the seeds, and its spread, their standard deviation; and how much worse it
+is than the network that is trained on whole studies, with its interval (paired, of patients and seeds).
 """
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 from comparison import quiet
 from experiment import (
     ExperimentOptions,
     fold_trainer,
+    paired,
     prepare_phantom,
     read_out_of_fold,
     report,
-    score_run,
+    score,
     summarise,
     working_folder,
 )
@@ -32,6 +35,7 @@ from models.common.labels import LABELS
 from models.common.options import Machine
 from models.inference.aligned import align_runs
 from models.inference.blending import fit_weights
+from models.inference.comparing import Resampled
 from models.inference.evidence import nested
 from models.inference.smoothed_run import SmoothOptions, smooth_run
 from models.preprocessing import windows
@@ -39,13 +43,12 @@ from models.preprocessing.tables import read_slices
 from models.train_sequence import CONFIG as SEQUENCE
 from models.train_small import CONFIG as SMALL
 from models.train_study import CONFIG as STUDY
-from models.training.metric import weighted_log_loss
 
 RESULTS = Path(__file__).parent / "context.json"
 BELOW, ABOVE = (Channel(offset, windows.BRAIN, "mm") for offset in (-5, 5))
 ONE_WINDOW = (Channel(0, windows.BRAIN),)
 TRIPLET = (BELOW, *ONE_WINDOW, ABOVE)
-MEAN = "single_and_recurrent"
+MEAN, STUDIES = "single_and_recurrent", "study"
 # In the order of the table, each with what it sees.
 ROWS = {
     "single_one_window": "one window of the slice",
@@ -56,7 +59,7 @@ ROWS = {
     "recurrent": "single, then recurrent layers",
     "context_recurrent": "context, then recurrent layers",
     "end_to_end": "single and recurrent layers, trained together",
-    "study": "single, then trained on together with a transformer",
+    STUDIES: "single, then trained on together with a transformer",
     MEAN: "the mean of single and recurrent, for each label",
 }
 
@@ -75,20 +78,21 @@ def main(options: ContextOptions) -> None:
     with working_folder(options.work) as folder:
         work, machine = Work(folder), Machine(work=folder, device=options.device)
         prepare_phantom(folder, options)
-        scores = {name: [] for name in ROWS}
+        scored: dict[str, list[Resampled]] = {name: [] for name in ROWS}
         with fold_trainer(options.folds) as train_folds:
             for name, seed in tqdm([(name, seed) for name in ROWS for seed in range(options.seeds)], desc="runs"):
                 if name == MEAN:
-                    scores[name].append(score_mean(work, [f"single_{seed}", f"recurrent_{seed}"]))
-                    continue
-                if name == "smoothing":
-                    run = smooth_single(seed, work)
+                    said = blend(work, [f"single_{seed}", f"recurrent_{seed}"])
+                elif name == "smoothing":
+                    said = read_out_of_fold(work, smooth_single(seed, work))
                 else:
-                    config = config_of(name, seed, options.epochs)
-                    train_folds(config, machine)
-                    run = config.name
-                scores[name].append(score_run(work, run))
-    report(options, summarise(scores), ROWS)
+                    train_folds(config_of(name, seed, options.epochs), machine)
+                    said = read_out_of_fold(work, f"{name}_{seed}")
+                scored[name].append(score(said, read_slices(work, "train").set_index("image_id")))
+    rows = {name: summarise(of) for name, of in scored.items()}
+    for name in rows.keys() - {STUDIES}:
+        rows[name] |= paired(scored[name], scored[STUDIES])
+    report(options, rows, ROWS)
 
 
 def smooth_single(seed: int, work: Work) -> str:
@@ -98,19 +102,19 @@ def smooth_single(seed: int, work: Work) -> str:
     return f"single_{seed}_smoothed"
 
 
-def score_mean(work: Work, runs: list[str]) -> float:
-    """The score of the runs' weighted mean, for each label as fitted on other patients."""
+def blend(work: Work, runs: list[str]) -> pd.DataFrame:
+    """The runs' weighted mean, for each label as fitted on other patients; indexed by `image_id`, columns LABELS."""
     slices = read_slices(work, "train").dropna(subset=list(LABELS))
     aligned = align_runs({run: read_out_of_fold(work, run) for run in runs}, slices)
     known = slices.set_index("image_id").loc[aligned.image_ids]
-    target = known[list(LABELS)].to_numpy()
-    return weighted_log_loss(target, nested(fit_weights, aligned, target, known["patient_id"]))
+    said = nested(fit_weights, aligned, known[list(LABELS)].to_numpy(), known["patient_id"])
+    return pd.DataFrame(said, index=known.index, columns=list(LABELS))
 
 
 def config_of(name: str, seed: int, epochs: int) -> RunConfig:
     """The small network's preset, and what the row changes in it."""
     small = replace(SMALL, name=f"{name}_{seed}", seed=seed, epochs=epochs)
-    if name == "study":
+    if name == STUDIES:
         return study(small)
     changed = {
         "single_one_window": replace(small, channels=ONE_WINDOW),

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,13 +22,12 @@ from models.common.files import write_text
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.options import Machine, TestTimeAugmentation, TrainOptions
+from models.inference.comparing import Resampled, resample, tails
 from models.inference.predictions import align
 from models.inference.runs import finished_folds, join_folds, read_fold
 from models.phantom.dicom import write_phantom
 from models.preprocessing.preparation import PrepareOptions, prepare
-from models.preprocessing.tables import read_slices
 from models.train_small import CONFIG as SMALL
-from models.training.metric import weighted_log_loss
 from models.training.run import train
 
 Trainer = Callable[[RunConfig, Machine], None]
@@ -108,25 +107,36 @@ def train_quietly(options: TrainOptions) -> None:
         train(options)
 
 
-def score_run(work: Work, run: str) -> float:
-    """Weighted log loss of a run's out-of-fold predictions, of all folds together."""
-    predictions = read_out_of_fold(work, run)
-    labels = read_slices(work, "train").set_index("image_id")[list(LABELS)]
-    target = align(labels, predictions.index.to_series(), "the table of labels")
-    return weighted_log_loss(target.to_numpy(), predictions.to_numpy())
-
-
 def read_out_of_fold(work: Work, run: str) -> pd.DataFrame:
     """Of all finished folds, indexed by `image_id`, columns LABELS."""
     return join_folds(run, [read_fold(work, run, fold, "valid") for fold in finished_folds(work, run)])
 
 
-def summarise(scores: dict[str, list[float]]) -> Rows:
+def score(said: pd.DataFrame, slices: pd.DataFrame) -> Resampled:
+    """Weighted log loss of predictions, indexed by `image_id`, columns LABELS, with its draws of patients.
+
+    `slices` is the table of training slices, indexed likewise.
+    """
+    known = align(slices, said.index.to_series(), "the table of labels")
+    return resample(known[list(LABELS)].to_numpy(), said.to_numpy(), known["patient_id"].to_numpy())
+
+
+def summarise(scored: Sequence[Resampled]) -> dict[str, float]:
     """The mean of the seeds' scores, and their standard deviation."""
-    return {
-        name: {"mean": round(float(np.mean(values)), 4), "spread": round(float(np.std(values, ddof=1)), 4)}
-        for name, values in scores.items()
-    }
+    values = [float(of.value[0]) for of in scored]
+    return {"mean": round(float(np.mean(values)), 4), "spread": round(float(np.std(values, ddof=1)), 4)}
+
+
+def paired(ours: Sequence[Resampled], theirs: Sequence[Resampled]) -> dict[str, float]:
+    """How much higher our weighted log loss is, the mean of the seeds, and its interval over patients and seeds.
+
+    Each draw has patients of its own, the same for both and in all seeds, and seeds of its own.
+    """
+    value = float(np.mean([a.value[0] - b.value[0] for a, b in zip(ours, theirs, strict=True)]))
+    draws = np.array([a.draws[:, 0] - b.draws[:, 0] for a, b in zip(ours, theirs, strict=True)])  # (seeds, draws)
+    seeds = np.random.default_rng(0).integers(len(ours), size=draws.shape)
+    low, high = np.percentile(np.take_along_axis(draws, seeds, axis=0).mean(axis=0), tails(ours[0].patients))
+    return {name: round(float(number), 4) for name, number in {"worse by": value, "low": low, "high": high}.items()}
 
 
 def report(options: Reported, rows: Rows, descriptions: dict[str, str], under: str = "") -> None:

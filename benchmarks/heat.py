@@ -21,7 +21,7 @@ from models.common.config import TrainConfig
 from models.common.folders import DataFolder, Work, WorkFolder, default_data, default_work
 from models.common.labels import ANY, LABELS
 from models.inference.default import default_runs
-from models.inference.heat import heat_maps
+from models.inference.heat import LEAST, heat_maps
 from models.inference.runs import finished_folds, read_fold
 from models.phantom.anatomy import draw_head
 from models.phantom.bleeds import draw_bleeds
@@ -36,7 +36,7 @@ from models.training.weights import load_trained
 
 DEFAULT = "default"
 DENSITIES = 60.0, 70.0  # HU of the same blood in two drawings: where they differ, there is blood
-LEAST = 0.3  # of a pixel: from this share on it is blood
+IS_BLOOD = 0.3  # of a pixel: from this share on it is blood
 SIZES = {"below 100 mm2": 100, "100 to 300 mm2": 300, "300 to 1,000 mm2": 1000, "1,000 mm2 and more": np.inf}
 SPECIFICITY = 0.9  # over all slices, at which those of a bleed are found
 RANDOM = 5  # networks with random weights a fold
@@ -49,6 +49,8 @@ class HeatOptions:
 
     run: str = "small"
     """a run of single slices on a phantom; "default": the network of slices that answers where nobody names one"""
+    least: int = LEAST
+    """places a side that features must have"""
     data: DataFolder = field(default_factory=default_data)
     work: WorkFolder = field(default_factory=default_work)
     jobs: int = -1
@@ -76,7 +78,8 @@ def main(options: HeatOptions) -> None:
     spacing = slices["pixel_spacing_0"] * slices["rows"] / parameters["image_size"]
     slices["area"] = pd.Series({image: mask.sum() for image, mask in blood.items()}) * spacing**2
     bled = slices[(slices["any"] == 1) & slices.index.isin(blood)]
-    show_heat(pd.concat([measure(work, folders[fold], bled[bled["fold"] == fold], blood) for fold in folders]))
+    found = [measure(work, folders[fold], bled[bled["fold"] == fold], blood, options.least) for fold in folders]
+    show_heat(pd.concat(found))
     if options.run != DEFAULT:
         show_sizes(slices, bled)
 
@@ -110,7 +113,7 @@ def draw_blood(parameters: dict, number: int) -> dict[str, np.ndarray]:
     return masks
 
 
-def measure(work: Work, folder: Path, bled: pd.DataFrame, blood: dict[str, np.ndarray]) -> pd.DataFrame:
+def measure(work: Work, folder: Path, bled: pd.DataFrame, blood: dict[str, np.ndarray], least: int) -> pd.DataFrame:
     """A row a slice with blood: the share of each kind of heat inside the bleed, and whether its maximum lies there."""
     record = require_run(folder, "")
     kind = kind_of(record.config, folder)
@@ -119,14 +122,14 @@ def measure(work: Work, folder: Path, bled: pd.DataFrame, blood: dict[str, np.nd
     load_trained(folder, record, trained)
     rows = []
     for row, image_id in enumerate(bled.index):
-        inside = blood[image_id] >= LEAST
+        inside = blood[image_id] >= IS_BLOOD
         image = dataset[0, row][0][None]
         if not inside.any():
             continue
         heat = {
-            "the trained network": [heat_maps(trained, image, ANY)[0].numpy()],
+            "the trained network": [heat_maps(trained, image, ANY, least)[0].numpy()],
             "the middle of the head": [middle(len(inside))],
-            "random weights": [heat_maps(network, image, ANY)[0].numpy() for network in untrained],
+            "random weights": [heat_maps(network, image, ANY, least)[0].numpy() for network in untrained],
         }
         rows.append({"patient_id": bled["patient_id"].iloc[row], "size": inside.mean()} | shares(heat, inside))
     return pd.DataFrame(rows)

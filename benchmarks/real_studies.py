@@ -16,9 +16,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from ablation import paired
 from comparison import default_data, quiet
-from experiment import read_out_of_fold, report, train_quietly, working_folder
+from experiment import paired, read_out_of_fold, report, score, summarise, train_quietly, working_folder
 from sklearn.metrics import roc_auc_score
 from tqdm.auto import tqdm
 
@@ -28,9 +27,8 @@ from models.common.errors import InputError
 from models.common.folders import Work
 from models.common.labels import ANY, LABELS
 from models.common.options import Machine, TrainOptions
-from models.inference.comparing import Resampled, resample
+from models.inference.comparing import Resampled
 from models.inference.default import default_runs
-from models.inference.predictions import align
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.tables import read_slices
 from models.train_lite0 import CONFIG as LITE0
@@ -105,21 +103,17 @@ def config_of(row: str) -> TrainConfig:
 def row_of(row: str, work: Work, seeds: int) -> dict[str, float]:
     """The scores of a row, and how it stands beside the preset."""
     ours, areas = zip(*(scores(work, f"{row}_{seed}") for seed in range(seeds)), strict=True)
-    losses = torch.tensor([float(of.value[0]) for of in ours])
-    told = {"mean": round(losses.mean().item(), 4), "spread": round(losses.std().item(), 4)}
-    told["AUC of any"] = round(sum(areas) / seeds, 3)
+    told = summarise(ours) | {"AUC of any": round(sum(areas) / seeds, 3)}
     if row != PRESET:
-        told |= paired(list(ours), [scores(work, f"{PRESET}_{seed}")[0] for seed in range(seeds)])
+        told |= paired(ours, [scores(work, f"{PRESET}_{seed}")[0] for seed in range(seeds)])
     return told
 
 
 def scores(work: Work, run: str) -> tuple[Resampled, float]:
     """The out-of-fold loss of a run, with its draws of patients, and the AUC of `any`."""
-    said = read_out_of_fold(work, run)
-    known = align(read_slices(work, "train").set_index("image_id"), said.index.to_series(), "the table of labels")
-    target = known[list(LABELS)].to_numpy()
-    area = float(roc_auc_score(target[:, ANY], said.to_numpy()[:, ANY]))
-    return resample(target, said.to_numpy(), known["patient_id"].to_numpy()), area
+    said, slices = read_out_of_fold(work, run), read_slices(work, "train").set_index("image_id")
+    area = roc_auc_score(slices.loc[said.index, LABELS[ANY]], said[LABELS[ANY]])
+    return score(said, slices), float(area)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ from models.common.config import StudyConfig, TrainConfig
 from models.common.errors import InputError
 from models.common.labels import ANY, LABELS
 from models.export_onnx import ExportOptions
+from models.inference import onnx_graphs
 from models.inference.asked_runs import Study, find_folds
 from models.inference.ensemble import Ensemble
-from models.inference.heat import heat_maps
+from models.inference.heat import features_with_places
 from models.inference.onnx_check import EXACT
 from models.inference.onnx_engine import OnnxEngine, count_planes, plane_of
 from models.inference.onnx_export import half_weights, precise_nodes, to_onnx
@@ -111,7 +112,8 @@ NETWORKS = [
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_network_as_onnx_says_what_torch_says(name):
+def test_a_network_as_onnx_says_what_torch_says(name, monkeypatch):
+    monkeypatch.setattr(onnx_graphs, "LEAST", 2)  # at 64 px the last features of most have no more places
     config = config_of(name)
     network = awake(config)
     graph, images = exported(network, config), hounsfield(config)
@@ -121,15 +123,27 @@ def test_a_network_as_onnx_says_what_torch_says(name):
     assert np.ptp(due, axis=0).min() > 0.1  # it does look at them
     assert np.abs(expit(logits) - due).max() < EXACT
     assert embedding.shape == (5, network.width)
-    looked = heat_maps(network, grey(config, images), ANY)
-    size = (config.input_size, config.input_size)
-    spread = nn.functional.interpolate(torch.from_numpy(heat)[:, None], size=size, mode="bilinear")[:, 0]
+    looked = grad_cam(network, grey(config, images))
     assert looked.max() > 0
-    assert (spread - looked).abs().max() < 1e-3 * looked.max()
+    assert np.abs(heat - looked).max() < 1e-3 * looked.max()
     assert [one.version for one in graph.opset_import if one.domain == ""] == [18]
 
 
-def test_a_network_that_learns_how_to_pool_has_no_heat():
+def grad_cam(network: HemorrhageNetwork, images: torch.Tensor) -> np.ndarray:
+    """Of the last features, by their gradient: (slices, rows, columns)."""
+    features, seen = features_with_places(network.backbone, (images.float() / 255 - network.mean) / network.std)
+    (gradient,) = torch.autograd.grad(network.head(seen)[:, ANY].sum(), features[-1])
+    return (gradient.mean(dim=(2, 3), keepdim=True) * features[-1]).sum(dim=1).relu().detach().numpy()
+
+
+def test_a_network_whose_last_features_have_few_places_has_no_heat():
+    network = build_network(config_of("timm/resnet18")).eval()
+    for size, has_heat in ((6 * 32, False), (7 * 32, True)):
+        assert (feature_weights(network, torch.rand(2, len(CHANNELS), size, size)) is not None) == has_heat
+
+
+def test_a_network_that_learns_how_to_pool_has_no_heat(monkeypatch):
+    monkeypatch.setattr(onnx_graphs, "LEAST", 2)
     config = config_of("timm/resnet18", pooling="gem")
     network = awake(config)
     assert [output.name for output in exported(network, config).graph.output] == ["embedding", "logits"]

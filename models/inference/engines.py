@@ -11,7 +11,7 @@ import numpy as np
 from models.inference.asked_runs import Eye, Fold, Study
 from models.training.symmetries import Symmetry
 
-PIXELS = 1 << 20  # that go through a network at a time: four slices of 512
+PIXELS = 1 << 19  # that go through a network at a time: two slices of 512, so that EfficientNet-B2 stays below 1.5 GB
 MOST = 32  # slices
 
 
@@ -43,8 +43,11 @@ class Engine(Protocol):
         """
         ...
 
-    def heat(self, eye: Eye, study: Study) -> np.ndarray:
-        """Where a network of slices looks for any hemorrhage, (slices, size, size) of what it is shown."""
+    def heat(self, eye: Eye, study: Study) -> np.ndarray | None:
+        """Where a network of slices looks for any hemorrhage, (slices, size, size) of what it is shown.
+
+        None where the engine cannot tell.
+        """
         ...
 
 

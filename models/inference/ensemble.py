@@ -56,10 +56,15 @@ class Ensemble:
         seen: dict[tuple[Path, str], Seen] = {}
         return [self._ask(fold, study, seen) for fold in self.folds]
 
-    def heat(self, study: Study) -> np.ndarray:
-        """Where the first network that looks at images looks for any hemorrhage, (slices, size, size) of its store."""
+    def heat(self, study: Study) -> np.ndarray | None:
+        """Where the first network that looks at images looks for any hemorrhage, (slices, size, size) of its store.
+
+        None where the engine cannot tell.
+        """
         eye = self.folds[0].eyes[0]
         heat = self.engine.heat(eye, study)
+        if heat is None:
+            return None
         margin = (eye.config.image_size - eye.config.input_size) // 2  # what a network that crops has not seen
         beyond = eye.config.image_size - eye.config.input_size - margin
         return np.pad(heat, ((0, 0), (margin, beyond), (margin, beyond)))

@@ -51,11 +51,11 @@ class OnnxEngine:
         (logits,) = _run(self._session(fold.folder, LAYERS, fold.record), ["logits"], seen=seen, place=place)
         return logits
 
-    def heat(self, eye: Eye, study: Study) -> np.ndarray:
-        """As `Engine.heat`: (slices, size, size); zeros where the network has no simple heat (onnx_graphs.py)."""
+    def heat(self, eye: Eye, study: Study) -> np.ndarray | None:
+        """As `Engine.heat`: (slices, size, size); None where that would need a gradient (onnx_graphs.py)."""
         session, size = self._session(eye.folder, SLICES, eye.record), eye.config.input_size
         if "heat" not in [output.name for output in session.get_outputs()]:
-            return np.zeros((len(study.slices), size, size), np.float32)
+            return None
         coarse = np.concatenate([_run(session, ["heat"], hounsfield=images)[0] for images in _images(eye, study)])
         return np.stack([cv2.resize(heat, (size, size), interpolation=cv2.INTER_LINEAR) for heat in coarse])
 

@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 
 from models.common.config import TrainConfig
 from models.common.labels import ANY, LABELS
-from models.inference.heat import features_with_places, in_places, width_of
+from models.inference.heat import features_with_places, in_places
 from models.inference.onnx_engine import plane_of
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
 from models.preprocessing.windows import apply_window
@@ -28,6 +28,7 @@ from models.training.networks import HemorrhageNetwork
 from models.training.recurrent import RecurrentLayers, describe_place, with_steps
 
 _LOWEST, _HIGHEST = HOUNSFIELD_RANGE
+LEAST = 7  # places a side, as at 224 px: the 4 x 4 that features have at 128 px tell of no bleed (docs/results.md)
 _EQUAL = 1e-4  # of the largest weight: two ways to weigh features are one
 
 
@@ -68,8 +69,9 @@ class SlicesGraph(nn.Module):
 class FeatureWeights(nn.Module):
     """The heat of any hemorrhage, where it needs no gradient: features (slices, channels, rows, columns) -> their sum.
 
-    Where features are averaged over the slice, and then weighted, the gradient of the logit is the same at all places;
-    behind a ReLU it is at those alone where a feature is above 0 (`behind_relu`). `weights` are (channels,).
+    It is Grad-CAM of the last features (Selvaraju et al., ICCV 2017), coarser than that of heat.py. Where they are
+    averaged over the slice, and then weighted, the gradient of the logit is the same at all places; behind a ReLU it is
+    at those alone where a feature is above 0 (`behind_relu`). `weights` are (channels,).
     """
 
     def __init__(self, weights: torch.Tensor, behind_relu: bool) -> None:
@@ -88,13 +90,13 @@ class FeatureWeights(nn.Module):
 def feature_weights(network: HemorrhageNetwork, images: torch.Tensor) -> FeatureWeights | None:
     """How a network weighs its last features, seen on images (slices, channels, size, size), normalised.
 
-    None where that depends on the slice, as it does where features are pooled with weights that are learnt, and where
-    they are laid out otherwise, as transformers do.
+    None where they have too few places, where that depends on the slice, as it does where features are pooled with
+    weights that are learnt, and where they are laid out otherwise, as transformers do.
     """
     with torch.enable_grad():
         all_features, seen = features_with_places(network.backbone, images)
         features = all_features[-1]
-        if in_places(features, width_of(network.backbone)) is not features:
+        if in_places(features) is not features or features.shape[-1] < LEAST:
             return None
         (gradient,) = torch.autograd.grad(network.head(seen)[:, ANY].sum(), features)
     due, features = gradient.mean(dim=(2, 3)), features.detach()  # (slices, channels)

@@ -30,6 +30,7 @@ def render_answer(answer: Answer, keys: Sequence[KeySlice], work: Work, command:
         any=ANY,
         subtypes=SUBTYPES,
         keys=[_caption(answer, key) | {"pictures": large(key)} for key in keys],
+        heat=any(key.heat is not None for key in keys),
         curve=_curve(answer, keys),
         grid=all_slices(answer, work) if answer.measures is not None else [],
         z=[float(value) for value in answer.slices["z"]],

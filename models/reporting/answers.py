@@ -130,8 +130,8 @@ def answer_one(errand: Errand, study: OwnStudy) -> None:
         write_text(folder / "page.html", render_answer(answer, keys, work, errand.command))
         if options.dicom and keys:
             _write_dicom(answer, keys, files, folder)
-        if options.nifti and keys:
-            write_heat(answer, court, work, folder / "heat.nii.gz")
+        if options.nifti and keys and (reason := write_heat(answer, court, work, folder / "heat.nii.gz")):
+            say(f"{answer.study}: no heat is written, for {reason}")
         text = json.dumps(to_json(answer, errand.command), indent=1, ensure_ascii=False)
         write_text(folder / ANSWER, text)
 

@@ -161,9 +161,10 @@ def _algorithm(answer: Answer) -> sr.AlgorithmIdentification:
 
 
 def _picture(answer: Answer, key: KeySlice, sources: Sources, number: int, identity: str) -> Dataset:
-    """A slice under heat, with what it is written into it."""
+    """A slice under heat, if there is some, with what it is written into it."""
     assert answer.probability is not None  # it is answered
-    image = np.ascontiguousarray(under_heat(key.hounsfield, key.heat, BRAIN))
+    heat = np.zeros(key.hounsfield.shape) if key.heat is None else key.heat
+    image = np.ascontiguousarray(under_heat(key.hounsfield, heat, BRAIN))
     text = f"slice {key.row + 1}: any {answer.probability[key.row, ANY]:.2f}"
     synthetic = ["SYNTHETIC - nobody was scanned"] if answer.synthetic else []
     for line, words in enumerate([NOT_FOR_DIAGNOSIS, text, *synthetic]):
@@ -187,7 +188,8 @@ def _picture(answer: Answer, key: KeySlice, sources: Sources, number: int, ident
     )
     picture.BodyPartExamined = "HEAD"
     picture.BurnedInAnnotation = "NO"  # none that tells who it is
-    picture.DerivationDescription = f"{WARNING} Where a network looked, over the brain window."
+    shown = "The brain window." if key.heat is None else "Where a network looked, over the brain window."
+    picture.DerivationDescription = f"{WARNING} {shown}"
     return _dated(picture, source.header)
 
 

@@ -20,6 +20,7 @@ from models.reporting.tints import under_heat
 KEY_SLICES = 3  # the most suspicious ones
 _APART = 3  # places between them, so that they do not all show one spot
 _LARGE, _SMALL = 384, 160  # pixels, of a key slice and of one of all
+_WINDOWS: dict[str, Window] = {"brain": BRAIN, "subdural": SUBDURAL}
 _QUALITY = 88  # of JPEG, 0 to 100
 
 
@@ -28,7 +29,7 @@ class KeySlice(NamedTuple):
 
     row: int  # of the answer's slices
     hounsfield: np.ndarray  # (size, size)
-    heat: np.ndarray  # (size, size), 0 ... 1, the same scale in all key slices
+    heat: np.ndarray | None  # (size, size), 0 ... 1, the same scale in all key slices; none: nobody can tell
 
 
 def key_slices(answer: Answer, court: Court, work: Work) -> list[KeySlice]:
@@ -42,13 +43,13 @@ def key_slices(answer: Answer, court: Court, work: Work) -> list[KeySlice]:
     study = readable_study(answer.slices, work)
     chunks = answer.slices["chunk"].to_numpy(int)
     shown = study.slices[study.slices["chunk"].isin(chunks[rows])]
-    heat = dict(zip(shown["chunk"], court.ensemble.heat(Study(shown.reset_index(drop=True), work)), strict=True))
-    highest = max(float(one.max()) for one in heat.values()) or 1.0
+    heat = court.ensemble.heat(Study(shown.reset_index(drop=True), work))
+    of_chunk = {} if heat is None else dict(zip(shown["chunk"], heat / (heat.max() or 1.0), strict=True))
     store = Series(work.series(answer.image_size, answer.taken))
     found = []
     for row in rows:
         hounsfield = store.read(int(chunks[row]))
-        found.append(KeySlice(row, hounsfield, spread(heat[chunks[row]] / highest, len(hounsfield))))
+        found.append(KeySlice(row, hounsfield, spread(of_chunk[chunks[row]], len(hounsfield)) if of_chunk else None))
     return found
 
 
@@ -59,13 +60,12 @@ def spread(heat: np.ndarray, side: int) -> np.ndarray:
 
 
 def large(slice_: KeySlice) -> dict[str, str]:
-    """A key slice in the brain window, in the subdural window and under heat, as data URIs by what they show."""
-    hounsfield, heat = fit_to_square(slice_.hounsfield, _LARGE), spread(slice_.heat, _LARGE)
-    return {
-        "brain": jpeg_uri(apply_window(hounsfield, BRAIN)),
-        "subdural": jpeg_uri(apply_window(hounsfield, SUBDURAL)),
-        "where the network looked": jpeg_uri(under_heat(hounsfield, heat, BRAIN)),
-    }
+    """A key slice in both windows, and under heat if there is some, as data URIs by what they show."""
+    hounsfield = fit_to_square(slice_.hounsfield, _LARGE)
+    windows = {name: jpeg_uri(apply_window(hounsfield, window)) for name, window in _WINDOWS.items()}
+    if slice_.heat is None:
+        return windows
+    return windows | {"where the network looked": jpeg_uri(under_heat(hounsfield, spread(slice_.heat, _LARGE), BRAIN))}
 
 
 def all_slices(answer: Answer, work: Work) -> list[dict[str, str]]:
@@ -85,8 +85,7 @@ def jpeg_uri(pixels: np.ndarray) -> str:
 
 def _small(hounsfield: np.ndarray) -> dict[str, str]:
     small = fit_to_square(hounsfield, _SMALL)
-    windows: dict[str, Window] = {"brain": BRAIN, "subdural": SUBDURAL}
-    return {name: jpeg_uri(apply_window(small, window)) for name, window in windows.items()}
+    return {name: jpeg_uri(apply_window(small, window)) for name, window in _WINDOWS.items()}
 
 
 def _suspicious(answer: Answer) -> list[int]:

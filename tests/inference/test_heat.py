@@ -5,6 +5,7 @@ import timm
 import torch
 from torch import nn
 
+from models.inference import heat
 from models.inference.heat import heat_maps, in_places
 
 WIDTH = 5
@@ -60,4 +61,61 @@ def test_networks_of_all_kinds_have_heat_in_places(name):
 
 def test_places_of_tokens_are_read_row_by_row():
     tokens = torch.arange(10.0).view(1, 10, 1)
-    assert in_places(tokens, 1)[0, 0].tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    assert in_places(tokens)[0, 0].tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+
+
+class Stages(nn.Module):
+    """Blocks that halve the places, each with a branch beside it; then the mean, and six logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(Branched(3, 4), Branched(4, 5), Branched(5, 6))
+        self.head = nn.Linear(6, 6)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.blocks(images).mean(dim=(2, 3)))
+
+
+class Branched(nn.Module):
+    """A convolution of stride 2, and a shortcut beside it, whose parts alone are not what the next block is given."""
+
+    def __init__(self, before: int, width: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(nn.Conv2d(before, before, 1), nn.Conv2d(before, width, 2, stride=2))
+        self.shortcut = nn.Conv2d(before, width, 2, stride=2)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.shortcut(features) + self.main(features).relu()
+
+
+@pytest.mark.parametrize(("least", "blocks"), [(1, 3), (8, 3), (9, 2), (16, 2), (17, 1), (33, 1)])
+def test_heat_is_gradient_times_what_the_last_block_with_places_enough_gives(least, blocks):
+    torch.manual_seed(0)
+    network, images = Stages(), torch.rand(2, 3, 64, 64)
+    features = network.blocks[:blocks](images).detach().requires_grad_()
+    logit = network.head(network.blocks[blocks:](features).mean(dim=(2, 3)))[:, 4].sum()
+    (gradient,) = torch.autograd.grad(logit, features)
+    due = (gradient * features).sum(dim=1, keepdim=True).relu()
+    due = nn.functional.interpolate(due, size=(64, 64), mode="bilinear")[:, 0]
+    assert due.max() > 0
+    torch.testing.assert_close(heat_maps(network, images, 4, least), due)
+
+
+def test_heat_has_places_smaller_than_a_bleed_if_nothing_else_is_said():
+    torch.manual_seed(0)
+    network, images = Stages(), torch.rand(1, 3, 64, 64)
+    assert torch.equal(heat_maps(network, images, 0), heat_maps(network, images, 0, 28))
+
+
+def test_the_weights_of_a_pool_are_no_features():
+    class Pooled(Laid):
+        def __init__(self) -> None:
+            super().__init__("width first")
+            self.score = nn.Linear(WIDTH, 1)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            places = self.forward_features(images).flatten(2).transpose(1, 2)
+            return self.head((places * self.score(places).softmax(dim=1)).sum(dim=1))
+
+    seen, _ = heat.features_with_places(Pooled(), torch.rand(2, 3, 64, 64))
+    assert [tuple(features.shape) for features in seen] == [(2, WIDTH, 8, 8)]
