@@ -3,10 +3,10 @@
     python benchmarks/context.py --work scratch
     python benchmarks/context_picture.py --work scratch     # draws docs/context.png
 
-Draws the probability of `any`, out-of-fold, of the single-slice network, of its smoothed predictions and of the
-recurrent layers. Above it stand some slices, each with its number, and with a line around its blood where it has any.
-Of all studies with blood in some slices and not in others it is the one with the median gain of the
-recurrent layers over the single slice.
+Draws the probability of `any`, out-of-fold, of the single-slice network, of its smoothed predictions, of the recurrent
+layers and of the network of whole studies. Above it stand some slices, each with its number, and with a line around its
+blood where it has any. Of all studies with blood in some slices and not in others it is the one with the median gain of
+the recurrent layers over the single slice.
 """
 
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 from context import ROWS
 from experiment import read_out_of_fold
-from heat import LEAST, draw_blood
+from heat import IS_BLOOD, draw_blood
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from models.common.cli import command
-from models.common.colours import BLUE, GREEN, ORANGE, VERMILION
+from models.common.colours import BLUE, GREEN, ORANGE, PINK, VERMILION
 from models.common.files import replacing
 from models.common.folders import Work, WorkFolder, default_work
 from models.common.labels import LABELS
@@ -33,7 +33,12 @@ from models.train_small import CONFIG as SMALL
 from models.training.metric import log_losses
 
 SHOWN = 10  # slices as pictures, in the window in which blood is not as white as bone
-RUNS = {"single": (BLUE, "o:"), "smoothing": (ORANGE, "s--"), "recurrent": (GREEN, "D-")}  # colour, marker and line
+RUNS = {  # colour, marker and line
+    "single": (BLUE, "o:"),
+    "smoothing": (ORANGE, "s--"),
+    "recurrent": (GREEN, "D-"),
+    "study": (PINK, "^-."),
+}
 STUDIES = 10_000  # of a phantom at most
 
 
@@ -95,7 +100,7 @@ def draw(work: Work, study: pd.DataFrame, predictions: dict[str, pd.DataFrame]) 
         tile.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
         inside = blood[study["image_id"].iloc[place]]
         if study["any"].iloc[place] == 1:
-            tile.contour(inside, levels=[LEAST], colors=VERMILION, linewidths=1.2)
+            tile.contour(inside, levels=[IS_BLOOD], colors=VERMILION, linewidths=1.2)
         tile.set_title(f"slice {place + 1}", fontsize=8, pad=2)
         tile.set_axis_off()
     figure.suptitle(

@@ -10,11 +10,20 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.contour import ContourSet
+from matplotlib.path import Path as MatplotlibPath
 
 from models.common.errors import InputError
+from models.common.folders import Work
+from models.common.labels import ANY
 from models.inference.comparing import Resampled, resample
 from models.inference.evidence import WAYS
+from models.phantom.dicom import identify
+from models.phantom.study import draw_study
+from models.train_small import CONFIG as SMALL
 
 REPOSITORY = Path(__file__).parent.parent
 FOLDER = REPOSITORY / "benchmarks"
@@ -213,6 +222,39 @@ def test_rows_of_the_context_benchmark_differ_in_what_they_are_named_after_alone
     assert configs["single"].channels == configs["end_to_end"].channels == configs["context"].channels[:3]
     assert (configs["recurrent"].runs, configs["context_recurrent"].runs) == (("single_1",), ("context_1",))
     assert (configs["study"].start, configs["study"].channels) == ("single_1", configs["single"].channels)
+
+
+def test_the_picture_of_a_study_has_a_line_around_the_blood_of_slices_that_have_some(benchmark, monkeypatch):
+    picture = benchmark("context_picture")
+    name = identify(0, "train", 0)
+    drawn = draw_study(name.seed, SMALL.image_size, name.patient_seed)
+    images = [name.image_id(index) for index in range(len(drawn.labels))]
+    study = pd.DataFrame({"series_id": name.series_id, "image_id": images, "chunk": range(len(images))})
+    study["any"] = [labels[ANY] for labels in drawn.labels]
+    said = pd.DataFrame({"any": 0.5}, index=images)
+    monkeypatch.setattr(picture, "Series", lambda _: Store(drawn.hounsfield))
+    (axis,) = picture.draw(Work(Path()), study, dict.fromkeys(picture.RUNS, said)).axes
+    tiles = {tile.get_title(): tile for tile in axis.child_axes}
+    lined = {title for title, tile in tiles.items() if any(path.vertices.size for path in contours(tile))}
+    assert lined == {title for title in tiles if study["any"][int(title.split()[1]) - 1]}
+    assert 0 < len(lined) < len(tiles)
+    assert len(axis.lines) == len(picture.RUNS)
+
+
+class Store:
+    """Slices (slices, size, size) as the store gives them."""
+
+    def __init__(self, slices: np.ndarray) -> None:
+        self.slices = slices
+
+    def read(self, chunk: int) -> np.ndarray:
+        return self.slices[chunk]
+
+
+def contours(axes: Axes) -> list[MatplotlibPath]:
+    """All lines of contours within axes."""
+    drawn = [each for each in axes.collections if isinstance(each, ContourSet)]
+    return [path for each in drawn for path in each.get_paths()]
 
 
 def scored(value: float) -> Resampled:

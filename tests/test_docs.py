@@ -205,9 +205,18 @@ def written(name: str) -> dict:
 )
 def test_results_of_the_experiments_are_those_that_they_have_written(name, title):
     text, expected = sections("results.md")[title], written(name)
-    rows = re.findall(r"\| (0\.\d{4}) \| (0\.\d{4}) \|$", text, flags=re.MULTILINE)
+    rows = re.findall(r"\| (0\.\d{4}) \| (0\.\d{4}) \|(?:$| )", text, flags=re.MULTILINE)
     assert sorted(rows) == sorted((f"{row['mean']:.4f}", f"{row['spread']:.4f}") for row in expected["rows"].values())
     assert f"commit `{expected['commit'][:7]}`" in text
+
+
+def test_forms_of_context_stand_beside_the_best_with_the_intervals_that_were_written():
+    text = sections("results.md")["What neighbouring slices are worth"]
+    told = re.findall(r"^\|.* \| (0\.\d{4}) \| \S+ \| (\S+) \[(\S+), (\S+)\] \|$", text, flags=re.MULTILINE)
+    beside = [row for row in written("context")["rows"].values() if "low" in row]
+    due = [tuple(f"{row[name]:.4f}" for name in ("mean", "worse by", "low", "high")) for row in beside]
+    assert len(due) == 9
+    assert sorted(told) == sorted(due)
 
 
 def test_results_of_the_choice_are_those_that_were_written():
