@@ -2,17 +2,20 @@
 
     python benchmarks/ablation.py --work scratch                    # writes benchmarks/ablation.json; goes on there
     python benchmarks/ablation.py --work scratch --hours 2          # begins no run after two hours
+    python benchmarks/ablation.py --work scratch --hours 0 --people ../shared/rsna_sample    # the same on people, too
     python benchmarks/ablation.py --work large --studies 1000 --epochs 16 --folds 5 --device cuda    # for a GPU
 
 The small network and EfficientNet-Lite0 at 64 px, folds grouped by patient, five seeds. A row is the weighted log loss
 of one change, its mean over the seeds, and how much it is worse than what it stands beside: the mean of the seeds, with
 a 95 % interval over drawn patients and drawn seeds, paired. One of which the interval holds zero is "no effect". Where
-a run is there it is not trained again; all that is finished is in the table.
+a run is there it is not trained again; all that is finished is in the table. With labelled studies of people the table
+tells, too, how much each change is worse on them, of whom no network has seen one, and of how many changes the sign is
+the same.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -24,6 +27,7 @@ import numpy as np
 import pandas as pd
 import torch
 from ablation_changes import CHANGES, NETWORKS, NOT_SWITCHED, config_of, judge_of, predict_again, train_cell
+from ablation_people import agreement, compare, predict_people
 from comparison import quiet
 from experiment import ExperimentOptions, paired, prepare_phantom, read_out_of_fold, score, working_folder
 from run import commit, describe_machine
@@ -47,8 +51,8 @@ THREADS = 1  # of each process: a small network makes little use of more
 class AblationOptions(ExperimentOptions):
     """The command line of this benchmark."""
 
-    studies: int = 50
-    epochs: int = 6
+    studies: int = 120
+    epochs: int = 4
     output: Path = RESULTS
     seeds: int = 5
     folds: int = 2
@@ -59,6 +63,8 @@ class AblationOptions(ExperimentOptions):
     """begin nothing new after so many"""
     processes: int = 2
     """folds that are trained side by side"""
+    people: Path | None = None
+    """folder of labelled studies of people, in Kaggle's layout"""
 
 
 class Cell(NamedTuple):
@@ -78,19 +84,24 @@ def main(options: AblationOptions) -> None:
     """Train and predict as many cells as there is time for; print the table of all that is there, and write it."""
     began = time.monotonic()
     with working_folder(options.work) as folder:
+        work = Work(folder)
         prepare_phantom(folder, options)
         (folder / "cells").mkdir(exist_ok=True)
         left = 0
         with ProcessPoolExecutor(options.processes, get_context("spawn"), torch.set_num_threads, (THREADS,)) as pool:
             for cell in tqdm(list(plan(options)), desc="cells"):
-                if (folder / "cells" / f"{cell.name}.json").is_file():
+                if is_finished(cell, work):
                     continue
                 if time.monotonic() - began > 3600 * options.hours:
                     left += 1
                     continue
-                seconds = make_cell(cell, Work(folder), options, pool)
-                write_text(folder / "cells" / f"{cell.name}.json", json.dumps({"s CPU": round(seconds, 1)}))
-        report(folder, options)
+                seconds = make_cell(cell, work, options, pool)
+                write_text(note_of(cell, work), json.dumps({"s CPU": round(seconds, 1)}))
+            people = None
+            if options.people is not None:
+                runs = [cell.name for cell in plan(options) if is_finished(cell, work) and is_trained(cell)]
+                people = predict_people(runs, work, options.people, options.folds, options.device, pool)
+        report(work, people, options)
     if left:
         print(f"{left} cells are left; the same command goes on with them")
 
@@ -153,26 +164,29 @@ def judge_options(cell: Cell, work: Work, options: AblationOptions) -> Iterator[
 # ---- the table ----
 
 
-def report(folder: Path, options: AblationOptions) -> None:
-    """Print a row for each change of each network that is finished, and write them as JSON."""
-    work = Work(folder)
-    slices = read_slices(work, "train").set_index("image_id")
+def report(work: Work, people: Work | None, options: AblationOptions) -> None:
+    """Print a row for each change of each network that is finished, and write them as JSON.
 
-    @cache
-    def scored(cell: Cell) -> Resampled:
-        return score(predictions(cell, work, options.folds), slices)
-
-    rows = {}
-    for network in options.networks:
-        for change in CHANGES:
-            if row := row_of(network, change, folder, options.seeds, scored):
-                rows[f"{network} {change}"] = row
+    `people` is where their networks have predicted people, if they have.
+    """
+    rows = {
+        f"{network} {change}": row
+        for network in options.networks
+        for change in CHANGES
+        if (row := row_of(network, change, work, people, options))
+    }
     for name, row in rows.items():
-        change = CHANGES[name.split()[1]]
-        print(f"{name:30}{row['mean']:9.4f}{describe(row):40}{row['s CPU']:7.0f} s CPU   {change.what}")
+        change, beyond = CHANGES[name.split()[1]], ""
+        if "of people worse by" in row:
+            beyond = f"{row['of people worse by']:+9.4f} on people"
+        print(f"{name:30}{row['mean']:9.4f}{describe(row):40}{row['s CPU']:7.0f} s CPU{beyond}   {change.what}")
     settings = {name: value for name, value in asdict(options).items() if isinstance(value, int)}
     results = {"machine": describe_machine(), "commit": commit(), "settings": settings}
-    write_text(options.output, json.dumps({**results, "not_switched": NOT_SWITCHED, "rows": rows}, indent=1) + "\n")
+    agreed = agreement(rows)
+    for name, count in agreed.items():
+        print(f"{name}: {count}")
+    results |= {"agreement": agreed, "not_switched": NOT_SWITCHED, "rows": rows}
+    write_text(options.output, json.dumps(results, indent=1) + "\n")
     print(f"{options.output}: commit {results['commit']}")
 
 
@@ -186,22 +200,44 @@ def predictions(cell: Cell, work: Work, folds: int) -> pd.DataFrame:
 
 
 def row_of(
-    network: str, change: str, folder: Path, seeds: int, scored: Callable[[Cell], Resampled]
+    network: str, change: str, work: Work, people: Work | None, options: AblationOptions
 ) -> dict[str, float | int]:
     """A row of the table, of the seeds that are finished; empty where there is none."""
-    cells = [Cell(network, change, seed) for seed in range(seeds)]
-    files = {cell: folder / "cells" / f"{cell.name}.json" for cell in cells}
-    finished = [cell for cell in cells if files[cell].is_file()]
+    finished = [cell for seed in range(options.seeds) if is_finished(cell := Cell(network, change, seed), work)]
     if not finished:
         return {}
-    ours = [scored(cell) for cell in finished]
-    seconds = float(np.mean([json.loads(files[cell].read_text())["s CPU"] for cell in finished]))
+    beside = [cell._replace(change=CHANGES[change].beside) for cell in finished]
+    ours = [scored(cell, work, options.folds) for cell in finished]
+    seconds = float(np.mean([json.loads(note_of(cell, work).read_text())["s CPU"] for cell in finished]))
     scores = [float(of.value[0]) for of in ours]
     row = {"seeds": len(finished), "mean": round(float(np.mean(scores)), 4), "s CPU": round(seconds, 1)}
     if change == "base":
         return row
-    theirs = [scored(cell._replace(change=CHANGES[change].beside)) for cell in finished]
-    return row | paired(ours, theirs)
+    row |= paired(ours, [scored(cell, work, options.folds) for cell in beside])
+    if people and is_trained(finished[0]):
+        row |= compare(people, [cell.name for cell in finished], [cell.name for cell in beside], options.folds)
+    return row
+
+
+@cache
+def scored(cell: Cell, work: Work, folds: int) -> Resampled:
+    """The out-of-fold loss of a cell."""
+    return score(predictions(cell, work, folds), read_slices(work, "train").set_index("image_id"))
+
+
+def is_trained(cell: Cell) -> bool:
+    """Whether a cell has networks of its own, and is not another one's predicted otherwise."""
+    return not CHANGES[cell.change].again
+
+
+def is_finished(cell: Cell, work: Work) -> bool:
+    """Whether a cell is there."""
+    return note_of(cell, work).is_file()
+
+
+def note_of(cell: Cell, work: Work) -> Path:
+    """Where it stands that a cell is finished, and how long it took."""
+    return work.root / "cells" / f"{cell.name}.json"
 
 
 def describe(row: dict[str, float | int]) -> str:
