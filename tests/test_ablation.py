@@ -2,6 +2,7 @@
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from models.common.files import write_parquet
+from models.common.folders import Work
 from models.common.labels import ANY, LABELS
 from models.common.recipe import ImageRecipe, Recipe
 from models.inference.comparing import resample
@@ -151,6 +153,75 @@ def test_what_is_finished_is_not_made_again_and_the_table_is_of_all_that_is_ther
     assert written["rows"]["small base"] == {"seeds": 1, "mean": written["rows"]["small base"]["mean"], "s CPU": 2.5}
     assert set(written["not_switched"]) == {"wrapped repair"}
     assert "small ema" in capsys.readouterr().out
+
+
+def test_changes_are_compared_on_people_by_the_mean_of_their_folds(ablation, scored, monkeypatch):
+    """`ema` is better on drawings, and on people in one fold alone; the mean of both is worse than the base's."""
+    options, _ = scored
+    labels = read_slices(Work(options.work), "train").dropna(subset=list(LABELS))
+    target = labels[list(LABELS)].to_numpy(float)
+    asked = {}
+
+    def predict(runs, work, data, folds, device, pool):
+        asked.update(runs=list(runs), data=data)
+        people = Work(work.root / "people")
+        people.root.mkdir()
+        people.cache.symlink_to(work.cache.resolve())
+        for run in runs:
+            for fold, right in enumerate((0.9, 0.3) if "ema" in run else (0.7, 0.7)):
+                said = pd.DataFrame(np.where(target == 1, right, 1 - right), columns=list(LABELS))
+                file = people.prediction(run, fold, "train")
+                file.parent.mkdir(parents=True)
+                write_parquet(file, said.assign(image_id=labels["image_id"].to_numpy()).iloc[:: 1 - 2 * fold])
+        return people
+
+    monkeypatch.setattr(ablation, "predict_people", predict)
+    ablation.main(replace(options, people=Path("people")))
+    assert asked == {"runs": ["small_base_0", "small_ema_0", "small_cosine_0"], "data": Path("people")}
+    written = json.loads(options.output.read_text())
+    ema, cosine = written["rows"]["small ema"], written["rows"]["small cosine"]
+    assert ema["of people worse by"] == pytest.approx(np.log(0.7 / 0.6), abs=1e-4)
+    assert ema["of people low"] > 0 < ema["low"]
+    assert cosine["of people worse by"] == 0
+    assert "of people worse by" not in written["rows"]["small base"]
+    assert written["agreement"] == {
+        "changes": 2,
+        "changes, same sign on people": 1,
+        "proven on drawings": 1,
+        "proven on drawings, same sign on people": 1,
+    }
+
+
+def test_signs_agree_where_both_are_worse_or_both_better(ablation):
+    def row(value, low, high, of_people):
+        return {"worse by": value, "low": low, "high": high, "of people worse by": of_people}
+
+    rows = {
+        "better": row(-0.2, -0.3, -0.1, -0.01),
+        "worse": row(0.2, 0.1, 0.3, -0.2),
+        "perhaps": row(0.2, -0.1, 0.3, 0.3),
+        "the same": row(0.0, -0.1, 0.1, 0.3),
+        "predicted anew": {"worse by": 1, "low": 1, "high": 1},
+    }
+    assert list(ablation.agreement(rows).values()) == [4, 2, 2, 1]
+    assert ablation.agreement({"predicted anew": rows["predicted anew"]}) == {}
+
+
+def test_people_are_predicted_by_the_weights_of_each_fold_in_a_folder_of_their_own(ablation, tmp_path, monkeypatch):
+    people = sys.modules["ablation_people"]
+    prepared = []
+    monkeypatch.setattr(people, "prepare", prepared.append)
+    asked = []
+    monkeypatch.setattr(people, "infer", asked.append)
+    found = people.predict_people(["a", "b"], Work(tmp_path), Path("data"), 2, "cpu", ThreadPoolExecutor(1))
+    assert found.root == tmp_path / "people"
+    assert [(options.data, options.work, options.image_size) for options in prepared] == [
+        (Path("data"), found.root, (64,))
+    ]
+    assert [(one.name, one.fold) for one in asked] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+    assert {one.split for one in asked} == {"train"}
+    assert asked[1].folder == tmp_path / "runs" / "a" / "fold1"
+    assert asked[1].output == found.root / "runs" / "a" / "fold1" / "train.parquet"
 
 
 def test_the_originals_losses_are_what_they_are_called(changes):

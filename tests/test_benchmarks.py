@@ -28,7 +28,7 @@ from models.train_small import CONFIG as SMALL
 REPOSITORY = Path(__file__).parent.parent
 FOLDER = REPOSITORY / "benchmarks"
 SCRIPTS = {path.stem for path in FOLDER.glob("*.py")}
-SHARED = {"run", "comparison", "experiment", "ablation_changes", "gpu_rows", "gpu_tests"}
+SHARED = {"run", "comparison", "experiment", "ablation_changes", "ablation_people", "gpu_rows", "gpu_tests"}
 SHARED |= {"realism_slices", "realism_features", "realism_measures"}
 FAKE = """
 import os
