@@ -22,6 +22,7 @@ from models.common.labels import ANY, LABELS
 from models.inference import answering
 from models.inference.asked import PredictOptions
 from models.inference.calibration import Calibration
+from models.inference.torch_engine import TorchEngine
 from models.predict import predict
 from models.reporting import predicting
 from models.reporting.answers import KEY
@@ -356,6 +357,28 @@ def test_heat_lies_where_the_slices_lie(filed, heads):
         found = heat.affine @ np.array([*middle[:2], number, 1])
         assert found[:3] * [-1, -1, 1] == pytest.approx(due, abs=0.05)
     assert heat.get_fdata().max() == 1000
+
+
+def test_where_an_engine_has_no_heat_everything_else_is_there_and_says_so(
+    heads, answers, tmp_path, monkeypatch, capsys, filed
+):
+    monkeypatch.setattr(TorchEngine, "heat", lambda *_: None)
+    bare = answers(tmp_path / "data", name="bare", dicom=True, nifti=True)
+    assert "no heat is written, for onnxruntime has none of this network" in capsys.readouterr().out
+    assert list(bare.path.glob("*/heat.nii.gz")) == []
+    assert bare.told[0]["study_probability"] == filed.told[0]["study_probability"]
+    text, due = bare.only("*/page.html").read_text(), filed.only("*/page.html").read_text()
+    assert "The heat shows" not in text
+    assert "Where the network looked is not shown" in text
+    assert due.count("data:image/jpeg") - text.count("data:image/jpeg") == 3  # one a key slice
+    keys = sorted(bare.path.glob("*/dicom/key*.dcm"))
+    assert len(keys) == 3
+    for file in keys:
+        picture = pydicom.dcmread(file)
+        assert dciodvfy(file) == []
+        assert "Where a network looked" not in picture.DerivationDescription
+        assert (np.ptp(picture.pixel_array.astype(int), axis=2) == 0).all()  # no colour
+    assert "Where a network looked" in pydicom.dcmread(filed.only(f"*/dicom/{keys[0].name}")).DerivationDescription
 
 
 def test_probabilities_of_any_lead_the_worklist(heads, answers, tmp_path):
