@@ -70,7 +70,8 @@ def percent(value: float | None) -> str:
     """A share in words that do not claim more than is known."""
     if value is None or np.isnan(value):
         return _NOTHING
-    return "less than 1 %" if value < 0.01 else "more than 99 %" if value > 0.99 else f"{value:.0%}".replace("%", " %")
+    words = "less than " if value < 0.01 else "more than " if value > 0.99 else ""
+    return f"{words}{100 * min(max(value, 0.01), 0.99):.0f}\N{NO-BREAK SPACE}%"
 
 
 def _known(value: Any) -> str:
