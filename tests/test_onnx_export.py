@@ -132,8 +132,9 @@ def test_a_network_as_onnx_says_what_torch_says(name, monkeypatch):
 def grad_cam(network: HemorrhageNetwork, images: torch.Tensor) -> np.ndarray:
     """Of the last features, by their gradient: (slices, rows, columns)."""
     features, seen = features_with_places(network.backbone, (images.float() / 255 - network.mean) / network.std)
-    (gradient,) = torch.autograd.grad(network.head(seen)[:, ANY].sum(), features[-1])
-    return (gradient.mean(dim=(2, 3), keepdim=True) * features[-1]).sum(dim=1).relu().detach().numpy()
+    last = features[-1].values
+    (gradient,) = torch.autograd.grad(network.head(seen)[:, ANY].sum(), last)
+    return (gradient.mean(dim=(2, 3), keepdim=True) * last).sum(dim=1).relu().detach().numpy()
 
 
 def test_a_network_whose_last_features_have_few_places_has_no_heat():

@@ -6,7 +6,7 @@ label's logit itself (class activation mapping; Zhou et al., CVPR 2016), but for
 """
 
 from math import isqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -18,6 +18,15 @@ from models.training.symmetries import D4
 LEAST = 28  # places a side: each is then some 8 mm of a head, and a bleed has several (docs/results.md has others)
 
 
+class Features(NamedTuple):
+    """What a part of a network makes of images."""
+
+    part: nn.Module
+    values: (
+        torch.Tensor
+    )  # (slices, width, side, side), (slices, side, side, width) or tokens, as `in_places` takes them
+
+
 def heat_maps(network: nn.Module, images: torch.Tensor, label: int, least: int = LEAST) -> torch.Tensor:
     """Heat of a label over images (slices, channels, size, size), float32 (slices, size, size), 0 and more.
 
@@ -26,17 +35,15 @@ def heat_maps(network: nn.Module, images: torch.Tensor, label: int, least: int =
     nowhere is asked for the most that it has.
     """
     network.eval()
-    with torch.enable_grad():
-        seen, logits = features_with_places(network, images)
-        speaks = logits[:, label].sum()
-        for features in reversed(with_places_enough(seen, least)):
-            (gradient,) = torch.autograd.grad(speaks, features, retain_graph=True, allow_unused=True)
-            if gradient is not None and in_places(gradient).any():
-                break
-        else:
-            return torch.zeros(len(images), *images.shape[-2:], device=images.device)
-    heat = in_places(gradient * features).sum(dim=1, keepdim=True).relu().detach().float()
-    return interpolate(heat, size=images.shape[-2:], mode="bilinear")[:, 0]
+    with torch.no_grad():
+        seen, _ = features_with_places(network, images)
+    for part in reversed(_with_places_enough(seen, least)):
+        features, logits = _with_gradient(network, images, part)
+        (gradient,) = torch.autograd.grad(logits[:, label].sum(), features, allow_unused=True)
+        if gradient is not None and in_places(gradient).any():
+            heat = in_places(gradient * features.detach()).sum(dim=1, keepdim=True).relu().float()
+            return interpolate(heat, size=images.shape[-2:], mode="bilinear")[:, 0]
+    return torch.zeros(len(images), *images.shape[-2:], device=images.device)
 
 
 @torch.inference_mode()
@@ -46,21 +53,21 @@ def view_probabilities(network: nn.Module, images: torch.Tensor) -> torch.Tensor
     return torch.stack([mean_probability(network, images, group=(symmetry,)) for symmetry in D4])
 
 
-def features_with_places(network: nn.Module, images: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Features that still have places, as the network lays them out (`in_places`), and what comes out, (slices, n).
+def features_with_places(network: nn.Module, images: torch.Tensor) -> tuple[list[Features], torch.Tensor]:
+    """Features that still have places, and what comes out of the network, (slices, n).
 
     They are what its blocks give, one after the other, and at last what has been made of the last block's: all that
     comes out has gone through each of them.
     """
     blocks = set(_blocks(network))
-    seen: list[torch.Tensor] = []
-    last: list[torch.Tensor] = []
+    seen: list[Features] = []
+    last: list[Features] = []
 
     def keep(module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, torch.Tensor) and output.shape[0] == images.shape[0] and _has_places(output):
-            last[:] = [output]  # a window of a slice is none: there are more of them
+            last[:] = [Features(module, output)]  # a window of a slice is none: there are more of them
             if module in blocks:
-                seen.append(output)
+                seen.append(last[0])
 
     hooks = [module.register_forward_hook(keep) for module in network.modules()]
     try:
@@ -71,14 +78,29 @@ def features_with_places(network: nn.Module, images: torch.Tensor) -> tuple[list
     return [*seen, *last], given
 
 
-def with_places_enough(seen: list[torch.Tensor], least: int) -> list[torch.Tensor]:
-    """Those features of some that have `least` places a side or more; if none has, those that have the most.
-
-    All as the network lays them out: (slices, width, side, side), (slices, side, side, width) or tokens.
-    """
-    sides = [in_places(features).shape[-1] for features in seen]
+def _with_places_enough(seen: list[Features], least: int) -> list[nn.Module]:
+    """The parts whose features have `least` places a side or more; if none has, those that have the most."""
+    sides = [in_places(features.values).shape[-1] for features in seen]
     enough = min(least, max(sides, default=least))
-    return [features for features, side in zip(seen, sides, strict=True) if side >= enough]
+    return [features.part for features, side in zip(seen, sides, strict=True) if side >= enough]
+
+
+def _with_gradient(network: nn.Module, images: torch.Tensor, part: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a part gives, and what comes out: from the one to the other gradients are known, and nothing before is kept."""
+    given: list[torch.Tensor] = []
+
+    def begin(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        torch.set_grad_enabled(True)
+        given[:] = [output.requires_grad_()]
+        return output.clone()  # which may be changed in place
+
+    hook = part.register_forward_hook(begin)
+    try:
+        with torch.no_grad():
+            logits = network(images)
+    finally:
+        hook.remove()
+    return given[0], logits
 
 
 def in_places(features: torch.Tensor) -> torch.Tensor:

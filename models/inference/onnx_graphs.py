@@ -54,7 +54,7 @@ class SlicesGraph(nn.Module):
             seen = backbone(images)
             return seen, self.network.head(seen)
         features, seen = features_with_places(backbone, images)
-        return seen, self.network.head(seen), self.weigh(features[-1])
+        return seen, self.network.head(seen), self.weigh(features[-1].values)
 
     def images(self, hounsfield: torch.Tensor) -> torch.Tensor:
         """int16 (slices, planes, size, size) -> what the backbone is given, (slices, channels, size, size)."""
@@ -95,7 +95,7 @@ def feature_weights(network: HemorrhageNetwork, images: torch.Tensor) -> Feature
     """
     with torch.enable_grad():
         all_features, seen = features_with_places(network.backbone, images)
-        features = all_features[-1]
+        features = all_features[-1].values
         if in_places(features) is not features or features.shape[-1] < LEAST:
             return None
         (gradient,) = torch.autograd.grad(network.head(seen)[:, ANY].sum(), features)

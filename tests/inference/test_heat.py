@@ -118,4 +118,24 @@ def test_the_weights_of_a_pool_are_no_features():
             return self.head((places * self.score(places).softmax(dim=1)).sum(dim=1))
 
     seen, _ = heat.features_with_places(Pooled(), torch.rand(2, 3, 64, 64))
-    assert [tuple(features.shape) for features in seen] == [(2, WIDTH, 8, 8)]
+    assert [tuple(features.values.shape) for features in seen] == [(2, WIDTH, 8, 8)]
+
+
+def test_nothing_before_the_features_is_kept_for_a_gradient():
+    network, seen = Stages(), []
+    for number, block in enumerate(network.blocks):
+        block.register_forward_hook(lambda _, inputs, output, number=number: seen.append((number, inputs[0].grad_fn)))
+    heat_maps(network, torch.rand(1, 3, 64, 64), 0, least=16)
+    asked = seen[len(network.blocks) :]  # at first it is only looked at
+    assert [number for number, function in asked if function is not None] == [2]
+    assert torch.is_grad_enabled()  # as before
+
+
+def test_features_that_are_changed_in_place_are_those_that_came_out():
+    torch.manual_seed(0)
+    plain = nn.Sequential(
+        nn.Conv2d(3, 4, 2, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6)
+    )
+    in_place = nn.Sequential(plain[0], nn.ReLU(inplace=True), *plain[2:])
+    images = torch.rand(2, 3, 64, 64)
+    assert torch.equal(heat_maps(in_place, images, 1), heat_maps(plain, images, 1))
