@@ -22,9 +22,7 @@ class Features(NamedTuple):
     """What a part of a network makes of images."""
 
     part: nn.Module
-    values: (
-        torch.Tensor
-    )  # (slices, width, side, side), (slices, side, side, width) or tokens, as `in_places` takes them
+    values: torch.Tensor  # (slices, width, side, side), (slices, side, side, width) or tokens (slices, n, width)
 
 
 def heat_maps(network: nn.Module, images: torch.Tensor, label: int, least: int = LEAST) -> torch.Tensor:
@@ -86,7 +84,7 @@ def _with_places_enough(seen: list[Features], least: int) -> list[nn.Module]:
 
 
 def _with_gradient(network: nn.Module, images: torch.Tensor, part: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a part gives, and what comes out: from the one to the other gradients are known, and nothing before is kept."""
+    """What a part gives, and what comes out; gradients are known from the one to the other, nothing before is kept."""
     given: list[torch.Tensor] = []
 
     def begin(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
