@@ -1,6 +1,7 @@
 """Laws of the ablation: one change at a time, each beside what it was made from, and nothing twice."""
 
 import json
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
@@ -257,3 +258,30 @@ def test_folds_by_slice_validate_each_slice_once_and_patients_stand_on_both_side
 def test_six_of_the_symmetries_are_six_of_them(changes):
     assert len(changes.SIX) == len(set(changes.SIX)) == 6
     assert set(changes.SIX) < set(D4)
+
+
+def test_the_page_tells_every_row_that_was_written(changes):
+    written = json.loads((FOLDER / "ablation.json").read_text())
+    page = (FOLDER.parent / "docs" / "results.md").read_text()
+    section = page.partition("## What each part of the recipe is worth\n")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if re.match(r"\| (small|lite0) \|", line)]
+    due = []
+    for name, row in written["rows"].items():
+        network, change = name.split()
+        of = changes.CHANGES[change]
+        beside = "" if of.beside == "base" else f"; beside `{of.beside}`"
+        worse = told(row, "") if "low" in row else f"{row['mean']:.4f}"
+        on_people = told(row, "of people ") if "of people low" in row else "\N{EN DASH}"
+        due.append([network, of.what + beside, worse, on_people])
+    assert rows == due
+    assert f"commit `{written['commit'][:7]}`" in section
+    agreed = written["agreement"]
+    signs = f"of {agreed['changes']} changes the sign is the same on people in {agreed['changes, same sign on people']}"
+    assert signs in " ".join(section.split())
+    proven = agreed["proven on drawings"], agreed["proven on drawings, same sign on people"]
+    assert f"of {proven[0]} that are proven on drawings in {proven[1]}" in " ".join(section.split())
+
+
+def told(row: dict[str, float], of: str) -> str:
+    """A difference with its interval, as the page has it."""
+    return f"{row[f'{of}worse by']:+.4f} [{row[f'{of}low']:+.4f}, {row[f'{of}high']:+.4f}]"
