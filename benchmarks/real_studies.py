@@ -112,8 +112,8 @@ def row_of(row: str, work: Work, seeds: int) -> dict[str, float]:
 def scores(work: Work, run: str) -> tuple[Resampled, float]:
     """The out-of-fold loss of a run, with its draws of patients, and the AUC of `any`."""
     said, slices = read_out_of_fold(work, run), read_slices(work, "train").set_index("image_id")
-    area = roc_auc_score(slices.loc[said.index, LABELS[ANY]], said[LABELS[ANY]])
-    return score(said, slices), float(area)
+    scored = score(said, slices)
+    return scored, float(roc_auc_score(slices.loc[said.index, LABELS[ANY]], said[LABELS[ANY]]))
 
 
 if __name__ == "__main__":

@@ -219,6 +219,21 @@ def test_forms_of_context_stand_beside_the_best_with_the_intervals_that_were_wri
     assert sorted(told) == sorted(due)
 
 
+def test_results_on_people_are_those_that_were_written():
+    text, expected = sections("results.md")["What a start from drawings is worth on people"], written("real_studies")
+    told = re.findall(r"^\|.* \| (0\.\d{4}) \| (0\.\d{4}) \| (0\.\d{3}) \| (.*) \|$", text, flags=re.MULTILINE)
+    due = []
+    for row in expected["rows"].values():
+        beside = f"{row['worse by']:.4f} [{row['low']:.4f}, {row['high']:.4f}]" if "low" in row else "\N{EN DASH}"
+        due.append((f"{row['mean']:.4f}", f"{row['spread']:.4f}", f"{row['AUC of any']:.3f}", beside))
+    assert told == due
+    assert f"commit `{expected['commit'][:7]}`" in text
+    of_readme = (
+        f"| {expected['rows']['drawings']['mean']:.4f} | {expected['rows']['preset']['mean']:.4f}: from ImageNet's"
+    )
+    assert of_readme in (REPOSITORY / "README.md").read_text()
+
+
 def test_results_of_the_choice_are_those_that_were_written():
     text, expected = sections("results.md")["Is the chosen way ever worse than one way for all?"], written("choosing")
     rows = re.findall(r"^\| \d.* \| (\S+) \| (\S+) \| (\d+) of (\d+) \| (\S+) \|$", text, flags=re.MULTILINE)

@@ -1,8 +1,8 @@
 """Where a network of slices looked: which places of its features speak for a label, as a map over the image.
 
 Gradient times feature, place by place (HiResCAM; Draelos and Carin 2020, arXiv:2011.08891), at the last features with
-LEAST x LEAST places and more. Where they are averaged and then weighted, as in EfficientNet, it is the map of the
-label's logit itself (class activation mapping; Zhou et al., CVPR 2016), but for what speaks against the label.
+LEAST x LEAST places and more. Were they the last of all, which are averaged and then weighted, it would be the map of
+the label's logit itself (class activation mapping; Zhou et al., CVPR 2016), but for what speaks against the label.
 """
 
 from math import isqrt
@@ -29,15 +29,16 @@ def heat_maps(network: nn.Module, images: torch.Tensor, label: int, least: int =
     """Heat of a label over images (slices, channels, size, size), float32 (slices, size, size), 0 and more.
 
     Of the last features with `least` places a side or more of which the logit depends at one of them: where a
-    transformer is asked by one token alone, those are what its last block is given. A network that has so many places
-    nowhere is asked for the most that it has.
+    transformer is asked by one token alone, those are what its last block is given. A network none of whose blocks has
+    so many places is asked for the most that they have.
     """
     network.eval()
     with torch.no_grad():
         seen, _ = features_with_places(network, images)
     for part in reversed(_with_places_enough(seen, least)):
         features, logits = _with_gradient(network, images, part)
-        (gradient,) = torch.autograd.grad(logits[:, label].sum(), features, allow_unused=True)
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(logits[:, label].sum(), features, allow_unused=True)
         if gradient is not None and in_places(gradient).any():
             heat = in_places(gradient * features.detach()).sum(dim=1, keepdim=True).relu().float()
             return interpolate(heat, size=images.shape[-2:], mode="bilinear")[:, 0]
@@ -54,8 +55,8 @@ def view_probabilities(network: nn.Module, images: torch.Tensor) -> torch.Tensor
 def features_with_places(network: nn.Module, images: torch.Tensor) -> tuple[list[Features], torch.Tensor]:
     """Features that still have places, and what comes out of the network, (slices, n).
 
-    They are what its blocks give, one after the other, and at last what has been made of the last block's: all that
-    comes out has gone through each of them.
+    They are what its blocks give, one after the other, and at last what has been made of the last block's. Where blocks
+    follow one another, all that comes out has gone through each of them; of a network of parallel branches it is one.
     """
     blocks = set(_blocks(network))
     seen: list[Features] = []
@@ -121,7 +122,7 @@ def _blocks(module: nn.Module) -> list[nn.Module]:
 
 
 def _has_places(features: torch.Tensor) -> bool:
-    """Whether features have more than one place; a single number for each token is a weight."""
+    """Whether features have more than one place, in a square; a single number for each token is a weight."""
     if features.ndim == 3:
         return features.shape[1] >= 4 and features.shape[2] > 1
-    return features.ndim == 4 and in_places(features).shape[-1] > 1
+    return features.ndim == 4 and features.shape[2] in (features.shape[1], features.shape[3]) and features.shape[2] > 1

@@ -105,6 +105,7 @@ def test_heat_has_places_smaller_than_a_bleed_if_nothing_else_is_said():
     torch.manual_seed(0)
     network, images = Stages(), torch.rand(1, 3, 64, 64)
     assert torch.equal(heat_maps(network, images, 0), heat_maps(network, images, 0, 28))
+    assert heat.LEAST == 28
 
 
 def test_the_weights_of_a_pool_are_no_features():
@@ -131,11 +132,40 @@ def test_nothing_before_the_features_is_kept_for_a_gradient():
     assert torch.is_grad_enabled()  # as before
 
 
-def test_features_that_are_changed_in_place_are_those_that_came_out():
+class Changing(nn.Module):
+    """A block that changes what it is given in place, if it is to."""
+
+    def __init__(self, in_place: bool) -> None:
+        super().__init__()
+        self.relu, self.see = nn.ReLU(in_place), nn.Conv2d(4, 4, 2, stride=2)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.see(self.relu(features))
+
+
+def test_features_that_the_next_block_changes_in_place_are_those_that_came_out():
     torch.manual_seed(0)
-    plain = nn.Sequential(
-        nn.Conv2d(3, 4, 2, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6)
-    )
-    in_place = nn.Sequential(plain[0], nn.ReLU(inplace=True), *plain[2:])
+    ends = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6)]
+    plain, changing = (nn.Sequential(nn.Conv2d(3, 4, 2, stride=2), Changing(each), *ends) for each in (False, True))
+    changing.load_state_dict(plain.state_dict())
+    ends[2].weight.data = torch.rand(6, 4)
     images = torch.rand(2, 3, 64, 64)
-    assert torch.equal(heat_maps(in_place, images, 1), heat_maps(plain, images, 1))
+    due = heat_maps(plain, images, 1)
+    assert due.max() > 0
+    assert torch.equal(heat_maps(changing, images, 1), due)
+
+
+def test_heat_needs_no_gradients_of_who_asks_for_it():
+    torch.manual_seed(0)
+    network, images = Stages(), torch.rand(1, 3, 64, 64)
+    due = heat_maps(network, images, 0)
+    with torch.no_grad():
+        assert torch.equal(heat_maps(network, images, 0), due)
+        assert not torch.is_grad_enabled()
+
+
+def test_what_heads_of_attention_give_is_no_map():
+    torch.manual_seed(0)
+    network = timm.create_model("vit_base_patch16_siglip_224", num_classes=6, img_size=64, depth=2)
+    seen, _ = heat.features_with_places(network, torch.rand(1, 3, 64, 64))
+    assert {tuple(features.values.shape[:2]) for features in seen} == {(1, 16)}  # tokens, not their 12 heads
