@@ -94,14 +94,12 @@ def main(options: PlanOptions) -> None:
         print(f"{options.preset}: {counted(epochs)}, with which {folder} was begun")
         return
     slices = own_slices(Work(options.work)) if options.own else CHALLENGE
-    milliseconds, source = measured_milliseconds("prepare_vs_fastai")
-    prepare = plan_of_prepare(config.image_size, slices, milliseconds, options.cores, source, options.parts)
     over = SESSION_SEQUENCE if options.preset in SESSION_SEQUENCE.runs else SEQUENCE
     planned = partial(
         plan,
         slices=slices,
         speed=speed_of(config, options),
-        prepare=prepare,
+        prepare=preparing(config, slices, options),
         gpus=options.gpus,
         sequence_epochs=over.epochs,
         views=over.views,
@@ -124,6 +122,19 @@ def main(options: PlanOptions) -> None:
         )
     if options.hours is not None:
         print(f"\n{chosen(options, config.epochs, lines)}")
+
+
+def preparing(config: TrainConfig, slices: Slices, options: PlanOptions) -> Line:
+    """The line of models/prepare.py, which is done where the hours of a cache are asked for.
+
+    Raises InputError outside of a checkout, where it is not.
+    """
+    if options.own and options.hours is not None:
+        return Line(
+            f"prepare.py --image-size {config.image_size}", None, None, None, "done: these are the slices of cache/"
+        )
+    milliseconds, source = measured_milliseconds("prepare_vs_fastai")
+    return plan_of_prepare(config.image_size, slices, milliseconds, options.cores, source, options.parts)
 
 
 def chosen(options: PlanOptions, epochs: int, lines: list[Line]) -> str:

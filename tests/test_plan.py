@@ -231,6 +231,18 @@ def test_the_epochs_of_so_many_hours_are_told_and_planned_for(hours, folds, line
     assert any(each.startswith(f"train, {count}, ") for each in told)
 
 
+def test_the_hours_of_a_cache_are_planned_outside_of_a_checkout_too(prepared, tmp_path, monkeypatch, capsys):
+    """As in a notebook of Kaggle's, where there is nothing but the package."""
+    monkeypatch.setattr(script, "BENCHMARKS", tmp_path)
+    monkeypatch.setattr(timing, "measured_here", lambda _: SPEED)
+    script.main(script.PlanOptions("session", measure=True, own=True, hours=1, work=prepared.root))
+    told = capsys.readouterr().out
+    assert re.search(
+        r"^prepare\.py --image-size 224 +- +- +-   done: these are the slices of cache/$", told, re.MULTILINE
+    )
+    assert re.search(r"^session: 10 epochs, what 1\.0 hours hold: ", told, re.MULTILINE)
+
+
 def test_a_run_that_was_begun_keeps_its_epochs_in_every_later_session(tmp_path, capsys):
     """Begun here, or in an earlier session, until it is finished there; and nothing is measured for it."""
     config = replace(train_session.CONFIG, epochs=2)
