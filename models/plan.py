@@ -3,6 +3,7 @@
     python models/plan.py --preset b2 --gpu h100          # by benchmarks/gpu.json, or by what is published
     python models/plan.py --preset b0_224 --measure       # by twenty steps on this machine
     python models/plan.py --preset small --measure --own  # for the slices of your own cache
+    python models/plan.py --preset session --gpu t4 --gpus 2 --side-by-side --hours 10  # in how many epochs
 
 Needs nothing; --measure takes the slices of cache/ where they are stored at this size, else noise of the same shape.
 Writes nothing. The steps are those of the README.
@@ -11,6 +12,7 @@ Writes nothing. The steps are those of the README.
 import json
 import os
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -26,13 +28,18 @@ from models.train_sequence import CONFIG as SEQUENCE
 from models.train_session_sequence import CONFIG as SESSION_SEQUENCE
 from models.training.planning import (
     CHALLENGE,
+    MARGIN,
+    Line,
     Slices,
     Speed,
+    epochs_within,
     measured_speed,
     plan,
     plan_of_prepare,
     published_speed,
+    seconds_after_preparing,
 )
+from models.training.run_folder import epochs_begun
 
 SCRIPTS = Path(__file__).resolve().parent
 BENCHMARKS = SCRIPTS.parent / "benchmarks"
@@ -56,6 +63,15 @@ class PlanOptions:
     """none: the preset's"""
     gpus: int = 1
     """cards of that kind"""
+    side_by_side: bool = False
+    """a fold on each of them, not all of them for each fold"""
+    folds: int | None = None
+    """that are trained; none: all"""
+    hours: float | None = None
+    """say how many epochs so many hours hold, once the slices are prepared, and plan for these; none: the preset's. A
+    run that has been begun keeps its own"""
+    work_from: tuple[Path, ...] = ()
+    """working folders of earlier sessions, where it may have been begun"""
     cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     """of the machine with them"""
     parts: int = 1
@@ -72,14 +88,31 @@ class PlanOptions:
 def main(options: PlanOptions) -> None:
     """Print the plan. Raises InputError for a preset that is not there, and where nothing tells how fast a card is."""
     config = preset(options)
+    works = [Work(folder) for folder in (options.work, *options.work_from)]
+    if options.hours is not None and (begun := epochs_begun(works, config)):
+        folder, epochs = begun
+        print(f"{options.preset}: {counted(epochs)}, with which {folder} was begun")
+        return
     slices = own_slices(Work(options.work)) if options.own else CHALLENGE
-    milliseconds, source = measured_milliseconds("prepare_vs_fastai")
-    prepare = plan_of_prepare(config.image_size, slices, milliseconds, options.cores, source, options.parts)
     over = SESSION_SEQUENCE if options.preset in SESSION_SEQUENCE.runs else SEQUENCE
-    lines = plan(config, slices, speed_of(config, options), prepare, options.gpus, over.epochs, over.views)
+    planned = partial(
+        plan,
+        slices=slices,
+        speed=speed_of(config, options),
+        prepare=preparing(config, slices, options),
+        gpus=options.gpus,
+        sequence_epochs=over.epochs,
+        views=over.views,
+        folds=options.folds,
+        side_by_side=options.side_by_side,
+    )
+    if options.hours is not None:
+        config = replace(config, epochs=epochs_within(options.hours, config, planned))
+    lines = planned(config)
     print(
-        f"{options.preset}: {config.network} at {config.input_size} px, batch {config.batch_size}, {config.epochs} "
-        f"epochs; {slices.train:,} slices with labels of {slices.studies:,} studies, {slices.test:,} to predict\n"
+        f"{options.preset}: {config.network} at {config.input_size} px, batch {config.batch_size}, "
+        f"{counted(config.epochs)}; {slices.train:,} slices with labels of {slices.studies:,} studies, "
+        f"{slices.test:,} to predict\n"
     )
     print(f"{'':36}{'disk':>10}{'time':>10}{'GPU memory':>12}   by")
     for line in lines:
@@ -87,6 +120,36 @@ def main(options: PlanOptions) -> None:
             f"{line.step:36}{shown(line.disk, ' GB'):>10}{duration(line.seconds):>10}{shown(line.memory, ' GiB'):>12}"
             f"   {line.source}"
         )
+    if options.hours is not None:
+        print(f"\n{chosen(options, config.epochs, lines)}")
+
+
+def preparing(config: TrainConfig, slices: Slices, options: PlanOptions) -> Line:
+    """The line of models/prepare.py, which is done where the hours of a cache are asked for.
+
+    Raises InputError outside of a checkout, where it is not.
+    """
+    if options.own and options.hours is not None:
+        return Line(
+            f"prepare.py --image-size {config.image_size}", None, None, None, "done: these are the slices of cache/"
+        )
+    milliseconds, source = measured_milliseconds("prepare_vs_fastai")
+    return plan_of_prepare(config.image_size, slices, milliseconds, options.cores, source, options.parts)
+
+
+def chosen(options: PlanOptions, epochs: int, lines: list[Line]) -> str:
+    """One line: how many epochs the hours hold, and how many hours they and all that comes after them take."""
+    taken, may = seconds_after_preparing(lines) / 3600, (1 - MARGIN) * (options.hours or 0)
+    fits = f"{taken:.1f} with all that comes after, and a tenth kept back"
+    longer = f"not even that: it takes {taken:.1f} with all that comes after, and goes on in another session"
+    return (
+        f"{options.preset}: {counted(epochs)}, what {options.hours:.1f} hours hold: {fits if taken <= may else longer}"
+    )
+
+
+def counted(epochs: int) -> str:
+    """So many epochs, in words."""
+    return "1 epoch" if epochs == 1 else f"{epochs} epochs"
 
 
 def preset(options: PlanOptions) -> TrainConfig:

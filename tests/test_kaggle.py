@@ -8,6 +8,7 @@ import sys
 import sysconfig
 import time
 import venv
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -27,7 +28,7 @@ from models.common.steps import Steps
 from models.phantom.dicom import write_phantom
 from models.plan import PlanOptions, measured_milliseconds, speed_of
 from models.preprocessing.raw import NESTED, find_raw
-from models.training.planning import CHALLENGE, plan, plan_of_prepare
+from models.training.planning import CHALLENGE, MARGIN, MOST_EPOCHS, epochs_within, plan, plan_of_prepare
 
 REPOSITORY = Path(__file__).parent.parent
 KAGGLE = REPOSITORY / "kaggle"
@@ -36,9 +37,10 @@ TINY = {
     "FOLDS = range(5)": "FOLDS = range(1)",
     "IMAGE_SIZE = 224": "IMAGE_SIZE = 32",
     "TRAIN, SEQUENCE = [], []": (
-        'TRAIN = "--network small --no-pretrained --image-size 32 --epochs 1 --batch-size 16 --tta none".split()\n'
+        'TRAIN = "--network small --no-pretrained --batch-size 16 --tta none".split()\n'
         'SEQUENCE = "--views none --epochs 1 --batch-size 2".split()'
     ),
+    "FOLDS, devices, *size)": 'FOLDS, devices, *size, "--network", "small", "--batch-size", 16)',
 }
 NO_NETWORK = """
 import socket
@@ -104,13 +106,26 @@ def test_from_nothing_to_a_late_submission_are_six_lines():
 
 def test_the_figures_of_the_page_are_the_planners():
     page, milliseconds = (KAGGLE / "README.md").read_text(), measured_milliseconds("prepare_vs_fastai")[0]
-    speed = speed_of(train_session.CONFIG, PlanOptions("session", "t4"))
-    prepare = plan_of_prepare(224, CHALLENGE, milliseconds, 4, "")
-    over = train_session_sequence.CONFIG
-    lines = {
-        line.step: line for line in plan(train_session.CONFIG, CHALLENGE, speed, prepare, 2, over.epochs, over.views)
-    }
-    train, infer, seen = (lines[f"{step}, 5 folds"] for step in ("train, 4 epochs", "infer, D4", "embeddings, flip"))
+    config, over = train_session.CONFIG, train_session_sequence.CONFIG
+    planned = partial(
+        plan,
+        slices=CHALLENGE,
+        speed=speed_of(config, PlanOptions("session", "t4")),
+        prepare=plan_of_prepare(224, CHALLENGE, milliseconds, 4, ""),
+        gpus=2,
+        sequence_epochs=over.epochs,
+        views=over.views,
+        side_by_side=True,
+    )
+    lines = {line.step: line for line in planned(config)}
+    prepare = lines["prepare.py --image-size 224"]
+    train, infer, seen = (lines[f"{step}, 5 folds"] for step in ("train, 5 epochs", "infer, D4", "embeddings, flip"))
+    for hours, told in ((10, "the 10 that are left hold 5 epochs"), (7, "the 7 that are left hold 2")):
+        assert told in " ".join(page.split())
+        assert told.split(" hold ")[1].split()[0] == str(epochs_within(hours, config, planned))
+    assert config.epochs == epochs_within(10, config, planned)
+    assert "a tenth kept back; one at least, ten at most" in " ".join(page.split())
+    assert (MARGIN, MOST_EPOCHS) == (0.1, 10)
     assert f"| {prepare.disk:.1f} GB | {prepare.seconds / 60:.0f} min of four cores" in page
     assert f"| {train.seconds / 3600:.1f} h | {train.seconds / 3600:.1f} |" in page
     assert f"| {infer.seconds / 60:.0f} min | {infer.seconds / 3600:.1f} |" in page
@@ -208,6 +223,8 @@ def test_the_notebook_goes_from_the_competitions_files_to_a_submission_without_a
     before = {path: path.stat().st_mtime_ns for path in (place / "input").rglob("*")}
     said = execute(place, image, TINY)
     assert re.search(r"earlier sessions: \S+/input/half\n", said)
+    assert re.search(r"^session: 10 epochs, what 1[01]\.\d hours hold: ", said, re.MULTILINE)
+    assert "epoch 10 of 10" in said
     raw = find_raw(place / "input" / NESTED)
     assert raw.root.name == raw.root.parent.name == NESTED
     sample = pd.read_csv(raw.sample_submission)
@@ -284,6 +301,28 @@ def test_a_fold_on_each_device_and_what_is_said_beside_the_first_is_in_a_log(scr
     assert {device for _, device in told} == {"cuda:0", "cuda:1"}
     logged = {file.name for file in scripts.glob("log_*")}
     assert logged == {f"log_train_small_fold{fold}.txt" for fold, device in told if device == "cuda:1"}
+
+
+def test_how_many_epochs_the_hours_hold_is_what_the_planner_says_last(scripts, capsys):
+    fake, answer = scripts / "fake", scripts / "answer"
+    python = fake.read_text().splitlines()[0]
+    fake.write_text(f"{python}\nimport sys\nprint(*sys.argv[1:])\nprint(open({str(answer)!r}).read())\n")
+    session = Steps(Path("working"), 2.0, 1.5, [Path("last")])
+    answer.write_text("session: 3 epochs, what 2.0 hours hold: 1.7 with all that comes after, and a tenth kept back\n")
+    assert session.epochs("session", range(4), ["cuda:0", "cuda:1"], "--image-size", 32) == 3
+    words, told = capsys.readouterr().out.splitlines()[:2]
+    hours = re.search(r" --hours ([\d.]+)", words)
+    assert 1.9 < float(hours[1]) <= 2
+    assert words.replace(hours[0], "") == (
+        "-m models.plan --preset session --measure --device cuda:0 --own --folds 4 --gpus 2 --side-by-side "
+        "--work working --work-from last --image-size 32"
+    )
+    assert told.startswith("session: 3 epochs, ")
+    answer.write_text("session: 1 epoch, with which last/runs/session/fold0 was begun\n")
+    assert Steps(Path("working"), 0.0).epochs("session", range(1), ["cpu"]) == 1
+    answer.write_text("session: 4 epochs were not what it said last\nelse")
+    with pytest.raises(InputError, match=r"models/plan.py has failed: see what it has said above, mend that and run"):
+        session.epochs("session", range(4), ["cpu"])
 
 
 def test_a_step_that_fails_ends_the_session_with_what_to_do(scripts):

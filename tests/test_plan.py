@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import time
 from dataclasses import replace
 from functools import partial
@@ -24,27 +25,36 @@ from models import (
     train_session_sequence,
     train_small,
 )
+from models.common.config import TrainConfig
 from models.common.errors import InputError
+from models.common.files import write_text
+from models.common.folders import Work
 from models.common.options import Machine, TrainOptions
 from models.preprocessing.tables import split_fold
 from models.training import timing
 from models.training.anchors import ANCHORS, anchors_of
+from models.training.checkpoint_files import Checkpoint, delete_checkpoints, write_checkpoint
 from models.training.networks import ARCHITECTURES, HemorrhageNetwork, build_network
 from models.training.planning import (
     CHALLENGE,
+    MARGIN,
+    MOST_EPOCHS,
     WIDTHS,
     Line,
     Slices,
     Speed,
     epoch_seconds,
+    epochs_within,
     is_card,
     measured_speed,
     plan,
     plan_of_prepare,
     published_speed,
+    seconds_after_preparing,
     slices_of_epoch,
 )
 from models.training.run import train
+from models.training.run_record import save_config
 from models.training.timing import Pace, measured_here
 
 B2 = train_b2.CONFIG
@@ -136,17 +146,125 @@ def test_a_part_of_preparing_takes_its_part_of_disk_and_time():
     assert part.step == "prepare.py --image-size 512 --part 1/4"
 
 
-def test_five_folds_fit_nine_hours_of_a_session_and_its_disks(capsys):
-    script.main(script.PlanOptions("session", "t4", gpus=2, cores=4))
-    assert "embeddings, flip, 5 folds" in capsys.readouterr().out
-    options = script.PlanOptions("session", "t4")
-    speed = script.speed_of(train_session.CONFIG, options)
+def planned(config: TrainConfig, **changes: object) -> list[Line]:
+    """The plan of a session of Kaggle's, by published figures."""
+    speed = script.speed_of(train_session.CONFIG, script.PlanOptions("session", "t4"))
     prepare = plan_of_prepare(224, CHALLENGE, script.measured_milliseconds("prepare_vs_fastai")[0], 4, "")
     over = train_session_sequence.CONFIG
-    lines = plan(train_session.CONFIG, CHALLENGE, speed, prepare, 2, over.epochs, over.views)
-    counted = [line for line in lines if "fold" not in line.step or line.step.endswith("5 folds")]
-    assert sum(line.seconds for line in counted) / 3600 < 9
+    words = {"gpus": 2, "sequence_epochs": over.epochs, "views": over.views, "side_by_side": True}
+    return plan(config, CHALLENGE, speed, prepare, **(words | changes))
+
+
+def test_five_folds_fit_a_session_and_its_disks(capsys):
+    script.main(script.PlanOptions("session", "t4", gpus=2, cores=4, side_by_side=True))
+    assert "embeddings, flip, 5 folds" in capsys.readouterr().out
+    counted = [line for line in planned(train_session.CONFIG) if not line.is_part]
+    assert [line.step for line in counted if "fold" in line.step] == [
+        *("train, 5 epochs, 5 folds", "infer, D4, 5 folds", "embeddings, flip, 5 folds"),
+        "train_sequence.py, 8 epochs, 5 folds",
+    ]
+    assert sum(line.seconds for line in counted) / 3600 < 10
     assert sum(line.disk or 0 for line in counted) < 50  # of scratch: cache and embeddings
+
+
+@pytest.mark.parametrize(
+    ("folds", "gpus", "rounds"), [(5, 1, 5), (5, 2, 3), (5, 4, 2), (5, 5, 1), (5, 8, 1), (1, 2, 1), (4, 2, 2)]
+)
+def test_folds_side_by_side_take_as_many_rounds_as_the_cards_need(folds, gpus, rounds):
+    alone = {line.step: line for line in plan(B2, CHALLENGE, SPEED, PREPARE, 1, 8)}
+    lines = plan(B2, CHALLENGE, SPEED, PREPARE, gpus, 8, folds=folds, side_by_side=True)
+    of_all = {line.step.rpartition(", ")[0]: line for line in lines if re.search(r", \d folds?$", line.step)}
+    assert list(of_all) == ["train, 7 epochs", "infer, D4", "embeddings, D4", "train_sequence.py, 8 epochs"]
+    for step, line in of_all.items():
+        fold = alone[f"{step}, a fold"]
+        on_gpu = line.source.startswith("told")
+        assert line.seconds == pytest.approx((rounds if on_gpu else folds) * fold.seconds)
+        assert line.disk == (fold.disk and folds * fold.disk)
+        assert not on_gpu or line.source == (f"told, a fold on each of {gpus} GPUs" if gpus > 1 else "told")
+
+
+def test_epochs_are_as_many_as_the_hours_hold_with_all_else_and_a_margin():
+    config = train_session.CONFIG
+    counts = [epochs_within(hours / 4, config, planned) for hours in range(100)]
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (1, MOST_EPOCHS)  # too few hours for one go on in the next session
+    assert set(counts) == set(range(1, MOST_EPOCHS + 1))
+    for epochs in range(2, MOST_EPOCHS + 1):
+        hours = seconds_after_preparing(planned(replace(config, epochs=epochs))) / 3600 / (1 - MARGIN)
+        assert epochs_within(hours * 1.001, config, planned) == epochs
+        assert epochs_within(hours * 0.999, config, planned) == epochs - 1
+    for hours in (8, 10):  # one fold in the hours of five, and on one card the hours of two
+        assert epochs_within(hours, config, partial(planned, folds=1)) == MOST_EPOCHS
+        assert epochs_within(hours, config, partial(planned, gpus=1)) < epochs_within(hours, config, planned)
+
+
+def test_what_comes_after_preparing_is_all_that_is_no_part_of_another_line():
+    lines = plan(B2, CHALLENGE, SPEED, PREPARE, 1, 8)
+    steps = {line.step: line.seconds for line in lines}
+    names = ("train, 7 epochs", "infer, D4", "embeddings, D4", "train_sequence.py, 8 epochs")
+    counted = [*(steps[f"{name}, 5 folds"] for name in names), steps["blend of 12 runs"]]
+    assert seconds_after_preparing(lines) == pytest.approx(sum(counted))
+
+
+def session_options(**words: object) -> script.PlanOptions:
+    return script.PlanOptions("session", "t4", gpus=2, side_by_side=True, cores=4, **words)
+
+
+@pytest.mark.parametrize(
+    ("hours", "folds", "line"),
+    [
+        (10, None, "session: 5 epochs, what 10.0 hours hold: 8.9 with all that comes after, and a tenth kept back"),
+        (2, 2, "session: 1 epoch, what 2.0 hours hold: 1.6 with all that comes after, and a tenth kept back"),
+        (
+            *(4, None),
+            "session: 1 epoch, what 4.0 hours hold: not even that: it takes 4.5 with all that comes after, and goes on "
+            "in another session",
+        ),
+    ],
+)
+def test_the_epochs_of_so_many_hours_are_told_and_planned_for(hours, folds, line, tmp_path, capsys):
+    script.main(session_options(hours=hours, folds=folds, work=tmp_path))
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1] == line
+    count = line.split(",")[0].removeprefix("session: ")
+    assert f"batch 48, {count}; " in told[0]
+    assert any(each.startswith(f"train, {count}, ") for each in told)
+
+
+def test_the_hours_of_a_cache_are_planned_outside_of_a_checkout_too(prepared, tmp_path, monkeypatch, capsys):
+    """As in a notebook of Kaggle's, where there is nothing but the package."""
+    monkeypatch.setattr(script, "BENCHMARKS", tmp_path)
+    monkeypatch.setattr(timing, "measured_here", lambda _: SPEED)
+    script.main(script.PlanOptions("session", measure=True, own=True, hours=1, work=prepared.root))
+    told = capsys.readouterr().out
+    assert re.search(
+        r"^prepare\.py --image-size 224 +- +- +-   done: these are the slices of cache/$", told, re.MULTILINE
+    )
+    assert re.search(r"^session: 10 epochs, what 1\.0 hours hold: ", told, re.MULTILINE)
+
+
+def test_a_run_that_was_begun_keeps_its_epochs_in_every_later_session(tmp_path, capsys):
+    """Begun here, or in an earlier session, until it is finished there; and nothing is measured for it."""
+    config = replace(train_session.CONFIG, epochs=2)
+    works = [Work(tmp_path / name) for name in ("now", "last", "before")]
+    fold, options = works[2].run("session", 3), session_options(hours=10, work=works[0].root)
+    options = replace(options, measure=True, work_from=tuple(work.root for work in works[1:]))
+    fold.mkdir(parents=True)
+    works[1].run("session", 0).mkdir(parents=True)  # killed before its first checkpoint
+    write_checkpoint(fold, config, Checkpoint({"weight": torch.zeros(1)}, {}))
+    script.main(options)
+    assert capsys.readouterr().out == f"session: 2 epochs, with which {fold} was begun\n"
+    own = works[0].run("session", 1)
+    own.mkdir(parents=True)
+    write_checkpoint(own, replace(config, epochs=1), Checkpoint({"weight": torch.zeros(1)}, {}))
+    (own / "checkpoint_000002.json").write_text("{")  # damaged: the one before tells
+    script.main(options)
+    assert capsys.readouterr().out == f"session: 1 epoch, with which {own} was begun\n"
+    delete_checkpoints(own)
+    write_text(own / "model.safetensors", "weights")
+    save_config(own, replace(config, epochs=7), 1, {})
+    script.main(options)
+    assert capsys.readouterr().out == f"session: 7 epochs, with which {own} was begun\n"
 
 
 def test_no_network_is_faster_than_its_loader():

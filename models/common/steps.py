@@ -1,5 +1,6 @@
 """The steps of a session, as a notebook takes them: scripts of models/, each in a process of its own."""
 
+import re
 import subprocess
 import sys
 import time
@@ -7,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from subprocess import DEVNULL, STDOUT
+from subprocess import DEVNULL, PIPE, STDOUT
 
 from models.common.errors import InputError
 from models.common.session import UNFINISHED
@@ -23,7 +24,7 @@ class Steps:
 
     def __init__(self, work: Path, hours: float, keep_free_gb: float = 0.0, work_from: Sequence[Path] = ()) -> None:
         """`hours` from now on; the rest is what scripts call --work, --keep-free-gb and --work-from."""
-        self.work, self.end = work, time.monotonic() + 3600 * hours
+        self.work, self.work_from, self.end = work, work_from, time.monotonic() + 3600 * hours
         self.words: list[object] = ["--work", work, "--keep-free-gb", keep_free_gb]
         self.words += ["--work-from", *work_from] if work_from else []
         self.unfinished: list[str] = []
@@ -73,6 +74,24 @@ class Steps:
         with ThreadPoolExecutor(len(devices)) as pool:
             ended = [pool.submit(one, fold) for fold in folds]
         return all([each.result() for each in ended])
+
+    def epochs(self, preset: str, folds: Sequence[int], devices: Sequence[str], *words: object) -> int:
+        """How many epochs models/plan.py counts for what is left of the hours, by some steps on the first device.
+
+        A preset that an earlier session has begun keeps its own. What is counted stands here, the number in its last
+        line. Raises InputError if it has failed.
+        """
+        left = max(0.0, (self.end - time.monotonic()) / 3600)
+        counted = ["--hours", f"{left:.4f}", "--folds", len(folds), "--gpus", len(devices), "--side-by-side"]
+        places = ["--work", self.work, *(["--work-from", *self.work_from] if self.work_from else [])]
+        asked = ["--preset", preset, "--measure", "--device", devices[0], "--own", *counted, *places, *words]
+        command = [str(word) for word in (sys.executable, "-m", "models.plan", *asked)]
+        done = subprocess.run(command, stdin=DEVNULL, stdout=PIPE, text=True, check=False)
+        print(done.stdout, end="")
+        number = re.search(rf"{re.escape(preset)}: (\d+) epoch.*\s*\Z", done.stdout)
+        if done.returncode or number is None:
+            raise InputError("models/plan.py has failed: see what it has said above, mend that and run this cell again")
+        return int(number[1])
 
     def _leave(self, script: str) -> bool:
         self.unfinished.append(script)

@@ -113,7 +113,8 @@ def extents(slices: pd.DataFrame, bled: np.ndarray) -> np.ndarray:
 
 def _pixel_formats(metadata: pd.DataFrame) -> pd.Series:
     """Bits stored, sign and intercept of each slice, the most frequent first."""
-    known = metadata[["bits_stored", "pixel_representation", "rescale_intercept"]].astype(str)
+    known = metadata[["bits_stored", "pixel_representation", "rescale_intercept"]]
+    known = known.astype(str).where(known.notna())  # pandas 2 would call what is missing "nan"
     bits, sign, intercept = (known[name].str.removesuffix(".0") for name in known)
     sign = sign.replace({"0": "unsigned", "1": "signed"})
     names = bits + " bits " + sign + ", intercept " + intercept

@@ -40,6 +40,7 @@ class Checkpoints(Callback):
         self.saved, self.steps_since = time.monotonic(), 0
         self.began = time.monotonic()  # the step, or the validation, that goes on
         self.due = False  # for a checkpoint
+        self.agreed: int | None = None  # the signal for which all processes stop after this step
         self.identity = uuid4().hex  # for those who watch it
 
     def steps_made(self, steps_an_epoch: int) -> int:
@@ -63,10 +64,11 @@ class Checkpoints(Callback):
             self.step_index += 1
             self.steps_since += 1
             self.random = random_states(self.learn.device)
-            # All processes save and stop after the same step: one that went on would wait for the others for ever.
+            # All processes save and stop after the same step: one that went on would wait for the others for ever. So
+            # a signal that comes to one while they agree waits for the next step.
             wanted = self.processes.largest(self.stop.number or int(self.has_waited()))
             if wanted > 1:
-                self.stop.number = wanted
+                self.stop.number = self.agreed = wanted
             self.due = bool(wanted)
         # In validation `random` stays as it was before: the validation is done again, batch-norm statistics included.
         self.save_if_due()
@@ -76,7 +78,7 @@ class Checkpoints(Callback):
     def after_train(self) -> None:
         self.dls.train.batch_sampler.start = 0
         if self.processes.largest(int(not self.stop.allows(1))):  # a validation that is cut short is lost
-            self.stop.number = ALARM
+            self.stop.number = self.agreed = ALARM
             self.save_if_due()
         self.began = time.monotonic()
 
@@ -93,10 +95,13 @@ class Checkpoints(Callback):
 
     def save_if_due(self, must: bool = False) -> None:
         """Save at the interval, when it `must`, and when told to stop; raises Interrupted then."""
-        if must or (self.training and self.due) or self.stop.number is not None:
+        told = self.agreed if self.training else self.stop.number
+        if must or (self.training and self.due) or told is not None:
             self.save()
-        if self.stop.number is not None:
-            raise Interrupted(self.stop.number)
+        if told is not None:
+            if self.training:
+                self.processes.largest(0)  # wait: torchrun kills the main one, which saves, once another has ended
+            raise Interrupted(told)
 
     def has_waited(self) -> bool:
         """Whether as many steps or minutes have gone since a checkpoint as there are to be between two."""

@@ -83,6 +83,20 @@ def read_checkpoint(folder: Path, config: RunConfig, stage: int | None = None) -
     return None
 
 
+def begun_config(folder: Path, config: RunConfig) -> RunConfig | None:
+    """The configuration of the last checkpoint of a run like `config`; None where there is none that can be read.
+
+    Raises InputError if a newer version of this project has written it.
+    """
+    for number in sorted(_whole_numbers(folder), reverse=True):
+        with suppress(InputError):
+            description = read_json(_tensors(folder, number).with_suffix(".json"), "")
+            break
+    else:
+        return None
+    return _config(folder, description, config)
+
+
 def changes_of_version(folder: Path) -> list[str]:
     """Where a run that is not finished has gone on with other packages than before, a sentence each, in order."""
     versions = _versions(folder)

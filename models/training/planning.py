@@ -3,6 +3,9 @@
 A speed was measured, by benchmarks/gpu.py or here (timing.py), or published (anchors.py).
 """
 
+import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from models.common.config import FinetuneConfig, StudyConfig, TrainConfig, Views
@@ -33,6 +36,8 @@ WIDTHS = {
 }
 # Of docs/results.md, on two CPU cores at the challenge's size: an epoch of recurrent layers, and the last step.
 SEQUENCE_EPOCH, BLEND = 90.0, 73.0  # seconds
+MOST_EPOCHS = 10  # the original's of B0: of more there is no figure
+MARGIN = 0.1  # of the hours: each of some twenty commands has to start, and speeds are estimates
 
 
 class Slices(NamedTuple):
@@ -75,6 +80,8 @@ class Line(NamedTuple):
     memory: float | None
     """GiB of a GPU"""
     source: str
+    is_part: bool = False
+    """of another line, which counts it"""
 
 
 def plan(
@@ -85,43 +92,67 @@ def plan(
     gpus: int,
     sequence_epochs: int,
     views: Views = "d4",
+    folds: int | None = None,
+    side_by_side: bool = False,
 ) -> list[Line]:
     """A line for each step, from the raw files to the submission, on so many GPUs of a speed.
 
-    `prepare` is that of models/prepare.py, `views` are those of the embeddings. Several GPUs share the folds, or each
-    of them.
+    `prepare` is that of models/prepare.py, `views` are those of the embeddings, `folds` how many are trained (none:
+    all). Several GPUs share each fold or, side by side, have a fold each: then those of the last round may be idle.
     """
-    every, by = slices.train + slices.test, speed.source + (f", shared by {gpus} GPUs" if gpus > 1 else "")
-    epoch, valid = epoch_seconds(config, slices, speed) / gpus, slices.train / slices.folds / speed.d4 / gpus
+    folds, every, by = folds or slices.folds, slices.train + slices.test, speed.source
+    sharing, rounds = (1, math.ceil(folds / gpus)) if side_by_side else (gpus, folds)
+    if gpus > 1:
+        by += f", a fold on each of {gpus} GPUs" if side_by_side else f", shared by {gpus} GPUs"
+    epoch, valid = epoch_seconds(config, slices, speed) / sharing, slices.train / slices.folds / speed.d4 / sharing
     fold = config.epochs * epoch + valid  # the out-of-fold predictions
+    epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     lines = [
         prepare,
-        Line("train, an epoch of a fold", None, epoch, speed.memory, by),
-        *_of_folds(f"train, {config.epochs} epochs", None, fold, speed.memory, by, slices.folds),
-        *_of_folds("infer, D4", None, slices.test / speed.d4 / gpus, speed.d4_memory, by, slices.folds),
+        Line("train, an epoch of a fold", None, epoch, speed.memory, by, is_part=True),
+        *_of_folds(f"train, {epochs}", None, fold, speed.memory, by, folds, rounds),
+        *_of_folds("infer, D4", None, slices.test / speed.d4 / sharing, speed.d4_memory, by, folds, rounds),
     ]
     if not isinstance(config, StudyConfig):  # which has recurrent layers of its own
         width = WIDTHS.get(config.network)
         disk = None if width is None else 2 * every * (width + len(LABELS)) / GB
-        seconds = every / speed.d4 / gpus * _VIEWS[views] / VIEWS
+        seconds = every / speed.d4 / sharing * _VIEWS[views] / VIEWS
         named = "D4" if views == "d4" else views
-        lines += _of_folds(f"embeddings, {named}", disk, seconds, speed.d4_memory, by, slices.folds)
+        lines += _of_folds(f"embeddings, {named}", disk, seconds, speed.d4_memory, by, folds, rounds)
         share = slices.train / CHALLENGE.train * (slices.folds - 1) / slices.folds
         by = "measured, docs/results.md: two CPU cores"
         seconds = sequence_epochs * SEQUENCE_EPOCH * share
-        lines += _of_folds(f"train_sequence.py, {sequence_epochs} epochs", None, seconds, None, by, slices.folds)
+        lines += _of_folds(f"train_sequence.py, {sequence_epochs} epochs", None, seconds, None, by, folds, folds)
     seconds = BLEND * slices.train / CHALLENGE.train
     return [*lines, Line("blend of 12 runs", None, seconds, None, "measured, docs/results.md: two CPU cores")]
 
 
 def _of_folds(
-    step: str, disk: float | None, seconds: float, memory: float | None, source: str, folds: int
+    step: str, disk: float | None, seconds: float, memory: float | None, source: str, folds: int, rounds: int
 ) -> list[Line]:
-    total = None if disk is None else folds * disk
+    """Of one fold, and of all, that one after the other would take as long as so many."""
+    total, named = None if disk is None else folds * disk, "1 fold" if folds == 1 else f"{folds} folds"
     return [
-        Line(f"{step}, a fold", disk, seconds, memory, source),
-        Line(f"{step}, {folds} folds", total, folds * seconds, memory, source),
+        Line(f"{step}, a fold", disk, seconds, memory, source, is_part=True),
+        Line(f"{step}, {named}", total, rounds * seconds, memory, source),
     ]
+
+
+def epochs_within(hours: float, config: TrainConfig, planned: Callable[[TrainConfig], list[Line]]) -> int:
+    """How many epochs so many hours hold once the slices are prepared, with all else that `planned` counts for them.
+
+    A tenth of the hours is kept back. At most MOST_EPOCHS; and one at least: what a session cannot hold goes on in the
+    next.
+    """
+    for epochs in range(MOST_EPOCHS, 1, -1):
+        if seconds_after_preparing(planned(replace(config, epochs=epochs))) <= (1 - MARGIN) * 3600 * hours:
+            return epochs
+    return 1
+
+
+def seconds_after_preparing(lines: list[Line]) -> float:
+    """What a plan takes without its first line, which is that of models/prepare.py."""
+    return sum(line.seconds or 0 for line in lines[1:] if not line.is_part)
 
 
 def epoch_seconds(config: TrainConfig, slices: Slices, speed: Speed) -> float:

@@ -1,15 +1,17 @@
 """The folder of a fold: whether it has been trained, and which process trains it."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
+from models.common.config import RunConfig
 from models.common.errors import InputError
 from models.common.files import read_notes, remove_temporaries, require_writable
+from models.common.folders import Work
 from models.common.locks import only_process
 from models.common.options import TrainOptions
 from models.preprocessing.tables import hash_tables, split_fold
-from models.training.checkpoint_files import delete_checkpoints
+from models.training.checkpoint_files import begun_config, delete_checkpoints
 from models.training.run_record import RunRecord, differences, read_run, stage_difference
 from models.training.seen import describe_seen, require_unseen
 
@@ -59,6 +61,20 @@ def require_same_tables(options: TrainOptions, record: RunRecord) -> None:
             f"{folder} was trained with another {' and '.join(different)} than {work.tables} holds now"
             f"{describe_seen(folder, work, fold)}; delete it to train it again, or write this run elsewhere with --name"
         )
+
+
+def epochs_begun(works: Iterable[Work], config: RunConfig) -> tuple[Path, int] | None:
+    """The first fold of a run that some working folder holds, finished or begun, and of how many epochs it is.
+
+    Raises InputError for a record that is damaged, and for what a newer version of this project has written.
+    """
+    for work in works:
+        for folder in sorted(work.runs.glob(f"{config.name}/fold*")):
+            record = read_run(folder)
+            begun = record.config if record else begun_config(folder, config)
+            if begun:
+                return folder, begun.epochs
+    return None
 
 
 @contextmanager

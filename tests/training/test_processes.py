@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -17,10 +18,12 @@ import together
 import torch
 from forked import Forked, parent
 from once import HANG
+from written import contents, trained
 
 from models.common.errors import InputError
 from models.common.folders import Work
 from models.common.prediction_files import read_predictions
+from models.common.session import UNFINISHED
 from models.training import kinds
 from models.training.batches import OrderedBatches, ShuffledBatches
 from models.training.callbacks import MEASURED
@@ -89,11 +92,13 @@ def free_port() -> str:
         return str(free.getsockname()[1])
 
 
-def start_two(work: Path, *words: str) -> list[Forked]:
-    """Two processes that are told what torchrun tells its own."""
+def start_two(work: Path, *words: str, **more: str) -> list[Forked]:
+    """Two processes that are told what torchrun tells its own, and more."""
     told = {"MASTER_ADDR": "localhost", "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     return [
-        parent().start([str(SCRIPT), *words], {**told, "RANK": rank, "LOCAL_RANK": rank, "RSNA_WORK": str(work)})
+        parent().start(
+            [str(SCRIPT), *words], {**told, **more, "RANK": rank, "LOCAL_RANK": rank, "RSNA_WORK": str(work)}
+        )
         for rank in ("0", "1")
     ]
 
@@ -217,6 +222,34 @@ def test_an_error_before_the_training_is_said_once(few, tmp_path):
     output = "".join(process.communicate(timeout=HANG)[0] for process in processes)
     assert [process.returncode for process in processes] == [1, 1]
     assert output.count("error: no fold 9: ") == 1, output
+
+
+def test_a_budget_that_is_over_in_one_process_saves_for_all_and_another_session_goes_on_to_the_same_bytes(
+    few, tmp_path
+):
+    whole, first = (working_folder(tmp_path / name, few.cache) for name in ("whole", "first"))
+    second = tmp_path / "second"
+    for process in start_two(whole, *TRAIN):
+        finish(process)
+    processes = start_two(first, *TRAIN, "--budget-hours", "1", CUT_AFTER="3")
+    end = time.monotonic() + HANG
+    while all(process.poll() is None for process in processes) and time.monotonic() < end:
+        time.sleep(0.1)
+    for process in processes:  # torchrun looks as often, and does so when one has ended with an error
+        process.send_signal(signal.SIGTERM)
+    output = "".join(process.communicate(timeout=HANG)[0] for process in processes)
+    codes = {process.returncode for process in processes}
+    assert UNFINISHED in codes <= {UNFINISHED, 128 + signal.SIGTERM, -signal.SIGTERM}, (
+        output
+    )  # the last: at its very end
+    told = re.findall(r"stopped by (the end of --budget-hours|SIGTERM), all steps are saved; go on with: ", output)
+    assert len(told) == 1, output
+    assert len(list(folder(first).glob("checkpoint_*.json"))) == 1
+    before = contents(first)
+    output = "".join(finish(process) for process in start_two(second, *TRAIN, "--work-from", str(first)))
+    assert len(re.findall(r"going on in epoch 1, after step [34]", output)) == 1, output
+    assert contents(first) == before
+    assert trained(folder(second)) == trained(folder(whole))
 
 
 @pytest.mark.torture

@@ -85,7 +85,12 @@ def test_weights_of_the_hub_are_timms_own_at_the_networks_size(name, tmp_path):
         torch.testing.assert_close(ours.head.weight, before, rtol=0, atol=0)
         size = {"img_size": 64} if timm.get_pretrained_cfg(name).fixed_input_size else {}
         theirs = timm.create_model(
-            name, pretrained=True, pretrained_cfg_overlay={"file": str(file)}, num_classes=0, in_chans=channels, **size
+            name,
+            pretrained=True,
+            pretrained_cfg_overlay={"file": str(file), "custom_load": False},
+            num_classes=0,
+            in_chans=channels,
+            **size,
         )
         normalised = (grey(channels).float() / 255 - ours.mean) / ours.std
         with torch.inference_mode():

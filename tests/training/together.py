@@ -3,8 +3,11 @@
 Batch norm sees a process's share of a batch, and each process draws a dropout of its own: only without them is one
 process equal to two. Each process notes the samples that it trains on in samples_<rank>.csv of the working folder.
 It fails if threads that connect it with others are still there when it is done: they may abort the end of Python.
+Where CUT_AFTER is set, the budget of the second process is over after so many steps; the main one, which alone saves,
+takes its time for it.
 """
 
+import itertools
 import os
 import sys
 import time
@@ -14,6 +17,7 @@ from pathlib import Path
 
 from torch import nn
 
+import models.training.checkpoint_callback
 import models.training.kinds
 import models.training.run
 from models.common.options import InferOptions, Machine
@@ -21,7 +25,7 @@ from models.inference.predict import infer
 from models.train_small import CONFIG
 from models.training.dataset import SliceDataset
 from models.training.networks import ARCHITECTURES, Architecture
-from models.training.stopping import same_command
+from models.training.stopping import Stop, same_command
 
 
 def plain(_: int) -> nn.Module:
@@ -40,6 +44,25 @@ class NotedDataset(SliceDataset):
 TOGETHER = replace(CONFIG, name="together", network="plain", epochs=2, batch_size=15, accumulate=2)
 
 
+def cut_short(steps: int) -> None:
+    """Let the budget of the second process be over after so many steps, and a checkpoint of the first take a second."""
+    count, measured, write = itertools.count(1), Stop.measured, models.training.checkpoint_callback.write_checkpoint
+
+    def ends(stop: Stop, what: str, seconds: float) -> None:
+        measured(stop, what, seconds)
+        if what == "step" and next(count) == steps:
+            stop.end = time.monotonic()
+            stop.set_alarm()
+
+    def slow(*words: object) -> None:
+        time.sleep(1)
+        write(*words)
+
+    if os.environ["RANK"] == "1":
+        Stop.measured = ends
+    models.training.checkpoint_callback.write_checkpoint = slow
+
+
 def connected() -> bool:
     """Whether this process has threads that connect it with others."""
     threads = []
@@ -56,6 +79,8 @@ def main() -> None:
         infer(InferOptions("together", machine=Machine(device="cpu")))
     else:
         models.training.kinds.SliceDataset = NotedDataset
+        if "CUT_AFTER" in os.environ:
+            cut_short(int(os.environ["CUT_AFTER"]))
         models.training.run.main(TOGETHER)
         Path(os.environ["RSNA_WORK"], f"command_{os.environ.get('RANK', '0')}.txt").write_text(same_command())
 
