@@ -318,7 +318,7 @@ def test_a_plan_adds_up_and_every_line_says_by_what():
     assert lines["train, an epoch of a fold"].seconds == 8.2
     assert lines["train, 7 epochs, a fold"].seconds == pytest.approx(7 * 8.2 + 4)
     assert lines["train, 7 epochs, 5 folds"].seconds == pytest.approx(5 * (7 * 8.2 + 4))
-    assert lines["infer, D4, a fold"][1:] == (None, 2, 2, "told")
+    assert lines["infer, D4, a fold"][1:] == (None, 2, 2, "told", True)
     assert lines["embeddings, D4, 5 folds"].disk == pytest.approx(5 * 1100 * (1408 + 6) * 2 / 1e9)
     assert lines["embeddings, D4, a fold"].seconds == 22
     assert lines["train, 7 epochs, a fold"].memory == 7
