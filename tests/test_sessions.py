@@ -98,19 +98,23 @@ def test_five_sessions_that_are_killed_between_and_within_their_steps_write_the_
 
 def test_a_training_ends_before_its_budget_does_and_another_session_goes_on_to_the_same_bytes(data, one, tmp_path):
     undisturbed, seconds = one
-    step, works = STEPS[1], [tmp_path / str(number) for number in range(2)]
-    budget = ("--budget-hours", 0.6 * seconds[1] / 3600, "--work-from", undisturbed_cache(undisturbed, tmp_path))
-    code, output = finish(start(step, works[0], data, *budget))
-    assert code == UNFINISHED, output
+    step, cached = STEPS[1], undisturbed_cache(undisturbed, tmp_path)
+    hours = 0.6 * seconds[1] / 3600
+    for number in range(9):  # a machine that other work leaves or takes is faster or slower than it was
+        cut, after = tmp_path / f"cut{number}", tmp_path / "after"
+        code, output = finish(start(step, cut, data, "--budget-hours", hours, "--work-from", cached))
+        assert code in (0, UNFINISHED), output
+        assert "Traceback" not in output
+        if code == UNFINISHED and list(cut.glob("runs/small/fold0/checkpoint_*.json")):
+            break
+        hours *= 1.4 if code == UNFINISHED else 0.6
     assert "stopped by the end of --budget-hours, all steps are saved; go on with: python" in output
-    assert "Traceback" not in output
-    assert list(works[0].glob("runs/small/fold0/checkpoint_*.json"))
-    code, output = finish(start(step, works[1], data, "--work-from", works[0]))
+    code, output = finish(start(step, after, data, "--work-from", cut))
     assert code == 0, output
     assert "going on in epoch" in output
     expected = trained(Work(undisturbed).run("small", 0))
     expected.pop("test.parquet")  # a step that is not taken here
-    assert trained(Work(works[1]).run("small", 0)) == expected
+    assert trained(Work(after).run("small", 0)) == expected
 
 
 def undisturbed_cache(work: Path, folder: Path) -> Path:
