@@ -41,7 +41,6 @@ from models.common.labels import LABELS
 from models.common.options import Machine, TrainOptions
 from models.inference.comparing import Resampled
 from models.inference.smoothed_run import SmoothOptions, smooth_run
-from models.preprocessing.tables import read_slices
 
 RESULTS = Path(__file__).parent / "ablation.json"
 THREADS = 1  # of each process: a small network makes little use of more
@@ -222,7 +221,7 @@ def row_of(
 @cache
 def scored(cell: Cell, work: Work, folds: int) -> Resampled:
     """The out-of-fold loss of a cell."""
-    return score(predictions(cell, work, folds), read_slices(work, "train").set_index("image_id"))
+    return score(predictions(cell, work, folds), work)
 
 
 def is_trained(cell: Cell) -> bool:

@@ -15,7 +15,6 @@ from models.common.options import InferOptions, Machine
 from models.inference.comparing import Resampled
 from models.inference.predict import infer
 from models.preprocessing.preparation import PrepareOptions, prepare
-from models.preprocessing.tables import read_slices
 from models.train_small import CONFIG as SMALL
 
 
@@ -49,8 +48,7 @@ def compare(people: Work, ours: Sequence[str], theirs: Sequence[str], folds: int
 def _scored(run: str, people: Work, folds: int) -> Resampled:
     """The loss of the mean of a run's folds, none of which has seen a person."""
     tables = [pd.read_parquet(people.prediction(run, fold, "train")) for fold in range(folds)]
-    said = pd.concat(tables).groupby("image_id")[list(LABELS)].mean()
-    return score(said, read_slices(people, "train").set_index("image_id"))
+    return score(pd.concat(tables).groupby("image_id")[list(LABELS)].mean(), people)
 
 
 def agreement(rows: dict[str, dict[str, float | int]]) -> dict[str, int]:

@@ -88,7 +88,7 @@ def main(options: ContextOptions) -> None:
                 else:
                     train_folds(config_of(name, seed, options.epochs), machine)
                     said = read_out_of_fold(work, f"{name}_{seed}")
-                scored[name].append(score(said, read_slices(work, "train").set_index("image_id")))
+                scored[name].append(score(said, work))
     rows = {name: summarise(of) for name, of in scored.items()}
     for name in rows.keys() - {STUDIES}:
         rows[name] |= paired(scored[name], scored[STUDIES])

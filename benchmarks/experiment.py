@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -27,6 +28,7 @@ from models.inference.predictions import align
 from models.inference.runs import finished_folds, join_folds, read_fold
 from models.phantom.dicom import write_phantom
 from models.preprocessing.preparation import PrepareOptions, prepare
+from models.preprocessing.tables import read_slices
 from models.train_small import CONFIG as SMALL
 from models.training.run import train
 
@@ -112,12 +114,15 @@ def read_out_of_fold(work: Work, run: str) -> pd.DataFrame:
     return join_folds(run, [read_fold(work, run, fold, "valid") for fold in finished_folds(work, run)])
 
 
-def score(said: pd.DataFrame, slices: pd.DataFrame) -> Resampled:
-    """Weighted log loss of predictions, indexed by `image_id`, columns LABELS, with its draws of patients.
+@cache
+def known_slices(work: Work) -> pd.DataFrame:
+    """The table of training slices, indexed by `image_id`, read once."""
+    return read_slices(work, "train").set_index("image_id")
 
-    `slices` is the table of training slices, indexed likewise.
-    """
-    known = align(slices, said.index.to_series(), "the table of labels")
+
+def score(said: pd.DataFrame, work: Work) -> Resampled:
+    """Weighted log loss of predictions, indexed by `image_id`, columns LABELS, with its draws of patients."""
+    known = align(known_slices(work), said.index.to_series(), "the table of labels")
     return resample(known[list(LABELS)].to_numpy(), said.to_numpy(), known["patient_id"].to_numpy())
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from comparison import default_data, quiet
-from experiment import paired, read_out_of_fold, report, score, summarise, train_quietly, working_folder
+from experiment import known_slices, paired, read_out_of_fold, report, score, summarise, train_quietly, working_folder
 from sklearn.metrics import roc_auc_score
 from tqdm.auto import tqdm
 
@@ -111,9 +111,9 @@ def row_of(row: str, work: Work, seeds: int) -> dict[str, float]:
 
 def scores(work: Work, run: str) -> tuple[Resampled, float]:
     """The out-of-fold loss of a run, with its draws of patients, and the AUC of `any`."""
-    said, slices = read_out_of_fold(work, run), read_slices(work, "train").set_index("image_id")
-    scored = score(said, slices)
-    return scored, float(roc_auc_score(slices.loc[said.index, LABELS[ANY]], said[LABELS[ANY]]))
+    said = read_out_of_fold(work, run)
+    scored = score(said, work)
+    return scored, float(roc_auc_score(known_slices(work).loc[said.index, LABELS[ANY]], said[LABELS[ANY]]))
 
 
 if __name__ == "__main__":

@@ -275,6 +275,7 @@ def test_the_page_tells_every_row_that_was_written(changes):
         due.append([network, of.what + beside, worse, on_people])
     assert rows == due
     assert f"commit `{written['commit'][:7]}`" in section
+    assert f"this seed took {sum(row['s CPU'] for row in written['rows'].values()) / 60:.0f} CPU minutes" in section
     agreed = written["agreement"]
     signs = f"of {agreed['changes']} changes the sign is the same on people in {agreed['changes, same sign on people']}"
     assert signs in " ".join(section.split())

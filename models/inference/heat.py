@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from models.training.d4 import mean_probability
 from models.training.symmetries import D4
 
-LEAST = 28  # places a side: each is then some 8 mm of a head, and a bleed has several (docs/results.md has others)
+LEAST = 28  # places a side, each some 8 mm of a head: a bleed has several; fewer tell less (docs/results.md)
 
 
 class Features(NamedTuple):
