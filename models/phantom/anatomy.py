@@ -50,6 +50,10 @@ class Head:
     pineal: float
     ganglia: float  # HU of calcified basal ganglia, 0 for none
     electrode: float  # HU of a shunt or of stimulation electrodes, 0 for none
+    carotid: tuple[float, float]  # HU of calcium in the siphons' walls right and left, 0 for none
+    plaque: tuple[float, float, float, float]  # y, z, radius of calcium on the falx, 0 for none, and its HU
+    artery: tuple[float, float]  # side of a middle cerebral artery that a thrombus makes dense, 0 for none, and its HU
+    cyst: tuple[float, float, float, float]  # x, y, z, radius of an arachnoid cyst; radius 0 for none
     infarct: tuple[float, float, float, float]  # x, y, z, radius of an old infarct; radius 0 for none
     stroke: tuple[float, float, float, float]  # the same of a fresh one, and by how many HU it is darker below
     darker: float
@@ -108,6 +112,15 @@ def draw_head(rng: np.random.Generator) -> Head:
         haematoma=(rng.uniform(-np.pi, np.pi), rng.uniform(-10, 60), rng.uniform(4, 12) * (rng.random() < 0.18)),
         frontal_sinus=rng.uniform(0, 7),
         offset=tuple(rng.uniform(0, 64, 3)),
+        carotid=tuple(rng.uniform(130, 700, 2) * (rng.random(2) < 0.8) * (rng.random() < 0.35 * (0.4 + atrophy))),
+        plaque=(
+            rng.uniform(-50, 55),
+            rng.uniform(35, 70),
+            rng.uniform(3, 11) * (rng.random() < 0.12),
+            rng.uniform(90, 500),
+        ),
+        artery=(float(rng.choice([-1, 1])) * (rng.random() < 0.03), rng.uniform(58, 80)),
+        cyst=(*cyst_centre(rng), rng.uniform(8, 24) * (rng.random() < 0.04)),
     )
 
 
@@ -115,6 +128,12 @@ def wedge_centre(rng: np.random.Generator) -> tuple[float, float, float]:
     """A point of one hemisphere, mm."""
     angle = rng.uniform(0, 2 * np.pi)
     return (48 * np.cos(angle), 60 * np.sin(angle), rng.uniform(0, 60))
+
+
+def cyst_centre(rng: np.random.Generator) -> tuple[float, float, float]:
+    """Where arachnoid cysts lie, mm: before the temporal pole, over the convexity, behind the cerebellum."""
+    x, y, z = ((58, 30, -10), (62, -10, 46), (4, -78, -28))[rng.choice(3, p=[0.55, 0.25, 0.2])]
+    return (x * float(rng.choice([-1, 1])), y + rng.normal(0, 4), z + rng.normal(0, 4))
 
 
 def warp(head: Head, p: Points) -> Points:

@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from models.phantom.projections import add_projection_errors
 from models.phantom.scan import Scan
 
 
@@ -17,15 +18,15 @@ def add_artefacts(hounsfield: np.ndarray, rng: np.random.Generator, scan: Scan) 
     pixels = size / scan.field_of_view  # a millimetre
     for index, height in enumerate(scan.heights):
         hounsfield[index] = gaussian_filter(hounsfield[index], 1.3 * scan.kernel * pixels)
+        add_projection_errors(hounsfield[index], rng, scan, height)
         bone = np.clip(hounsfield[index] - 150, 0, 1000)
         change = scan.calibration + (scan.shade[0] * x + scan.shade[1] * y) / 100
-        change += scan.glow * gaussian_filter(bone, 12 * pixels, truncate=2.5)
         angle, place, width, wave, strength, dice = rng.random(6)
-        if -45 < height < -5:  # beam hardening
+        if not scan.projected:
+            change += scan.glow * gaussian_filter(bone, 12 * pixels, truncate=2.5)
+        if -45 < height < -5 and not scan.projected:  # beam hardening
             band = np.cos((y - 15 - 20 * place) / (2 + 4 * width) + 0.1 * x * (wave - 0.5))
-            change += (1 + 7 * strength) * band * np.exp(-np.square((y - 15) / 18) - np.square(x / 45))
-        if scan.metal and abs(scan.metal[2] - height) < scan.thickness:
-            change += star(x - scan.metal[0], y - scan.metal[1], angle)
+            change += (1 + 9 * strength) * band * np.exp(-np.square((y - 15) / 18) - np.square(x / 45))
         if dice < 0.04:  # one bright or dark streak
             along = x * np.cos(np.pi * angle) + y * np.sin(np.pi * angle) - 60 * (place - 0.5)
             change += (45 * strength - 15) * np.exp(-np.square(along / (1 + 4 * width)))
@@ -54,14 +55,6 @@ def left_by_pixels(scan: Scan, size: int) -> float:
     fine = grainy(impulse(), scan.grain * 512 / scan.field_of_view)
     boxes = (gaussian_filter(fine, 512 / pixels / np.sqrt(12)) for pixels in (size, 512))  # as wide as a pixel is
     return spread_of(next(boxes)) / spread_of(next(boxes))
-
-
-def star(x, y, angle: float) -> np.ndarray:
-    """Bright and dark streaks (size, size), HU, around metal at the origin of x (1, size) and y (size, 1), mm."""
-    turn = np.arctan2(y, x)
-    rays = np.cos(7 * turn + 9 * angle) + np.cos(12 * turn + 5 * angle) + np.cos(19 * turn)
-    distance = np.hypot(x, y)
-    return 35 * rays * np.exp(-distance / 50) + 2500 * (distance < 3)
 
 
 def grainy(noise: np.ndarray, kernel: float) -> np.ndarray:

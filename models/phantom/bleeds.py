@@ -1,4 +1,8 @@
-"""The five hemorrhages of the synthetic studies, each where anatomy puts it, of 38 to 92 HU as blood ages."""
+"""The five hemorrhages of the synthetic studies, each where anatomy puts it, of 38 to 92 HU as blood ages.
+
+Where fresh blood lies in old one, or has not clotted, it sinks: below a level it is as dense as that, above it is 18 to
+45 HU.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,6 +21,8 @@ TOGETHER = {
     **{"PS": 4.1, "AS": 2.6, "VAS": 1.9, "PVS": 1.7, "VS": 0.5},
     **{"EPAS": 4.4, "ES": 2.8, "EPA": 2.8, "EPVAS": 2.0, "EP": 2.0, "E": 2.0},
 }
+ALONG_FALX = 0.22  # of the subdural ones
+DENSE = 38.0  # HU: what is less is no clot
 INITIALS = "EPVAS"  # of SUBTYPES, in their order
 
 
@@ -34,6 +40,8 @@ class Bleed:
     swirl: float  # HU by which fresh and clotted blood differ within it
     style: float  # uniform in [0, 1]: chooses among the shapes of a kind
     mass: float  # millimetres by which it moves the midline
+    level: float = np.inf  # mm in front of the origin, above which blood is thin; the patient lies on the back
+    thin: float = 0.0  # HU of that
 
 
 class Focus(NamedTuple):
@@ -77,6 +85,12 @@ def draw_density(rng: np.random.Generator) -> tuple[float, float]:
     return mean, rng.uniform(1.5, 4) if rng.random() < 0.7 else rng.uniform(5, 10)
 
 
+def draw_level(rng: np.random.Generator, share: float, low: float, high: float) -> tuple[float, float]:
+    """Level (mm to the front) and density above it (HU) of blood of mixed ages, in a share of the bleeds."""
+    level, thin = rng.uniform(low, high), rng.uniform(18, 45)
+    return level if rng.random() < share else np.inf, thin
+
+
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     """A size as sizes are spread: as often between 5 and 10 as between 10 and 20."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
@@ -104,7 +118,10 @@ def draw_subdural(rng, head: Head, focus: Focus) -> list[Bleed]:
     extent = rng.uniform(0, 1)  # from a streak to the whole hemisphere
     centre = (focus.side, 0.6 * focus.angle + rng.normal(0, 0.3), np.clip(focus.height + rng.normal(0, 8), 12, 70))
     size = (thick, 0.45 + 1.2 * extent, (12 + 48 * extent) * rng.uniform(0.8, 1.2))
-    return [Bleed("subdural", centre, size, *draw_density(rng), rng.random(), 0.5 * thick * (rng.random() < 0.7))]
+    look = (*draw_density(rng), rng.random())
+    mass = 0.5 * thick * (rng.random() < 0.7)
+    mixed = draw_level(rng, 0.25 * (look[-1] > ALONG_FALX), -70, 20)  # acute on chronic, or chronic for the most part
+    return [Bleed("subdural", centre, size, *look, mass, *mixed)]
 
 
 def draw_intraparenchymal(rng, head: Head, focus: Focus) -> list[Bleed]:
@@ -115,7 +132,7 @@ def draw_intraparenchymal(rng, head: Head, focus: Focus) -> list[Bleed]:
         count, low, high = rng.integers(2, 6), 3, 11
     else:
         count, low, high = 1, 4.5, 28
-    bleeds, density = [], draw_density(rng)
+    bleeds, look = [], draw_density(rng)
     for _ in range(count):
         if style < 0.15:
             spots = [(25, 58, 14), (45, 20, -12), (30, 45, 30), (48, -5, 5)]
@@ -131,7 +148,9 @@ def draw_intraparenchymal(rng, head: Head, focus: Focus) -> list[Bleed]:
         radius = log_uniform(rng, low, high)
         size = tuple(radius * rng.uniform(0.7, 1.25, 3))
         mass = 0.35 * max(radius - 8, 0) * (style > 0.15)
-        bleeds.append(Bleed("intraparenchymal", (side * centre[0], centre[1], centre[2]), size, *density, style, mass))
+        place = (side * centre[0], centre[1], centre[2])
+        unclotted = draw_level(rng, 0.08, centre[1] - 0.5 * size[1], centre[1] + 0.5 * size[1])
+        bleeds.append(Bleed("intraparenchymal", place, size, *look, style, mass, *unclotted))
     return bleeds
 
 
@@ -183,10 +202,16 @@ def paint_bleeds(bleeds: tuple[Bleed, ...], brain: Brain) -> np.ndarray:
             paint_oedema(bleed, brain)  # of all first: one does not darken the blood of another
     for bleed in bleeds:
         where = KINDS[bleed.kind](bleed, brain)
-        brain.hounsfield[where] = np.clip(bleed.hounsfield + bleed.swirl * brain.grain[where], 38, 92)
+        brain.hounsfield[where] = density(bleed, brain.points.y[where], brain.grain[where])
         blood[:, where] = False  # the last painted lies in front
         blood[SUBTYPES.index(bleed.kind)] |= where
     return blood
+
+
+def density(bleed: Bleed, y: np.ndarray, grain: np.ndarray) -> np.ndarray:
+    """Hounsfield values (n,) of blood at points y (n,), mm to the front, where the texture is grain (n,)."""
+    dense = np.clip(bleed.hounsfield + bleed.swirl * grain, DENSE, 92)
+    return np.where(y + grain < bleed.level, dense, bleed.thin + 1.5 * grain).astype(np.float32)
 
 
 def epidural(bleed: Bleed, brain: Brain) -> np.ndarray:
@@ -206,7 +231,7 @@ def subdural(bleed: Bleed, brain: Brain) -> np.ndarray:
     lateral = brain.midline * side
     along = np.arctan2(p.y, np.abs(p.x) + 1e-3) - angle
     inside = 1 - np.square((p.z - height) / half_height)
-    if bleed.style < 0.22:  # along the falx
+    if bleed.style < ALONG_FALX:
         span = np.sqrt(np.clip(inside - np.square((p.y + 40 * angle) / 70), 0, None))
         return (lateral > 0.4) & (lateral < 0.7 * min(thick, 9) * span) & (brain.depth < 38) & (p.z > 10)
     span = np.sqrt(np.clip(inside - np.square(along / half_angle), 0, None))

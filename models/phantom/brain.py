@@ -10,10 +10,11 @@ from models.phantom.points import Points, capsule, texture
 
 VESSELS = (
     ((0, 1, -6), (0, -2, -30), 1.7, 1.7),  # basilar
-    ((8, 8, -10), (10, 9, -3), 2.0, 1.8),  # carotid
+    ((8, 8, -10), (10, 9, -3), 2.0, 1.8),  # carotid siphon
     ((10, 10, -2), (34, 14, -3), 1.5, 1.3),  # middle cerebral
     ((3, 14, 0), (2, 30, 4), 1.2, 1.0),  # anterior cerebral
 )
+SIPHON, MIDDLE_CEREBRAL = 1, 2  # of VESSELS
 SHELL = (0.0, -8.0, 12.0)  # the point that sulci run towards, mm
 SULCI = 1.25  # mm of a voxel of the noise that they are read from: eleven of them from one to the next
 SULCUS_DEPTH = 27  # mm below the inner table; no sulcus, and no blood in one, lies deeper
@@ -70,6 +71,8 @@ def paint_brain(head: Head, p: Points, depth: np.ndarray, shift: np.ndarray, swe
         hu[(reach < head.oedema * head.tumour[3] + 4 * grain) & (white > 0.5) & ~behind] = 20
         hu[(reach < head.tumour[3] + 0.6 * grain) & ~behind] = head.tumour_hounsfield
     cisterns = (fluid > 0.4) & (depth > 9) & ~ventricles
+    if head.cyst[3]:
+        hu[p.distance2(head.cyst[:3]) < np.square(head.cyst[3] + grain)] = head.csf + 1
     hu[(wide & ~stem) | ventricles] = head.csf
     paint_membranes(head, p, depth, tentorium, stem, hu)
     paint_calcium(head, p, hu)
@@ -138,11 +141,21 @@ def paint_membranes(head: Head, p: Points, depth, tentorium, stem, hu) -> None:
     for start, end, r0, r1 in VESSELS:
         vessels |= capsule(side, start, end, r0, r1)
     hu[vessels] = head.sinus
+    if head.artery[0]:
+        start, end, r0, r1 = VESSELS[MIDDLE_CEREBRAL]
+        hu[capsule(side, start, end, r0, r1) & (p.x * head.artery[0] > 0)] = head.artery[1]
 
 
 def paint_calcium(head: Head, p: Points, hu) -> None:
-    """Paint calcium that looks like blood over `hu` (n,), in place: choroid plexus, pineal gland, basal ganglia."""
+    """Paint calcium that looks like blood over `hu` (n,), in place: plexus, pineal, basal ganglia, falx, carotids."""
     side = p.mirrored()
+    start, end, *_ = VESSELS[SIPHON]
+    for value, here in zip(head.carotid, (p.x < 0, p.x > 0), strict=True):
+        if value:  # a part of the wall
+            hu[capsule(side, (start[0] - 1, *start[1:]), (end[0] - 1, *end[1:]), 1.5, 1.2) & here] = value
+    y, z, radius, value = head.plaque
+    if radius:
+        hu[p.distance2((0, y, z), (1.6, radius, 0.6 * radius)) < 1] = value
     for value, here in zip(head.choroid, (p.x < 0, p.x > 0), strict=True):
         if value:
             hu[capsule(side, (23, -37, 12), (21, -32, 15), 2.6, 1.8) & here] = value

@@ -44,6 +44,12 @@ NOISE = Dial(1.2, 3.8)  # HU at 512 x 512; the dose of a child's scan, and of a 
 KERNEL = Dial(0.3, 0.85)  # mm: sharp and soft reconstructions
 GRAIN = Dial(0.36, 0.54)  # mm by which noise is smooth; soft kernels leave .45, with nothing above .75 of Nyquist
 CALIBRATION = Dial(-7, 7)  # HU by which scanners differ in soft tissue; what the tests of the ACR allow
-GLOW = Dial(0.0, 0.06)  # share of the bone around that beam hardening adds
+GLOW = Dial(0.0, 0.06)  # share of the bone around that beam hardening adds; projections give .075 uncorrected
 EDGE = Dial(30, 170)  # HU of bone that reaches into the brain over half a millimetre: sharp kernels and soft ones
 SHADE = Dial(-4, 4)  # HU by which one side of the head reads higher than the other
+# Its projections (projections.py), in the studies and slices that have them.
+PROJECTED = 0.12  # of the studies; they cost more, and the others have what was fitted to these
+HARDENING = Dial(0.1, 0.7)  # share of it that is left: newer scanners correct for bone, older ones for water alone
+SCATTER = Dial(0.0, 0.03)  # of what comes through a head, as grids leave it; behind the petrous bones it is a tenth
+MOVING = 0.06  # of the studies
+CLIPS, DENTAL = 0.05, 0.3  # of the studies; few reach down to the teeth

@@ -1,11 +1,48 @@
 """How a scanner looks at a head: pose and protocol, what the geometry of its pictures says of them, and its table."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from models.phantom import dials
 from models.phantom.anatomy import AIR, Head
+
+
+class Protocol(NamedTuple):
+    """How thick slices are, and how far apart: a share of the studies, and ranges in mm."""
+
+    share: float
+    thickness: tuple[float, float]
+    spacing: tuple[float, float] | None  # None: as far as they are thick
+
+
+PROTOCOLS = (
+    Protocol(0.66, (4.5, 5.4), None),  # what most of the challenge's studies have
+    Protocol(0.10, (2.5, 3.5), None),
+    Protocol(0.08, (0.6, 1.25), (4.5, 5.5)),  # thin ones, of which every fourth to eighth was kept
+    Protocol(0.08, (7.0, 10.0), None),  # above the posterior fossa of older scanners
+    Protocol(0.08, (4.8, 6.0), (2.5, 3.5)),  # overlapping
+)
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A patient who moves once: between two heights of the slices the head comes to lie elsewhere."""
+
+    low: float  # mm
+    high: float
+    degrees: float  # about the axis of the scanner
+    shift: tuple[float, float]  # mm to the left and to the back
+
+    def during(self, height: float) -> bool:
+        """Whether a slice at a height, mm, was measured meanwhile."""
+        return self.low <= height <= self.high
+
+    def matrix(self) -> np.ndarray:
+        """The turn (2, 2) of points (x to the left, y to the back)."""
+        cos, sin = np.cos(np.radians(self.degrees)), np.sin(np.radians(self.degrees))
+        return np.array([[cos, sin], [-sin, cos]])
 
 
 @dataclass(frozen=True)
@@ -22,13 +59,27 @@ class Scan:
     noise: float  # HU at 512 x 512
     kernel: float  # mm, by which the reconstruction smooths image and noise
     grain: float  # mm by which the noise is smoother than white
-    metal: tuple[float, float, float] | None  # where a clip or coil throws a star of streaks, mm
+    metal: np.ndarray  # (n, 3) where a clip, a coil or teeth throw streaks, mm of the scanner
+    motion: Motion | None
+    projected: bool  # whether beam hardening and scatter come from projections; else from glow, edge and bands
+    hardening: float  # share of beam hardening that the scanner's own correction leaves
+    scatter: float  # share of the photons behind a head that is added to darker rays
     calibration: float  # HU by which this scanner reads all soft tissue too high
     glow: float  # share of the bone around that beam hardening adds to soft tissue
     edge: float  # HU that bone adds to the brain beside it
     shade: tuple[float, float]  # HU by which the left side and the back read higher than the middle, over 100 mm
     table: tuple[float, float, float, float]  # kind, distance behind the centre, radius or half width, HU
     frame: np.ndarray  # (3,) where the scanner's origin lies
+
+    def at(self, height: float) -> "Scan":
+        """The scan as it looks at a slice at a height, mm: after a motion the head lies elsewhere."""
+        if self.motion is None or height <= self.motion.high:
+            return self
+        turn = self.motion.matrix()
+        rotation = self.rotation.copy()
+        rotation[:, :2] = rotation[:, :2] @ turn  # of coordinates whose y axis points to the front
+        shift = np.append(turn @ self.shift[:2] + self.motion.shift, self.shift[2])
+        return replace(self, rotation=rotation, shift=shift)
 
 
 def draw_scan(rng: np.random.Generator, head: Head) -> Scan:
@@ -38,10 +89,10 @@ def draw_scan(rng: np.random.Generator, head: Head) -> Scan:
     tilted = rng.random() < 0.5
     tilt = np.clip(rng.normal(-12, 6), -20, -2) if tilted else 0.0
     scale = dials.SCALE.draw(rng)
-    spacing = rng.choice([5.0, 5.0, 4.8, 5.4, 4.5])
+    thickness, spacing = draw_protocol(rng)
     lowest = rng.uniform(-78, -34)
     heights = [lowest]
-    thin_base = rng.random() < 0.2  # thin slices through the posterior fossa, thick ones above
+    thin_base = rng.random() < 0.2 and spacing > 4  # thin slices through the posterior fossa, thick ones above
     while heights[-1] < scale * head.top + rng.uniform(4, 12):
         heights.append(heights[-1] + (0.6 * spacing if thin_base and heights[-1] < lowest + 25 else spacing))
     cos, sin = np.cos, np.sin
@@ -55,11 +106,15 @@ def draw_scan(rng: np.random.Generator, head: Head) -> Scan:
         shift=np.array([rng.normal(0, 4), rng.normal(-6, 7), 0.0]),
         scale=scale,
         heights=np.array(heights),
-        thickness=spacing,
-        noise=dials.NOISE.draw(rng),
+        thickness=thickness,
+        noise=dials.NOISE.draw(rng) * np.sqrt(5 / np.clip(thickness, 1.5, 7)),  # doses rise as slices get thinner
         kernel=dials.KERNEL.draw(rng),
         grain=dials.GRAIN.draw(rng),
-        metal=tuple(rng.normal([0, -20, -5], [15, 15, 12])) if rng.random() < 0.05 else None,
+        metal=draw_metal(rng),
+        motion=draw_motion(rng, heights) if rng.random() < dials.MOVING else None,
+        projected=rng.random() < dials.PROJECTED,
+        hardening=dials.HARDENING.draw(rng),
+        scatter=dials.SCATTER.draw(rng),
         calibration=dials.CALIBRATION.draw(rng),
         glow=dials.GLOW.draw(rng),
         edge=dials.EDGE.draw(rng),
@@ -67,6 +122,28 @@ def draw_scan(rng: np.random.Generator, head: Head) -> Scan:
         table=(rng.random(), rng.uniform(104, 122), rng.uniform(95, 140), rng.uniform(-150, 700)),
         frame=np.array([0.0, rng.uniform(-30, 150), rng.uniform(-50, 300)]),
     )
+
+
+def draw_protocol(rng: np.random.Generator) -> tuple[float, float]:
+    """Thickness of the slices and the distance between two of them, mm."""
+    protocol = PROTOCOLS[rng.choice(len(PROTOCOLS), p=[each.share for each in PROTOCOLS])]
+    thickness = rng.uniform(*protocol.thickness)
+    return thickness, thickness if protocol.spacing is None else rng.uniform(*protocol.spacing)
+
+
+def draw_metal(rng: np.random.Generator) -> np.ndarray:
+    """Where there is metal, (n, 3) mm of the scanner: a clip or coil in few heads, crowns and fillings in more."""
+    clips = rng.normal([0, -20, -5], [15, 15, 12], (1, 3))
+    teeth = rng.uniform([-26, -75, -76], [26, -50, -62], (rng.integers(1, 5), 3))
+    inside, dental = rng.random(2) < (dials.CLIPS, dials.DENTAL)
+    return np.concatenate([clips[: int(inside)], teeth[: len(teeth) * int(dental)]])
+
+
+def draw_motion(rng: np.random.Generator, heights: list[float]) -> Motion:
+    """A motion during one to five slices, any of them but the first and the last few."""
+    first = rng.integers(2, max(3, len(heights) - 6))
+    low, high = heights[first], heights[min(first + rng.integers(0, 5), len(heights) - 1)]
+    return Motion(low, high, rng.normal(0, 1.2), tuple(rng.normal(0, 1.2, 2)))
 
 
 def table(scan: Scan, x, y) -> np.ndarray:

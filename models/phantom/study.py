@@ -60,7 +60,7 @@ def draw_study(seed: int, image_size: int, patient_seed: int | None = None) -> P
     if any(bleed.kind == "intraventricular" for bleed in bleeds):
         head = replace(head, ventricle=max(head.ventricle, 1.4))  # blood widens what it fills
     spacing = scan.field_of_view / image_size
-    slices = [draw_slice(head, bleeds, scan, height, image_size) for height in scan.heights]
+    slices = [draw_slice(head, bleeds, scan.at(height), height, image_size) for height in scan.heights]
     hounsfield = np.stack([hu for hu, _ in slices])
     area = np.stack([blood for _, blood in slices]) * spacing**2  # (slices, 5) mm2
     labels = np.zeros((len(slices), len(LABELS)), np.uint8)

@@ -10,11 +10,11 @@ import pytest
 from models.common.labels import SUBTYPES
 from models.phantom.anatomy import draw_head
 from models.phantom.artefacts import add_noise
-from models.phantom.bleeds import INITIALS, TOGETHER, draw_bleeds
+from models.phantom.bleeds import ALONG_FALX, DENSE, INITIALS, TOGETHER, Bleed, density, draw_bleeds
 from models.phantom.brain import SHELL, own_sulci
 from models.phantom.points import Points
-from models.phantom.scan import draw_scan
-from models.phantom.study import draw_study
+from models.phantom.scan import PROTOCOLS, Scan, draw_scan
+from models.phantom.study import draw_study, stream
 
 
 def test_noise_of_large_pixels_is_that_of_small_ones_averaged():
@@ -87,3 +87,63 @@ def test_bleeds_of_a_study_lie_on_one_side_more_often_than_not():
         if {"intraparenchymal", "subdural"} <= set(sides):
             alike.append(sides["intraparenchymal"] == sides["subdural"])
     assert 0.65 < np.mean(alike) < 0.8  # 1/2 + (2/3)^2 / 2
+
+
+def test_blood_of_mixed_ages_sinks():
+    bleed = Bleed("subdural", (1, 0, 30), (10, 1, 40), 65.0, 3.0, 0.5, 0.0, level=-20.0, thin=28.0)
+    y, grain = np.array([-60, -30, -10, 40], np.float32), np.zeros(4, np.float32)
+    assert density(bleed, y, grain) == pytest.approx([65, 65, 28, 28])
+    assert density(replace(bleed, level=np.inf), y, grain) == pytest.approx([65, 65, 65, 65])
+    assert (density(bleed, np.full(100, -60.0), np.linspace(-20, 20, 100)) >= DENSE).all()
+
+
+def test_a_quarter_of_the_subdural_bleeds_over_a_hemisphere_are_of_mixed_ages_and_few_others():
+    rng = np.random.default_rng(0)
+    head = draw_head(rng)
+    drawn = [bleed for _ in range(2000) for bleed in draw_bleeds(rng, head, 1.0)]
+    mixed = {
+        kind: [np.isfinite(b.level) for b in drawn if b.kind == kind and b.style > ALONG_FALX] for kind in SUBTYPES
+    }
+    assert {kind: round(float(np.mean(shares)), 1) for kind, shares in mixed.items()} == {
+        "epidural": 0.0,
+        "intraparenchymal": 0.1,
+        "intraventricular": 0.0,
+        "subarachnoid": 0.0,
+        "subdural": 0.2,
+    }
+
+
+@pytest.fixture(scope="module")
+def scans() -> list[Scan]:
+    return [draw_scan(stream(seed, 1), draw_head(stream(seed, 0))) for seed in range(600)]
+
+
+def test_slices_are_06_to_10_mm_thick_and_as_many_as_in_the_challenge(scans):
+    thickness = np.array([scan.thickness for scan in scans])
+    assert thickness.min() < 0.8
+    assert thickness.max() > 9.5
+    for protocol in PROTOCOLS:
+        low, high = protocol.thickness
+        assert np.mean((thickness >= low) & (thickness <= high)) >= 0.7 * protocol.share
+    counts = np.array([len(scan.heights) for scan in scans])
+    assert counts.min() >= 10
+    assert counts.max() <= 75
+    assert 24 <= np.median(counts) <= 36  # 34 in the challenge, whose scans reach lower
+
+
+def test_thin_slices_are_noisier(scans):
+    thin, thick = ([scan.noise for scan in scans if low <= scan.thickness <= high] for low, high in [(0, 1.5), (7, 10)])
+    assert np.mean(thin) > 1.6 * np.mean(thick)
+
+
+def test_few_scans_have_projections_metal_or_motion(scans):
+    assert 0.08 < np.mean([scan.projected for scan in scans]) < 0.16
+    assert 0.03 < np.mean([scan.motion is not None for scan in scans]) < 0.09
+    clips = [scan for scan in scans if (scan.metal[:, 2] > -50).any()]
+    assert 0.02 < len(clips) / len(scans) < 0.08
+    for scan in scans:
+        if scan.motion is not None:
+            assert 1 <= sum(scan.motion.during(height) for height in scan.heights) <= 5
+            assert not scan.motion.during(scan.heights[-1])
+            assert scan.at(scan.heights[0]) is scan
+            assert scan.at(scan.heights[-1]) is not scan

@@ -99,7 +99,7 @@ def test_a_seed_gives_the_same_study():
 
 
 def test_a_seed_is_one_patient_at_every_image_size(studies):
-    for seed in (0, 1):
+    for seed in (0, 1, 5, 11):  # one with metal, one with projections, one with motion
         small, large = studies[seed], draw_study(seed, 64)
         assert len(small.labels) == len(large.labels)
         assert (small.labels != large.labels).mean() < 0.03
@@ -152,11 +152,12 @@ def test_tissues_have_their_hounsfield_values(studies):
 
 def test_blood_has_38_to_92_hounsfield_units_and_lies_where_anatomy_puts_it():
     seen = Counter()
-    for brain, _, blood in bleeding_brains(50):
+    for brain, bleeds, blood in bleeding_brains(50):
         where = dict(zip(SUBTYPES, blood, strict=True))
-        values = brain.hounsfield[blood.any(axis=0)]
+        mixed = [SUBTYPES.index(bleed.kind) for bleed in bleeds if np.isfinite(bleed.level)]
+        values = brain.hounsfield[np.delete(blood, mixed, axis=0).any(axis=0)]
         assert values.min(initial=38) >= 38
-        assert values.max(initial=92) <= 92
+        assert brain.hounsfield[blood.any(axis=0)].max(initial=92) <= 92
         assert (blood.sum(axis=0) <= 1).all()
         assert brain.depth[where["epidural"]].max(initial=0) < 26
         assert np.quantile(brain.depth[where["subdural"]], 0.9) < 38 if where["subdural"].any() else True
@@ -193,7 +194,7 @@ def test_slices_ascend_along_their_normal_and_half_of_the_series_are_tilted(stud
     for study in studies:
         normal = np.cross(study.orientation[:3], study.orientation[3:])
         assert np.linalg.norm(normal) == pytest.approx(1)
-        assert (np.diff(study.positions @ normal) > 2).all()
+        assert (np.diff(study.positions @ normal) > 1.9).all()
         tilted += abs(study.orientation[5]) > 0.01
     assert 0.3 < tilted / len(studies) < 0.7
 

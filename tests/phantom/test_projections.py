@@ -1,0 +1,150 @@
+"""What projections do to a slice is what physics says: laws that hold whatever the numbers of a scan are."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from models.phantom import dials
+from models.phantom.anatomy import draw_head
+from models.phantom.artefacts import add_artefacts
+from models.phantom.projections import HEAD, add_projection_errors, attenuation, beam_of_scanner, in_plane
+from models.phantom.scan import Motion, Scan, draw_scan
+from models.phantom.study import draw_slice, stream
+
+SIZE = 96
+ACROSS = 230 / SIZE * (np.arange(SIZE) - (SIZE - 1) / 2)  # mm
+NO_METAL = np.zeros((0, 3))
+
+
+def scan_with(**fields) -> Scan:
+    """A scan that is projected, of a scanner without scatter, noise, metal and motion, but for some fields."""
+    rng = stream(0, 1)
+    plain = {"field_of_view": 230.0, "projected": True, "hardening": 1.0, "scatter": 0.0, "noise": 0.0}
+    return replace(draw_scan(rng, draw_head(rng)), **(plain | {"metal": NO_METAL, "motion": None} | fields))
+
+
+def disc(radius: float, value: float, x: float = 0.0, y: float = 0.0, ground: float = -1000.0) -> np.ndarray:
+    """A disc (SIZE, SIZE), HU, of a radius around a place, mm, in air."""
+    inside = np.hypot(ACROSS - x, ACROSS[:, None] - y) < radius
+    return np.where(inside, value, ground).astype(np.float32)
+
+
+def change_of(image: np.ndarray, scan: Scan) -> np.ndarray:
+    """What projections add to a slice. # (SIZE, SIZE) HU"""
+    after = image.copy()
+    add_projection_errors(after, np.random.default_rng(0), scan, height=0.0)
+    return after - image
+
+
+@pytest.fixture
+def petrous() -> np.ndarray:
+    """Water between two cylinders of bone, on the left and on the right."""
+    image = disc(85, 0)
+    for x in (-45, 45):
+        image = np.maximum(image, disc(14, 1500, x))
+    return image
+
+
+def between(change: np.ndarray) -> float:
+    """Its mean in the middle between the two bones of `petrous`."""
+    return float(change[46:50, 44:52].mean())
+
+
+def test_water_is_read_as_water_however_much_there_is():
+    for radius in (30, 60, 100):
+        assert np.abs(change_of(disc(radius, 0), scan_with())).max() < 1.5
+
+
+def test_bone_behind_a_head_of_water_keeps_its_value():
+    beam = beam_of_scanner()
+    assert 2.2 < beam.bone < 3.0  # cortical bone has 1200 to 2000 HU
+    water, bone = HEAD
+    radius = 5 * (water + bone)
+    wall = 5 * bone  # mm on each side
+    vault = np.maximum(disc(radius, 1000 * (beam.bone - 1)), -1000)
+    vault[disc(radius - wall, 1.0) == 1.0] = 0
+    change = change_of(vault, scan_with())
+    middle = np.hypot(ACROSS, ACROSS[:, None]) < 10
+    assert abs(change[middle].mean()) < 12  # a ray through the middle meets as much bone as the scanner expects
+
+
+def test_between_two_bones_it_is_dark_and_beside_that_line_it_is_not(petrous):
+    change = change_of(petrous, scan_with())
+    assert between(change) < -8
+    assert change[20:24, 44:52].mean() > between(change) + 8
+
+
+def test_what_the_scanner_corrects_is_not_left(petrous):
+    whole, half = (change_of(petrous, scan_with(hardening=left)) for left in (1.0, 0.5))
+    assert half == pytest.approx(0.5 * whole, abs=0.01)
+
+
+def test_scatter_fills_the_shadow_of_bones_and_darkens_between_them(petrous):
+    clean, scattered = (between(change_of(petrous, scan_with(scatter=share))) for share in (0.0, 0.05))
+    assert scattered < clean - 3
+
+
+def test_detectors_starve_behind_bones_and_nowhere_else(petrous):
+    quiet = change_of(petrous, scan_with())
+    for image, least, most in ((petrous, 0.4, 20), (disc(50, 0), 0, 1e-3)):
+        scan = scan_with(noise=4.0)
+        noise = change_of(image, scan) - (quiet if image is petrous else change_of(image, scan_with()))
+        assert least <= noise[40:56, 30:66].std() <= most
+
+
+def test_metal_is_dark_along_its_lines_and_bright_beside_them_in_its_slices_alone():
+    water, metal = disc(85, 0), np.array([[-40.0, 0.0, 0.0], [40.0, 0.0, 0.0]])
+    scan = scan_with(projected=False, metal=metal)
+    change = change_of(water, scan)
+    column = np.abs(ACROSS - 40).argmin()
+    assert (water + change)[47:49, column].max() > 2000
+    assert between(change) < -12
+    beside = change[(water == 0) & (np.abs(ACROSS[:, None]) > 8) & (np.abs(ACROSS) < 60)]
+    assert beside.max() > 10
+    away = replace(scan, metal=metal + np.array([0, 0, scan.thickness + 10]))
+    assert not change_of(water, away).any()
+
+
+def test_without_projections_a_slice_stays_as_it_is(petrous):
+    assert not change_of(petrous, scan_with(projected=False, scatter=1.0, noise=5.0)).any()
+
+
+@pytest.mark.parametrize("motion", [Motion(-9, 0, 3.0, (4.0, -2.0)), Motion(0, 9, -3.0, (0.0, 3.0))])
+def test_a_motion_blurs_its_slices_and_those_above_lie_as_it_left_them(motion):
+    head, bleeds = draw_head(stream(3, 0)), ()
+    # Straight and level, so that what moves in the plane of the slices moves along no other axis.
+    scan = scan_with(projected=False, motion=motion, tilt=0.0, rotation=np.eye(3), scale=1.0, thickness=5.0)
+    before, _ = draw_slice(head, bleeds, scan.at(motion.high), 30.0, SIZE)
+    after, _ = draw_slice(head, bleeds, scan.at(motion.high + 1), 30.0, SIZE)
+    expected = in_plane(attenuation(before, SIZE), scan, SIZE / 230)
+    head_alone = np.hypot(ACROSS, ACROSS[:, None]) < 80
+    apart = np.abs(expected - attenuation(after, SIZE))[head_alone].mean()
+    assert apart < 0.4 * np.abs(attenuation(before, SIZE) - attenuation(after, SIZE))[head_alone].mean()
+    assert np.abs(change_of(before, scan)).max() > 50
+    assert not change_of(before, replace(scan, motion=replace(motion, low=20, high=30))).any()
+
+
+def test_the_glow_that_stands_in_for_projections_is_fitted_to_them():
+    """Its dial says .075 where nothing is corrected: what projections add in proportion to the bone around."""
+    found = []
+    for seed in range(4):
+        head = draw_head(stream(seed, 0))
+        scan = replace(draw_scan(stream(seed, 1), head), projected=True, hardening=1.0, scatter=0.02, noise=0.0)
+        scan = replace(scan, metal=NO_METAL, motion=None, shade=(0.0, 0.0), calibration=0.0)
+        for height in (15.0, 50.0):
+            image, _ = draw_slice(head, (), scan, height, SIZE)
+            scan = replace(scan, heights=np.array([height]))
+            soft = (image > 5) & (image < 70)
+            glow = image[None].copy()
+            add_artefacts(glow, stream(seed, 3), replace(scan, projected=False, glow=1.0))
+            found.append(np.polyfit(glow[0][soft] - image[soft], change_of_at(image, scan, height)[soft], 1)[0])
+    assert 0.05 < np.median(found) < 0.1
+    assert dials.GLOW.high < np.median(found)
+
+
+def change_of_at(image: np.ndarray, scan: Scan, height: float) -> np.ndarray:
+    """What projections add to a slice at a height, mm. # (SIZE, SIZE) HU"""
+    after = image.copy()
+    add_projection_errors(after, np.random.default_rng(0), scan, height)
+    return after - image
