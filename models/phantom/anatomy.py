@@ -52,7 +52,7 @@ class Head:
     electrode: float  # HU of a shunt or of stimulation electrodes, 0 for none
     carotid: tuple[float, float]  # HU of calcium in the siphons' walls right and left, 0 for none
     plaque: tuple[float, float, float, float]  # y, z, radius of calcium on the falx, 0 for none, and its HU
-    artery: tuple[float, float]  # side of a middle cerebral artery that a thrombus makes dense, 0 for none, and its HU
+    artery: tuple[float, float]  # side of a middle cerebral artery with a thrombus, 0 for none; HU above other vessels
     cyst: tuple[float, float, float, float]  # x, y, z, radius of an arachnoid cyst; radius 0 for none
     infarct: tuple[float, float, float, float]  # x, y, z, radius of an old infarct; radius 0 for none
     stroke: tuple[float, float, float, float]  # the same of a fresh one, and by how many HU it is darker below
@@ -116,10 +116,10 @@ def draw_head(rng: np.random.Generator) -> Head:
         plaque=(
             rng.uniform(-50, 55),
             rng.uniform(35, 70),
-            rng.uniform(3, 11) * (rng.random() < 0.12),
+            rng.uniform(3, 11) * (rng.random() < 0.2),
             rng.uniform(90, 500),
         ),
-        artery=(float(rng.choice([-1, 1])) * (rng.random() < 0.03), rng.uniform(58, 80)),
+        artery=(float(rng.choice([-1, 1])) * (rng.random() < 0.03), rng.uniform(8, 25)),
         cyst=(*cyst_centre(rng), rng.uniform(8, 24) * (rng.random() < 0.04)),
     )
 
@@ -132,7 +132,7 @@ def wedge_centre(rng: np.random.Generator) -> tuple[float, float, float]:
 
 def cyst_centre(rng: np.random.Generator) -> tuple[float, float, float]:
     """Where arachnoid cysts lie, mm: before the temporal pole, over the convexity, behind the cerebellum."""
-    x, y, z = ((58, 30, -10), (62, -10, 46), (4, -78, -28))[rng.choice(3, p=[0.55, 0.25, 0.2])]
+    x, y, z = ((46, 26, -10), (60, -10, 46), (4, -60, -24))[rng.choice(3, p=[0.55, 0.25, 0.2])]
     return (x * float(rng.choice([-1, 1])), y + rng.normal(0, 4), z + rng.normal(0, 4))
 
 

@@ -72,7 +72,10 @@ def paint_brain(head: Head, p: Points, depth: np.ndarray, shift: np.ndarray, swe
         hu[(reach < head.tumour[3] + 0.6 * grain) & ~behind] = head.tumour_hounsfield
     cisterns = (fluid > 0.4) & (depth > 9) & ~ventricles
     if head.cyst[3]:
-        hu[p.distance2(head.cyst[:3]) < np.square(head.cyst[3] + grain)] = head.csf + 1
+        cyst = p.distance2(head.cyst[:3]) < np.square(head.cyst[3] + grain)
+        hu[cyst] = head.csf + 1
+        cisterns &= ~cyst
+        sulcus = np.where(cyst, np.float32(FAR), sulcus)
     hu[(wide & ~stem) | ventricles] = head.csf
     paint_membranes(head, p, depth, tentorium, stem, hu)
     paint_calcium(head, p, hu)
@@ -134,6 +137,9 @@ def paint_membranes(head: Head, p: Points, depth, tentorium, stem, hu) -> None:
     incisura = np.square(p.x / 17) + np.square((p.y + 14) / 27) < 1
     leaf = (np.abs(p.z - tentorium) < 0.8) & (p.y < 2 - 0.5 * side.x) & ~incisura & ~stem
     hu[falx | leaf] = head.falx
+    y, z, radius, value = head.plaque
+    if radius:
+        hu[(p.distance2((0, y, z), (1.6, radius, 0.6 * radius)) < 1) & (depth < reach) & (p.z > tentorium)] = value
     sagittal = (side.x < 5.5 * (1 - depth / 9)) & (depth < 8) & (p.z > -8) & (p.y < 70)
     transverse = (np.abs(p.z - tentorium) < 3.5) & (depth < 6) & (p.y < -30)
     straight = capsule(p, (0, -38, 13), (0, -80, -4), 2.3, 2.3)
@@ -143,19 +149,16 @@ def paint_membranes(head: Head, p: Points, depth, tentorium, stem, hu) -> None:
     hu[vessels] = head.sinus
     if head.artery[0]:
         start, end, r0, r1 = VESSELS[MIDDLE_CEREBRAL]
-        hu[capsule(side, start, end, r0, r1) & (p.x * head.artery[0] > 0)] = head.artery[1]
+        hu[capsule(side, start, end, r0, r1) & (p.x * head.artery[0] > 0)] = head.sinus + head.artery[1]
 
 
 def paint_calcium(head: Head, p: Points, hu) -> None:
-    """Paint calcium that looks like blood over `hu` (n,), in place: plexus, pineal, basal ganglia, falx, carotids."""
+    """Paint calcium that looks like blood over `hu` (n,), in place: plexus, pineal, basal ganglia, carotids."""
     side = p.mirrored()
     start, end, *_ = VESSELS[SIPHON]
     for value, here in zip(head.carotid, (p.x < 0, p.x > 0), strict=True):
         if value:  # a part of the wall
             hu[capsule(side, (start[0] - 1, *start[1:]), (end[0] - 1, *end[1:]), 1.5, 1.2) & here] = value
-    y, z, radius, value = head.plaque
-    if radius:
-        hu[p.distance2((0, y, z), (1.6, radius, 0.6 * radius)) < 1] = value
     for value, here in zip(head.choroid, (p.x < 0, p.x > 0), strict=True):
         if value:
             hu[capsule(side, (23, -37, 12), (21, -32, 15), 2.6, 1.8) & here] = value

@@ -40,11 +40,11 @@ SINUS = Dial(40, 70)  # blood in veins: anaemia 40, dehydration 70, where it loo
 SULCUS = Dial(0.4, 3.4)  # width, mm; that of the young, and of the old with atrophy
 # The scanner.
 SCALE = Dial(0.94, 1.06)
-NOISE = Dial(1.2, 3.8)  # HU at 512 x 512; the dose of a child's scan, and of a heavy patient's
+NOISE = Dial(1.2, 3.8)  # HU at 512 x 512 and 5 mm; the dose of a child's scan, and of a heavy patient's
 KERNEL = Dial(0.3, 0.85)  # mm: sharp and soft reconstructions
 GRAIN = Dial(0.36, 0.54)  # mm by which noise is smooth; soft kernels leave .45, with nothing above .75 of Nyquist
 CALIBRATION = Dial(-7, 7)  # HU by which scanners differ in soft tissue; what the tests of the ACR allow
-GLOW = Dial(0.0, 0.06)  # share of the bone around that beam hardening adds; projections give .075 uncorrected
+GLOW = Dial(0.0, 0.06)  # share of the bone around that beam hardening adds; projections give .07 uncorrected
 EDGE = Dial(30, 170)  # HU of bone that reaches into the brain over half a millimetre: sharp kernels and soft ones
 SHADE = Dial(-4, 4)  # HU by which one side of the head reads higher than the other
 # Its projections (projections.py), in the studies and slices that have them.

@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 from skimage.transform import iradon, radon
 
-from models.phantom.scan import Scan
+from models.phantom.anatomy import AIR
+from models.phantom.scan import Scan, table
 
 # Attenuation at 50, 60, 80 and 100 keV, 1/cm: water, and cortical bone of 1.92 g/cm3 (Hubbell and Seltzer, Tables of
 # X-Ray Mass Attenuation Coefficients, NIST), and about which share of what is counted at 120 kV has these energies.
@@ -23,9 +25,10 @@ PHOTONS = np.array([0.25, 0.30, 0.28, 0.17], np.float32)
 HEAD = np.array([14.0, 1.2], np.float32)  # cm of water and bone through a head: there a scanner reads bone as it is
 SOFT = 1.1  # attenuation, that of water being 1, up to which there is no bone
 METAL = 25.0  # the same of steel; titanium has 9, amalgam more, and starves the detectors as this does
+METAL_HOUNSFIELD = 3000.0  # of it in a picture, whose scale ends there
 METAL_RADIUS = 3.0  # mm of a clip, a coil, a crown
 STILL, MOVING = 128, 256  # pixels of the grid, at most: the errors of bone are smooth, a moved edge is not
-STARVED = 0.0009  # noise of a reading that makes .6 HU of noise in a slice
+STARVED = 0.0015  # noise of a ray of the finest grid beside that of a slice, HU, where a head's photons are halved
 
 
 class Beam(NamedTuple):
@@ -37,30 +40,30 @@ class Beam(NamedTuple):
 
 
 def add_projection_errors(image: np.ndarray, rng: np.random.Generator, scan: Scan, height: float) -> None:
-    """Add to a slice (size, size), HU, at a height (mm) what its projections do to it, in place.
+    """Add to a slice (size, size), HU, at a height (mm) what its projections do to it, and metal, in place.
 
     Nothing, where the scan is not projected and has neither metal nor motion there.
     """
     noise, part = rng.standard_normal((MOVING, MOVING), np.float32), rng.uniform(0.2, 0.8)
-    metal = scan.metal[np.abs(scan.metal[:, 2] - height) < scan.thickness / 2 + METAL_RADIUS]
+    places = scan.metal_in(height, METAL_RADIUS)
     moving = scan.motion is not None and scan.motion.during(height)
-    if not (scan.projected or len(metal) or moving):
+    if not (scan.projected or len(places) or moving):
         return
     size = len(image)
     grid = min(size, MOVING if moving else STILL)
     cm = scan.field_of_view / grid / 10
-    seen = attenuation(image, grid)
     angles = np.linspace(0, 180, grid, endpoint=False)
+    seen = attenuation(image, grid)
     error = np.zeros((grid, grid), np.float32)
-    if scan.projected or len(metal):
-        paint_metal(seen, metal, scan.field_of_view, METAL)
-        paint_metal(image, metal, scan.field_of_view, 3000.0)
-        error += hardening(seen, angles, cm, scan, noise[:grid, :grid])
+    if scan.projected or len(places):
+        metal = metal_disc(places, grid, scan.field_of_view)
+        noise = cv2.resize(noise, (grid, grid), interpolation=cv2.INTER_AREA)  # wide bins average narrow ones
+        error += misread(seen, metal, angles, cm, scan, noise)
     if moving:
-        after = in_plane(seen, scan, grid / scan.field_of_view)
-        error += cm * project(after - seen, angles) * np.clip(6 * (angles / 180 - part), 0, 1)
+        error += cm * moved(seen, angles, scan, height) * np.clip(6 * (angles / 180 - part), 0, 1)
     change = 1000 / cm * iradon(error, angles, filter_name="hann", circle=True)
     image += cv2.resize(change.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+    image += metal_disc(places, size, scan.field_of_view) * np.maximum(METAL_HOUNSFIELD - image, 0)
 
 
 def attenuation(image: np.ndarray, grid: int) -> np.ndarray:
@@ -75,37 +78,59 @@ def in_circle(grid: int) -> np.ndarray:
     return across[:, None] ** 2 + across**2 < (grid // 2 - 1) ** 2
 
 
-def paint_metal(image: np.ndarray, places: np.ndarray, field_of_view: float, value: float) -> None:
-    """Paint metal at places (n, 3), mm, over an image (size, size), in place."""
-    size = len(image)
+def metal_disc(places: np.ndarray, size: int, field_of_view: float) -> np.ndarray:
+    """Which share of each pixel (size, size) is metal at places (n, 2), mm from the middle."""
     across = ((np.arange(size) - (size - 1) / 2) * field_of_view / size).astype(np.float32)
-    for x, y, _ in places:
-        distance = np.hypot(across - np.float32(x), across[:, None] - np.float32(y))
-        share = np.clip(0.5 + (METAL_RADIUS - distance) * size / field_of_view, 0, 1)
-        image += share * np.maximum(value - image, 0)
+    share = np.zeros((size, size), np.float32)
+    for x, y in places.astype(np.float32):
+        distance = np.hypot(across - x, across[:, None] - y)
+        share = np.maximum(share, np.clip(0.5 + (METAL_RADIUS - distance) * size / field_of_view, 0, 1))
+    return share
 
 
-def hardening(seen: np.ndarray, angles: np.ndarray, cm: float, scan: Scan, noise: np.ndarray) -> np.ndarray:
-    """By how many cm of water (bins, angles) each ray is read wrong, of what attenuates (grid, grid)."""
+def misread(seen: np.ndarray, metal: np.ndarray, angles: np.ndarray, cm: float, scan: Scan, noise: np.ndarray):
+    """By how many cm of water each ray is misread: (bins, angles).
+
+    Of what attenuates (grid, grid), pixels being `cm` wide, with a share of metal (grid, grid) in it. In a scan that is
+    not projected it is what metal adds alone: for bone there are glow and bands in artefacts.py.
+    """
     beam = beam_of_scanner()
-    bone = np.where(seen > beam.bone, seen / beam.bone, np.clip((seen - SOFT) / (beam.bone - SOFT), 0, 1))
-    bone = bone.astype(np.float32)
+    bone = np.clip((seen - SOFT) / (beam.bone - SOFT), 0, 1)
     water, bone = (cm * project(part, angles) for part in (np.maximum(seen - beam.bone * bone, 0), bone))
-    photons, through = transmitted(water, bone), transmitted(*HEAD)
-    dark = np.maximum(through - photons, 0)  # what a head scatters is calibrated away, and fills what is darker
+    clean = error_of_length(transmitted(water, bone), water, bone)
+    with_metal = bone + cm * project(metal, angles) * METAL / beam.bone if metal.any() else bone
+    photons, through = transmitted(water, with_metal), transmitted(*HEAD)
+    if scan.projected:  # what a head scatters is calibrated away, and fills what is darker
+        photons = photons + scan.scatter * np.maximum(through - photons, 0)
     starved = np.sqrt(np.maximum(through / photons - 1, 0)) * STARVED * scan.noise * noise
-    reading = starved - np.log(photons + scan.scatter * dark)
-    wrong = np.interp(reading, beam.readings, beam.lengths) - (water + beam.bone * bone)
-    return (scan.hardening * wrong).astype(np.float32)
+    left = scan.hardening if scan.projected else 0.0
+    return error_of_length(photons * np.exp(-starved), water, with_metal) - (1 - left) * clean
 
 
-def in_plane(seen: np.ndarray, scan: Scan, pixels: float) -> np.ndarray:
-    """What attenuates (grid, grid) after the motion of a scan; `pixels` are a millimetre's."""
+def error_of_length(photons: np.ndarray, water: np.ndarray, bone: np.ndarray) -> np.ndarray:
+    """By how many cm of water (n, m) a scanner is wrong that counts this share of photons behind water and bone, cm."""
+    beam = beam_of_scanner()
+    return (np.interp(-np.log(photons), beam.readings, beam.lengths) - water - beam.bone * bone).astype(np.float32)
+
+
+def moved(seen: np.ndarray, angles: np.ndarray, scan: Scan, height: float) -> np.ndarray:
+    """What the motion at a height (mm) adds to sums along rays (bins, angles) of what attenuates (grid, grid)."""
+    grid = len(seen)
+    across = ((np.arange(grid) - (grid - 1) / 2) * scan.field_of_view / grid).astype(np.float32)
+    x, y = np.meshgrid(across, across + np.float32(scan.climb(height)))
+    head = seen * (table(scan, x, y) == AIR)  # the table lies still
+    return project(in_plane(head, scan, height) - head, angles)
+
+
+def in_plane(seen: np.ndarray, scan: Scan, height: float) -> np.ndarray:
+    """An image (grid, grid) of a slice at a height (mm) after the motion of the scan."""
     assert scan.motion is not None
-    turn, middle = scan.motion.matrix(), np.full(2, (len(seen) - 1) / 2)
-    move = middle - turn @ middle + np.array(scan.motion.shift) * pixels
+    grid = len(seen)
+    axis = (grid - 1) / 2 - np.array([0, scan.climb(height)]) * grid / scan.field_of_view  # the scanner's, pixels
+    turn = scan.motion.matrix()
+    move = axis - turn @ axis + np.array(scan.motion.shift) * grid / scan.field_of_view
     after = cv2.warpAffine(seen, np.column_stack([turn, move]), seen.shape, flags=cv2.INTER_LINEAR)
-    return after * in_circle(len(seen))
+    return after * in_circle(grid)
 
 
 def project(image: np.ndarray, angles: np.ndarray) -> np.ndarray:
@@ -113,8 +138,8 @@ def project(image: np.ndarray, angles: np.ndarray) -> np.ndarray:
     return radon(image, angles, circle=True, preserve_range=True)
 
 
-def transmitted(water, bone) -> np.ndarray:
-    """Which share of the photons passes so many cm of water and of bone."""
+def transmitted(water: ArrayLike, bone: ArrayLike) -> np.ndarray:
+    """Which share of the photons passes so many cm (…) of water and of bone. # (…)"""
     paths = np.multiply.outer(water, WATER) + np.multiply.outer(bone, BONE)
     return np.exp(-paths) @ PHOTONS
 

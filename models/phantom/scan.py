@@ -14,21 +14,21 @@ class Protocol(NamedTuple):
 
     share: float
     thickness: tuple[float, float]
-    spacing: tuple[float, float] | None  # None: as far as they are thick
+    spacing: tuple[float, float] | None  # None: as wide as they are thick
 
 
 PROTOCOLS = (
     Protocol(0.66, (4.5, 5.4), None),  # what most of the challenge's studies have
     Protocol(0.10, (2.5, 3.5), None),
-    Protocol(0.08, (0.6, 1.25), (4.5, 5.5)),  # thin ones, of which every fourth to eighth was kept
-    Protocol(0.08, (7.0, 10.0), None),  # above the posterior fossa of older scanners
+    Protocol(0.08, (0.6, 1.25), (4.5, 5.5)),  # thin ones, of which few were kept
+    Protocol(0.08, (7.0, 10.0), None),  # of older scanners
     Protocol(0.08, (4.8, 6.0), (2.5, 3.5)),  # overlapping
 )
 
 
 @dataclass(frozen=True)
 class Motion:
-    """A patient who moves once: between two heights of the slices the head comes to lie elsewhere."""
+    """A patient who is restless during the slices between two heights, and lies elsewhere from there on."""
 
     low: float  # mm
     high: float
@@ -59,10 +59,10 @@ class Scan:
     noise: float  # HU at 512 x 512
     kernel: float  # mm, by which the reconstruction smooths image and noise
     grain: float  # mm by which the noise is smoother than white
-    metal: np.ndarray  # (n, 3) where a clip, a coil or teeth throw streaks, mm of the scanner
+    metal: np.ndarray  # (n, 3) where a clip, a coil or teeth throw streaks, mm of the scanner before any motion
     motion: Motion | None
-    projected: bool  # whether beam hardening and scatter come from projections; else from glow, edge and bands
-    hardening: float  # share of beam hardening that the scanner's own correction leaves
+    projected: bool  # whether beam hardening and scatter of bone come from projections; else from glow and bands
+    hardening: float  # share of bone's beam hardening that the scanner's own correction leaves
     scatter: float  # share of the photons behind a head that is added to darker rays
     calibration: float  # HU by which this scanner reads all soft tissue too high
     glow: float  # share of the bone around that beam hardening adds to soft tissue
@@ -70,6 +70,20 @@ class Scan:
     shade: tuple[float, float]  # HU by which the left side and the back read higher than the middle, over 100 mm
     table: tuple[float, float, float, float]  # kind, distance behind the centre, radius or half width, HU
     frame: np.ndarray  # (3,) where the scanner's origin lies
+
+    def climb(self, height: float) -> float:
+        """How far behind the middle of a slice at a height the scanner's axis lies, mm.
+
+        The table moves along z, not along the normal of tilted slices.
+        """
+        return (height - 15) * np.tan(self.tilt)
+
+    def metal_in(self, height: float, reach: float) -> np.ndarray:
+        """Where in a slice at a height there is metal that reaches so far, mm: (n, 2) from its middle."""
+        places = self.metal[np.abs(self.metal[:, 2] - height) < self.thickness / 2 + reach, :2]
+        if self.motion is not None and height > self.motion.high:
+            places = places @ self.motion.matrix().T + self.motion.shift
+        return places - [0, self.climb(height)]
 
     def at(self, height: float) -> "Scan":
         """The scan as it looks at a slice at a height, mm: after a motion the head lies elsewhere."""
@@ -141,8 +155,8 @@ def draw_metal(rng: np.random.Generator) -> np.ndarray:
 
 def draw_motion(rng: np.random.Generator, heights: list[float]) -> Motion:
     """A motion during one to five slices, any of them but the first and the last few."""
-    first = rng.integers(2, max(3, len(heights) - 6))
-    low, high = heights[first], heights[min(first + rng.integers(0, 5), len(heights) - 1)]
+    first = rng.integers(2, len(heights) - 6)
+    low, high = heights[first], heights[first + rng.integers(0, 5)]
     return Motion(low, high, rng.normal(0, 1.2), tuple(rng.normal(0, 1.2, 2)))
 
 

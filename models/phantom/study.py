@@ -89,7 +89,7 @@ def draw_slice(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, height: float,
     rows_at_once = max(1, POINTS_AT_ONCE // (size * len(offsets)))
     dx, dy, dz = offsets.astype(np.float32).T[:, :, None, None]
     across = ((np.arange(size) - (size - 1) / 2) * spacing).astype(np.float32)
-    climb = np.float32((height - 15) * np.tan(scan.tilt))  # the table moves along z, not along the slice normal
+    climb = np.float32(scan.climb(height))
     for first in range(0, size, rows_at_once):
         down = across[first : first + rows_at_once]
         shape = (len(offsets), len(down), size)
@@ -105,7 +105,8 @@ def draw_slice(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, height: float,
 def sub_samples(count: int) -> np.ndarray:
     """Points (count, 3) spread evenly over a pixel and the slice's thickness, as offsets from its centre, in shares."""
     step = np.array([0.8191725, 0.6710436, 0.5497005])  # the additive recurrence R3 (Roberts 2018)
-    return (0.5 + np.arange(count)[:, None] * step) % 1 - 0.5
+    ranks = (np.arange(count)[:, None] * step % 1).argsort(axis=0).argsort(axis=0)
+    return (0.5 + ranks) / count - 0.5  # one in each of as many layers along each axis
 
 
 def sample(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, x, y, z, samples: int) -> tuple[np.ndarray, np.ndarray]:
