@@ -1,4 +1,7 @@
-"""What a scanner adds to the Hounsfield values of a study: blur, calibration, beam hardening, streaks and noise."""
+"""What a scanner adds to the Hounsfield values of a study: blur, calibration, beam hardening, streaks and noise.
+
+What needs projections is in projections.py; here is what stands in for them, fitted to them.
+"""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -8,9 +11,10 @@ from models.phantom.scan import Scan
 
 
 def add_artefacts(hounsfield: np.ndarray, rng: np.random.Generator, scan: Scan) -> None:
-    """Add calibration, the glow of bone, bands between the petrous bones and a rare streak, in place.
+    """Blur slices, and add what their projections do, calibration, the glow of bone, bands below it and a rare streak.
 
-    Takes Hounsfield values (slices, size, size); what is no soft tissue stays as it is.
+    Takes Hounsfield values (slices, size, size) and changes them in place; what follows projections changes soft tissue
+    alone.
     """
     size = hounsfield.shape[-1]
     across = (np.arange(size, dtype=np.float32) - (size - 1) / 2) * scan.field_of_view / size

@@ -49,7 +49,7 @@ class PhantomOptions:
     folder: Annotated[Path, tyro.conf.Positional]
     """Folder to make; a folder that holds the same phantom already is left alone."""
     studies: int = 120
-    """Training studies, of about 28 slices each."""
+    """Training studies, of about 34 slices each."""
     test_studies: int = 20
     """Test studies, of other patients."""
     image_size: int = 64
