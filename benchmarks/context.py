@@ -49,7 +49,6 @@ BELOW, ABOVE = (Channel(offset, windows.BRAIN, "mm") for offset in (-5, 5))
 ONE_WINDOW = (Channel(0, windows.BRAIN),)
 TRIPLET = (BELOW, *ONE_WINDOW, ABOVE)
 MEAN, STUDIES = "single_and_recurrent", "study"
-LONGER = 3  # times as many epochs: as many as `study` has in all
 # In the order of the table, each with what it sees.
 ROWS = {
     "single_one_window": "one window of the slice",
@@ -58,8 +57,6 @@ ROWS = {
     "context": "three windows of the slice, one of its neighbours",
     "smoothing": "single, smoothed along z",
     "recurrent": "single, then recurrent layers",
-    "longer": "single, for three times as many epochs",
-    "longer_recurrent": "longer, then recurrent layers",
     "context_recurrent": "context, then recurrent layers",
     "end_to_end": "single and recurrent layers, trained together",
     STUDIES: "single, then trained on together with a transformer",
@@ -123,8 +120,6 @@ def config_of(name: str, seed: int, epochs: int) -> RunConfig:
         "single_one_window": replace(small, channels=ONE_WINDOW),
         "triplet_one_window": replace(small, channels=TRIPLET),
         "single": small,
-        "longer": replace(small, epochs=LONGER * epochs),
-        "longer_recurrent": sequence(name, seed, "longer"),
         "context": replace(small, channels=(*SMALL.channels, BELOW, ABOVE)),
         "recurrent": sequence(name, seed, "single"),
         "context_recurrent": sequence(name, seed, "context"),

@@ -107,8 +107,8 @@ def draw_blood(parameters: dict, number: int) -> dict[str, np.ndarray]:
         head = replace(head, ventricle=max(head.ventricle, 1.4))  # as draw_study does
     masks = {}
     for index, height in enumerate(scan.heights):
-        of_density = [tuple(replace(bleed, hounsfield=density) for bleed in bleeds) for density in DENSITIES]
-        low, high = (draw_slice(head, some, scan, height, size)[0] for some in of_density)
+        of_density = [tuple(replace(bleed, hounsfield=hu, thin=hu) for bleed in bleeds) for hu in DENSITIES]
+        low, high = (draw_slice(head, some, scan.at(height), height, size)[0] for some in of_density)
         masks[name.image_id(index)] = np.clip((high - low) / (DENSITIES[1] - DENSITIES[0]), 0, 1)
     return masks
 

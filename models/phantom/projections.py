@@ -139,7 +139,7 @@ def project(image: np.ndarray, angles: np.ndarray) -> np.ndarray:
 
 
 def transmitted(water: ArrayLike, bone: ArrayLike) -> np.ndarray:
-    """Which share of the photons passes so many cm (…) of water and of bone. # (…)"""
+    """Which share (n, m) of the photons passes so many cm (n, m) of water and of bone."""
     paths = np.multiply.outer(water, WATER) + np.multiply.outer(bone, BONE)
     return np.exp(-paths) @ PHOTONS
 

@@ -59,7 +59,7 @@ def with_vessels(values: np.ndarray) -> np.ndarray:
     """Bright tubes through the brain, as of a CT angiography."""
     grown = values.copy()
     middle = values.shape[1] // 2
-    size = max(2, values.shape[1] // 24)
+    size = max(3, values.shape[1] // 24)
     for row in (-2, 0, 2):
         for column in (-2, 0, 2):
             part = grown[:, middle + row * size :, middle + column * size :][:, :size, :size]
@@ -92,7 +92,7 @@ def noisy(sigma: float) -> Callable[[np.ndarray], np.ndarray]:
 def metal(values: np.ndarray) -> np.ndarray:
     """A clip and its streaks."""
     changed, middle, size = values.copy(), values.shape[1] // 2, max(2, values.shape[1] // 24)
-    some = slice(len(values) // 2, len(values) // 2 + 2)
+    some = slice(len(values) // 2, len(values) // 2 + 1 + len(values) // 10)
     changed[some, middle : middle + size, middle : middle + size] = 12_000
     return changed
 
