@@ -88,7 +88,9 @@ def metal_disc(places: np.ndarray, size: int, field_of_view: float) -> np.ndarra
     return share
 
 
-def misread(seen: np.ndarray, metal: np.ndarray, angles: np.ndarray, cm: float, scan: Scan, noise: np.ndarray):
+def misread(
+    seen: np.ndarray, metal: np.ndarray, angles: np.ndarray, cm: float, scan: Scan, noise: np.ndarray
+) -> np.ndarray:
     """By how many cm of water each ray is misread: (bins, angles).
 
     Of what attenuates (grid, grid), pixels being `cm` wide, with a share of metal (grid, grid) in it. In a scan that is

@@ -158,6 +158,7 @@ def test_blood_has_38_to_92_hounsfield_units_and_lies_where_anatomy_puts_it():
         values = brain.hounsfield[np.delete(blood, mixed, axis=0).any(axis=0)]
         assert values.min(initial=38) >= 38
         assert brain.hounsfield[blood.any(axis=0)].max(initial=92) <= 92
+        assert brain.hounsfield[blood.any(axis=0)].min(initial=38) > 8  # thin blood is no fluid
         assert (blood.sum(axis=0) <= 1).all()
         assert brain.depth[where["epidural"]].max(initial=0) < 26
         assert np.quantile(brain.depth[where["subdural"]], 0.9) < 38 if where["subdural"].any() else True
