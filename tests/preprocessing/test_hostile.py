@@ -22,7 +22,7 @@ import pytest
 from hostile import HEALTHY, HOSTILE, WITHOUT_SLICE, pixels
 from hostile_archives import HOSTILE_ARCHIVES
 
-SECONDS = 10.0  # of CPU time for a file: another's load does not count; twice 5, for machines differ by as much
+SECONDS = 5.0  # of CPU time for a file: another's load does not count
 PATIENCE = 10  # times as long by the clock, and it waits for something
 MEGABYTES = 512  # beyond what the reading process has before its first file, its own processes included
 
