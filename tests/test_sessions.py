@@ -21,7 +21,7 @@ from models.phantom.dicom import write_phantom
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.train_small import CONFIG
 from models.training.run import train
-from models.training.stopping import Stop
+from models.training.stopping import ALARM, Interrupted, Stop
 
 MODELS = Path(__file__).parent.parent / "models"
 TINY = ("--device", "cpu", "--workers", 0)
@@ -143,6 +143,33 @@ def test_an_alarm_leaves_time_for_the_longest_step_and_checkpoint(monkeypatch):
     for what, seconds in (("step", 2.0), ("checkpoint", 30.0), ("step", 1.0), ("step", 5.0)):
         stop.measured(what, seconds)
     assert alarms == [(signal.ITIMER_REAL, left) for left in (3598.0, 3568.0, 3565.0)]
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, ALARM])
+def test_an_alarm_does_not_disturb_what_a_signal_has_stopped(first):
+    stop = Stop(1.0)
+    with stop.after_saving():
+        stop.notice(first, None)
+        stop.notice(ALARM, None)  # set anew, because that checkpoint took longer than those before
+        assert stop.number == first
+    stop.notice(ALARM, None)
+
+
+def test_the_second_signal_of_a_person_is_obeyed_at_once_an_alarm_before_them_does_not_count():
+    stop = Stop(1.0)
+    with stop.after_saving():
+        stop.notice(ALARM, None)
+        stop.notice(signal.SIGTERM, None)
+        with pytest.raises(Interrupted, match="SIGINT"):
+            stop.notice(signal.SIGINT, None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, ALARM])
+def test_what_has_nothing_to_save_stops_at_once(number):
+    stop = Stop(1.0)
+    with pytest.raises(Interrupted):
+        stop.notice(number, None)
+    stop.notice(ALARM, None)  # while it says so
 
 
 @pytest.mark.parametrize(("left", "allowed"), [(131, True), (129, False)])

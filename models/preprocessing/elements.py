@@ -101,10 +101,13 @@ _NO_FILE = (errno.ELOOP, errno.ENXIO, errno.ENODEV)  # a link to itself, a socke
 
 
 def open_bounded(path: File) -> BoundedReader:
-    """Open a file. Raises UnreadableSliceError if it is no file, leads nowhere, is an archive, or larger than MAX_FILE.
+    """Open a file.
 
-    Raises OSError if the system does not let this process read it.
+    Raises UnreadableSliceError if it is no file, leads nowhere, is an archive, larger than MAX_FILE, or a member
+    without a byte, and OSError if the system does not let this process read it.
     """
+    if isinstance(path, Member) and not path.size and path.flaw is None:  # an archive may have a great many of those
+        raise UnreadableSliceError(Reason.NOT_DICOM)
     raw, size = (MemberFile(path), path.size) if isinstance(path, Member) else _open_file(path)
     if size > MAX_FILE:
         raw.close()

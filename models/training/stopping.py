@@ -60,10 +60,16 @@ class Stop:
         return time.monotonic() + needed < self.end
 
     def notice(self, number: int, _: object) -> None:
-        """Handle a signal: note the first one while the run is to save itself, else raise Interrupted."""
-        if self.at_once or self.number is not None:
-            raise Interrupted(number)
+        """Handle a signal: note the first one while the run is to save itself, else raise Interrupted.
+
+        The alarm adds nothing to a signal that was there before: what is being saved is saved to its end.
+        """
+        before, is_alarm = self.number, number == ALARM
+        if is_alarm and before is not None:
+            return
         self.number = number
+        if self.at_once or before not in (None, ALARM):
+            raise Interrupted(number)
 
     @contextmanager
     def after_saving(self) -> Generator[None]:
