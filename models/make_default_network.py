@@ -63,7 +63,7 @@ class MakeOptions:
     output: Path = FOLDER
     """where to write it; if nothing is said, where it is looked for"""
     work: WorkFolder = field(default_factory=default_work)
-    studies: tuple[int, int] = (400, 120)
+    studies: tuple[int, int] = (600, 160)
     """drawn ones, for the network of slices and for the recurrent layers"""
     image_size: int = SLICE_NETWORK.image_size
     """side of a slice, pixels"""
