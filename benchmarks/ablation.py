@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from ablation_changes import CHANGES, NETWORKS, NOT_SWITCHED, config_of, judge_of, predict_again, train_cell
+from ablation_changes import CHANGES, NETWORKS, NOT_SWITCHED, VIEWS, config_of, judge_of, predict_again, train_cell
 from ablation_people import agreement, compare, predict_people
 from comparison import quiet
 from experiment import ExperimentOptions, paired, prepare_phantom, read_out_of_fold, score, working_folder
@@ -50,7 +50,7 @@ THREADS = 1  # of each process: a small network makes little use of more
 class AblationOptions(ExperimentOptions):
     """The command line of this benchmark."""
 
-    studies: int = 120
+    studies: int = 110
     epochs: int = 4
     output: Path = RESULTS
     seeds: int = 5
@@ -147,7 +147,7 @@ def fold_options(cell: Cell, work: Work, options: AblationOptions) -> list[Train
     """The trainings of a cell, or where those are that it predicts with."""
     machine = Machine(work.root, device=options.device, workers=0)
     configs = [config_of(*cell, options.epochs, fold) for fold in range(options.folds)]
-    return [TrainOptions(config, fold, machine=machine) for fold, config in enumerate(configs)]
+    return [TrainOptions(config, fold, tta=VIEWS, machine=machine) for fold, config in enumerate(configs)]
 
 
 def judge_options(cell: Cell, work: Work, options: AblationOptions) -> Iterator[TrainOptions]:

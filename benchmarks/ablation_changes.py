@@ -17,7 +17,7 @@ from context import ABOVE, BELOW, TRIPLET, end_to_end, sequence
 from models.common.config import RunConfig, TrainConfig
 from models.common.folders import Work
 from models.common.labels import ANY, LABELS
-from models.common.options import TrainOptions
+from models.common.options import TestTimeAugmentation, TrainOptions
 from models.common.prediction_files import prediction_table
 from models.preprocessing.tables import split_fold
 from models.train_lite0 import CONFIG as LITE0
@@ -30,10 +30,11 @@ from models.training.loss import WeightedLogLoss
 from models.training.processes import Processes
 from models.training.run import train
 from models.training.run_record import require_run
-from models.training.symmetries import D4
+from models.training.symmetries import D4, GROUPS
 from models.training.weights import load_trained
 
 LITE0_EPOCHS = 3 / 8  # of the small network's: it begins with ImageNet's weights
+VIEWS: TestTimeAugmentation = "flip"  # of every cell: all eight would be a third of the time
 # Of D4: the turns, and the mirrors about the axes. Which two the original left out does not matter to a network here.
 SIX = tuple(symmetry for symmetry in D4 if not (symmetry.mirror and symmetry.quarter_turns % 2))
 NETWORKS = {
@@ -60,9 +61,10 @@ class Change:
 
 _SMALL, _LITE0 = ("small",), ("lite0",)
 CHANGES = {
-    "base": Change("the preset with light augmentation, one-cycle, best epoch, eight symmetries"),
+    "base": Change("the preset with light augmentation, one-cycle, best epoch, and a slice beside its mirror image"),
     # what the original did otherwise
-    "six_symmetries": Change("six of the eight symmetries", again="six"),
+    "symmetries": Change("all eight symmetries", again="eight"),
+    "six_symmetries": Change("six of the eight symmetries; beside all", again="six", beside="symmetries"),
     "one_view": Change("no test-time augmentation", again="one"),
     "augmented_validation": Change("validation slices augmented, too", again="augmented", beside="one_view"),
     "pos_weight": Change("the positive half of any counts twice", patched="pos_weight"),
@@ -196,7 +198,7 @@ def predict_again(options: TrainOptions, how: str) -> tuple[pd.DataFrame, float]
     dataset = kind.dataset(valid, work, config.augment if how == "augmented" else "none")
     network = kind.network(dataset)
     load_trained(options.folder, record, network)
-    group = {"six": SIX, "whole": D4}.get(how, D4[:1])
+    group = {"eight": D4, "six": SIX, "whole": GROUPS[VIEWS]}.get(how, GROUPS["none"])
     processes, view = Processes(torch.device("cpu")), partial(mean_probability, group=group)
     with quiet():
         probability = predict(network, make_loader(dataset, 32, 0), processes, "fp32", "", view)

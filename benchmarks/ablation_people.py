@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pandas as pd
+from ablation_changes import VIEWS
 from comparison import quiet
 from experiment import paired, score
 
@@ -30,7 +31,7 @@ def predict_people(
         prepare(PrepareOptions(data, people.root, image_size=(SMALL.image_size,)))
     machine = Machine(people.root, device=device, workers=0)
     wanted = [
-        InferOptions(run, fold, "flip", "train", weights=work.run(run, fold), machine=machine)
+        InferOptions(run, fold, VIEWS, "train", weights=work.run(run, fold), machine=machine)
         for run in runs
         for fold in range(folds)
     ]

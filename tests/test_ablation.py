@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from models.inference.comparing import resample
 from models.preprocessing.tables import read_slices, split_fold
 from models.training.loss import WeightedLogLoss
 from models.training.networks import build_network
-from models.training.symmetries import D4
+from models.training.symmetries import D4, GROUPS
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
@@ -258,6 +259,23 @@ def test_folds_by_slice_validate_each_slice_once_and_patients_stand_on_both_side
 def test_six_of_the_symmetries_are_six_of_them(changes):
     assert len(changes.SIX) == len(set(changes.SIX)) == 6
     assert set(changes.SIX) < set(D4)
+
+
+def test_a_row_has_as_many_views_as_what_it_stands_beside_unless_it_is_named_after_them(ablation, changes, monkeypatch):
+    options = ablation.fold_options(ablation.Cell("small", "base", 0), Work(Path()), ablation.AblationOptions())
+    counts = {}
+    for name in ("require_run", "kind_of", "load_trained", "split_fold", "make_loader", "replace", "prediction_table"):
+        fake = MagicMock(return_value=("train", {"image_id": []})) if name == "split_fold" else MagicMock()
+        monkeypatch.setattr(changes, name, fake)
+    monkeypatch.setattr(changes, "TrainConfig", object)
+    for name, change in changes.CHANGES.items():
+        if change.again and change.again != "smoothed":
+            monkeypatch.setattr(changes, "predict", lambda *args, name=name: counts.update({name: args[-1].keywords}))
+            changes.predict_again(options[0], change.again)
+    views = {name: len(of["group"]) for name, of in counts.items()}
+    trained = {len(GROUPS[one.tta]) for one in options}
+    assert trained == {views.pop("crop_mismatch")} == {2}
+    assert views == {"symmetries": 8, "six_symmetries": 6, "one_view": 1, "augmented_validation": 1}
 
 
 def test_the_page_tells_every_row_that_was_written(changes):
