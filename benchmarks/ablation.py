@@ -184,9 +184,15 @@ def report(work: Work, people: Work | None, options: AblationOptions) -> None:
     agreed = agreement(rows)
     for name, count in agreed.items():
         print(f"{name}: {count}")
-    results |= {"agreement": agreed, "not_switched": NOT_SWITCHED, "rows": rows}
+    told = {name: about(name.split()[1]) | row for name, row in rows.items()}
+    results |= {"agreement": agreed, "not_switched": NOT_SWITCHED, "rows": told}
     write_text(options.output, json.dumps(results, indent=1) + "\n")
     print(f"{options.output}: commit {results['commit']}")
+
+
+def about(change: str) -> dict[str, str]:
+    """What is changed, and which row it stands beside."""
+    return {"what": CHANGES[change].what, "beside": CHANGES[change].beside}
 
 
 def predictions(cell: Cell, work: Work, folds: int) -> pd.DataFrame:
