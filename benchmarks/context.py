@@ -57,8 +57,6 @@ ROWS = {
     "context": "three windows of the slice, one of its neighbours",
     "smoothing": "single, smoothed along z",
     "recurrent": "single, then recurrent layers",
-    "longer": "single, trained three times as long",
-    "longer_recurrent": "longer, then recurrent layers",
     "context_recurrent": "context, then recurrent layers",
     "end_to_end": "single and recurrent layers, trained together",
     STUDIES: "single, then trained on together with a transformer",
@@ -124,8 +122,6 @@ def config_of(name: str, seed: int, epochs: int) -> RunConfig:
         "single": small,
         "context": replace(small, channels=(*SMALL.channels, BELOW, ABOVE)),
         "recurrent": sequence(name, seed, "single"),
-        "longer": replace(small, epochs=3 * epochs),  # as long as `single` and then `study`
-        "longer_recurrent": sequence(name, seed, "longer"),
         "context_recurrent": sequence(name, seed, "context"),
         "end_to_end": end_to_end(small),
     }

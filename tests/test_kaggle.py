@@ -36,6 +36,7 @@ ATTACHED = "tyro"  # a package that the image lacks, and that comes from the att
 TINY = {
     "FOLDS = range(5)": "FOLDS = range(1)",
     "IMAGE_SIZE = 224": "IMAGE_SIZE = 32",
+    "CORES = 4": "CORES = 1",  # threads of which some wait for a core wait for each other most of the time
     "TRAIN, SEQUENCE = [], []": (
         'TRAIN = "--network small --no-pretrained --batch-size 16 --tta none".split()\n'
         'SEQUENCE = "--views none --epochs 1 --batch-size 2".split()'

@@ -326,7 +326,7 @@ def test_undecodable_files_leave_no_descriptor_and_no_process(packed, fresh):
     before = left()
     for _ in range(5):
         assert reason(packed) is Reason.DECODING
-    assert left() == before
+    assert all(after <= earlier for after, earlier in zip(left(), before, strict=True))  # others may have ended
 
 
 def test_a_fork_has_a_decoder_of_its_own(packed, fresh):
