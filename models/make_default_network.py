@@ -34,7 +34,7 @@ SLICE_NETWORK = TrainConfig(
     channels=(Channel(0, windows.BRAIN), Channel(0, windows.SUBDURAL), Channel(0, windows.SOFT_TISSUE)),
     optimizer="adam",
     max_lr=1.5e-3,
-    epochs=4,  # with what is drawn, half an hour on two cores
+    epochs=4,  # with what is drawn, an hour on two cores
     batch_size=32,
     weight_decay=1e-2,
     augment="randomised",  # it is to forget that they are drawings
@@ -44,7 +44,7 @@ LAYERS = SequenceConfig(
     runs=(SLICES,),
     views="flip",  # eight views would take four times as long, here and of whoever uses it
     optimizer="radam",
-    max_lr=2e-3,  # as in the demo, which has as few studies
+    max_lr=2e-3,  # as in the demo
     epochs=20,
     batch_size=4,
     weight_decay=1e-2,
@@ -63,7 +63,7 @@ class MakeOptions:
     output: Path = FOLDER
     """where to write it; if nothing is said, where it is looked for"""
     work: WorkFolder = field(default_factory=default_work)
-    studies: tuple[int, int] = (600, 160)
+    studies: tuple[int, int] = (600, 400)
     """drawn ones, for the network of slices and for the recurrent layers"""
     image_size: int = SLICE_NETWORK.image_size
     """side of a slice, pixels"""
