@@ -68,7 +68,7 @@ real:           # how the small network, and the one in the repository, both tra
 	$(if $(DEFAULT),$(DEMO) models/infer_sequence.py --name default --weights $(DEFAULT) --split train --work demo/real)
 	$(DEMO) models/score.py $(PREDICTED) --labels $(REAL)/stage_2_train.csv --work demo/real
 
-default-network: .venv/installed ## the network that is used where none is named: drawn, trained and measured, in an hour
+default-network: .venv/installed ## the network that is used where none is named: drawn, trained and measured, in an hour or two
 	$(PYTHON) models/make_default_network.py $(if $(wildcard $(REAL)),--data $(REAL))
 
 # Two at a time, each with one core's threads: most of them compute, or wait, on one core.

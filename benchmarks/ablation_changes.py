@@ -64,7 +64,7 @@ CHANGES = {
     "base": Change("the preset with light augmentation, one-cycle, best epoch, and a slice beside its mirror image"),
     # what the original did otherwise
     "symmetries": Change("all eight symmetries", again="eight"),
-    "six_symmetries": Change("six of the eight symmetries; beside all", again="six", beside="symmetries"),
+    "six_symmetries": Change("six of the eight symmetries", again="six", beside="symmetries"),
     "one_view": Change("no test-time augmentation", again="one"),
     "augmented_validation": Change("validation slices augmented, too", again="augmented", beside="one_view"),
     "pos_weight": Change("the positive half of any counts twice", patched="pos_weight"),

@@ -64,8 +64,8 @@ class Stop:
 
         The alarm adds nothing to a signal that was there before: what is being saved is saved to its end.
         """
-        before, is_alarm = self.number, number == ALARM
-        if is_alarm and before is not None:
+        before = self.number
+        if number == ALARM and before is not None:
             return
         self.number = number
         if self.at_once or before not in (None, ALARM):
