@@ -4,6 +4,8 @@ import logging
 import os
 import warnings
 
+_TRACKER = "ignore:resource_tracker:UserWarning"
+
 
 def start_process() -> None:
     """Set the logging, the warnings and the environment of this process, and so of those that it starts.
@@ -16,5 +18,8 @@ def start_process() -> None:
     # What is wrong with a file is said by its Reason (preprocessing/elements.py), not by pydicom's log,
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="pydicom")  # nor by its warnings
-    # What dependencies say to each other and a user cannot act on.
+    # What dependencies say to each other and a user cannot act on,
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
+    # the process that counts semaphores among them: one that is given back while a run ends it calls leaked.
+    asked = [filter_ for filter_ in os.environ.get("PYTHONWARNINGS", "").split(",") if filter_ not in ("", _TRACKER)]
+    os.environ["PYTHONWARNINGS"] = ",".join([*asked, _TRACKER])

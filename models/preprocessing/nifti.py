@@ -111,13 +111,15 @@ def _slices(file: BoundedReader, volume: Volume) -> Iterator[np.ndarray]:
     if volume.grid.is_in_order:
         yield from _planes(file, volume)
         return
-    columns, rows, count = volume.grid.shape
+    sides = volume.grid.shape[::-1]  # planes, rows, columns
+    across = 2 - volume.grid.axis  # which of them the slices follow each other along
     whole = None
     for number, plane in enumerate(_planes(file, volume)):
-        whole = np.empty((count, rows, columns), plane.dtype) if whole is None else whole
-        whole[number] = plane
+        if whole is None:  # slice after slice, so that a plane is turned while the processor's cache holds it
+            whole = np.empty((sides[across], *sides[:across], *sides[across + 1 :]), plane.dtype)
+        np.moveaxis(whole, 0, across)[number] = plane
     if whole is not None:
-        yield from np.moveaxis(whole, 2 - volume.grid.axis, 0)
+        yield from whole
 
 
 def _planes(file: BoundedReader, volume: Volume) -> Iterator[np.ndarray]:
