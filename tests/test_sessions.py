@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 import signal
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from written import contents, trained
 from models.common.errors import InputError
 from models.common.folders import Work
 from models.common.options import Machine, TrainOptions
-from models.common.session import UNFINISHED, Session
+from models.common.session import UNFINISHED, OutOfTime, Session, within
 from models.phantom.dicom import write_phantom
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.train_small import CONFIG
@@ -133,6 +134,29 @@ def test_preparing_ends_at_its_budget_with_a_code_of_its_own_and_goes_on(data, o
     assert finish(start(STEPS[0], tmp_path, data))[0] == 0
     expected = {name: file for name, file in results(one[0]).items() if "/" not in name or name.startswith("slices")}
     assert expected.items() <= results(tmp_path).items()
+
+
+def test_work_that_is_out_of_time_is_told_until_it_hears_and_tidies_up_in_peace(monkeypatch):
+    dropped, tidied = [], []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: dropped.append(unraisable.exc_type))
+
+    class Deaf:
+        def __del__(self):
+            signal.raise_signal(ALARM)  # Python drops what is raised here
+
+    def work() -> None:
+        Deaf()
+        assert dropped == [OutOfTime]
+        assert signal.getitimer(signal.ITIMER_REAL)[1] > 0, "it is told once"
+        try:
+            signal.raise_signal(ALARM)
+        finally:
+            signal.raise_signal(ALARM)
+            tidied.append(True)
+
+    with pytest.raises(OutOfTime), within(1.0):
+        work()
+    assert tidied
 
 
 def test_an_alarm_leaves_time_for_the_longest_step_and_checkpoint(monkeypatch):

@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -72,7 +73,8 @@ def within(hours: float | None) -> Generator[None]:
         return
 
     def end(*_: object) -> None:
-        raise OutOfTime
+        if not _is_ending():
+            raise OutOfTime
 
     before = signal.signal(signal.SIGALRM, end)
     # Again and again: Python drops an exception that is raised in a callback of its own.
@@ -82,6 +84,14 @@ def within(hours: float | None) -> Generator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _is_ending() -> bool:
+    """Whether an OutOfTime is on its way up, and what it meets there is being tidied."""
+    error = sys.exception()
+    while error is not None and not isinstance(error, OutOfTime):
+        error = error.__context__
+    return error is not None
 
 
 def gigabytes(count: float) -> str:
