@@ -20,9 +20,10 @@ from models.common.errors import InputError
 from models.common.files import read_json
 from models.common.labels import LABELS
 from models.inference.calibration import Calibration
+from models.inference.ensemble import Ensemble
 from models.inference.halving import halve
 from models.inference.operating import YOUDEN, operating_points
-from models.inference.own_slices import own_slices
+from models.inference.own_slices import ask_own, own_slices
 from models.inference.release import RUN_FILES, points_from_json, points_to_json
 from models.inference.release_options import ReleaseOptions
 from models.inference.robustness import CHANGES, change_all, leave_out, make_thick, shift
@@ -262,6 +263,27 @@ def test_timm_builds_the_same_trunk(network, tmp_path, monkeypatch):
 def test_what_timm_does_not_have_gets_no_folder_of_it(released):
     assert not write_timm(released / "asked" / "fold0", read_run(released / "asked" / "fold0"))
     assert not any(released.rglob("timm"))
+
+
+NO_MEMORY = "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to ..."
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "said"),
+    [
+        (RuntimeError("sizes do not match"), InputError, "cannot look at their own validation .*train them anew"),
+        (torch.OutOfMemoryError("CUDA out of memory"), torch.OutOfMemoryError, "CUDA out of memory"),
+        (RuntimeError(NO_MEMORY), RuntimeError, "can't allocate memory"),
+    ],
+)
+def test_memory_that_runs_out_says_nothing_against_the_networks(few, monkeypatch, error, raised, said):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Ensemble, "ask", fail)
+    monkeypatch.setattr(Ensemble, "__init__", lambda *_: None)
+    with pytest.raises(raised, match=said):
+        ask_own(own_slices(few, 0, 40), [], None, "cpu")
 
 
 def test_a_thick_slice_has_what_either_of_its_parts_has(few, tmp_path):

@@ -14,6 +14,7 @@ from models.inference.combining import run_of
 from models.inference.ensemble import Ensemble
 from models.inference.joining import Share, join
 from models.preprocessing.tables import split_fold
+from models.training.memory import is_out_of_memory
 
 
 class Own(NamedTuple):
@@ -70,7 +71,7 @@ def ask_own(own: Own, folds: Sequence[Fold], shares: Mapping[str, Share] | None,
         try:
             said = ensemble.ask(Study(series, own.work))
         except RuntimeError as error:
-            if "out of memory" in str(error):  # of the machine, and not of the networks
+            if is_out_of_memory(error):  # it is of the machine, not of the networks
                 raise
             raise InputError(f"the networks cannot look at their own validation ({error}); train them anew") from error
         each = {run_of(one.fold): one.probability.mean(axis=0) for one in said}
