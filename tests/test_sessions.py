@@ -3,11 +3,13 @@
 import itertools
 import math
 import random
+import shutil
 import signal
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from forked import Forked, parent
@@ -21,6 +23,9 @@ from models.common.session import UNFINISHED, OutOfTime, Session, within
 from models.phantom.dicom import write_phantom
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.train_small import CONFIG
+from models.training.checkpoint_files import largest_on_disk
+from models.training.fold import require_room_for_checkpoints
+from models.training.networks import build_network
 from models.training.run import train
 from models.training.stopping import ALARM, Interrupted, Stop
 
@@ -240,6 +245,19 @@ def test_what_would_take_disk_that_is_to_stay_free_is_refused_before_it_begins(g
     config = replace(CONFIG, image_size=32, batch_size=8)
     with pytest.raises(InputError, match=rf"fold0: checkpoints will take about 0.0\d GB more of .* free, {told}"):
         train(TrainOptions(config, machine=Machine(work, device="cpu", session=session)))
+
+
+def test_checkpoints_that_a_run_goes_on_from_need_no_room_anew(tmp_path, monkeypatch):
+    network = build_network(CONFIG)
+    needed = largest_on_disk(tensor.nbytes for tensor in network.state_dict().values())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed / 2))
+    options = TrainOptions(CONFIG, machine=Machine(work=tmp_path, device="cpu"))
+    options.folder.mkdir(parents=True)
+    with pytest.raises(InputError, match="make room"):
+        require_room_for_checkpoints(options, network)
+    with (options.folder / "checkpoint_3.safetensors").open("wb") as file:
+        file.truncate(needed // 2 + 1)
+    require_room_for_checkpoints(options, network)
 
 
 @pytest.mark.parametrize(
