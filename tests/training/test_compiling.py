@@ -1,5 +1,6 @@
 """Laws of --compile: the same network, a line where it cannot be, and networks of studies too."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from models.train_b0_recurrent import CONFIG as RECURRENT
 from models.train_small import CONFIG
 from models.training import compiling
 from models.training.compiling import compile_backbone, compile_explained
+from models.training.networks import build_network
 from models.training.recurrent import build_sequence_network
 from models.training.run import train
 
@@ -33,6 +35,26 @@ def test_a_compiled_network_learns_the_same(few, graphs_alone):
     torch.testing.assert_close(weights_of(compiled.model), weights_of(plain.model), rtol=1e-4, atol=1e-6)
     assert names == list(plain.model.state_dict())
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0  # it has been compiled
+
+
+def test_what_is_computed_anew_for_the_backward_pass_is_compiled_too_and_counts_once(graphs_alone):
+    config = replace(CONFIG, network="timm/test_efficientnet", checkpointing=True)
+    compiled = build_network(config)
+    plain = deepcopy(compiled)
+    compiled.backbone.compile(backend=compiling.BACKEND)
+    images = torch.randn(2, 4, 3, 64, 64)
+    for network in (compiled, plain):
+        optimizer = torch.optim.SGD(network.parameters(), 1e-3)
+        for batch in images:
+            network.train()(batch).sum().backward()
+            optimizer.step()
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0
+    torch.testing.assert_close(compiled.eval()(images[0]), plain.eval()(images[0]))
+    moved, expected = (
+        [of for name, of in network.named_buffers() if "running" in name] for network in (compiled, plain)
+    )
+    torch.testing.assert_close(moved, expected)
+    assert moved
 
 
 @pytest.mark.parametrize(
