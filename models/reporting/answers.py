@@ -145,7 +145,12 @@ def _write_dicom(answer: Answer, keys: Sequence[KeySlice], files: dict[str, Look
     if sources.reason:
         say(f"{answer.study}: no DICOM is written, for {sources.reason}")
         return
-    for name, content in make_objects(answer, keys, sources).items():
+    try:
+        objects = make_objects(answer, keys, sources)
+    except (ValueError, TypeError) as error:  # what highdicom says of a header that no object can be made of
+        say(f"{answer.study}: no DICOM is written, for its header does not allow it ({error})")
+        return
+    for name, content in objects.items():
         with replacing(folder / "dicom" / name) as temporary:
             temporary.write_bytes(content)
 

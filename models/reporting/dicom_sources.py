@@ -8,6 +8,7 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, CTImageStorage
+from pydicom.valuerep import DA, TM
 
 from models.preprocessing.elements import open_bounded
 from models.preprocessing.grouping import Look
@@ -16,6 +17,8 @@ from models.preprocessing.reasons import UnreadableSliceError
 # What the standard wants to be there, if only empty (PS3.3 C.7.1.1, C.7.2.1).
 _EMPTY = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate")
 _EMPTY += ("StudyTime", "ReferringPhysicianName")
+_FORMS = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM}  # none of which may be filled with something else
+_SEXES = ("F", "M", "O")
 _NEEDED = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
 
 
@@ -67,4 +70,19 @@ def _read(file: Look) -> Dataset:
     for name in _EMPTY:
         if name not in header:
             setattr(header, name, "")
+    _mend(header)
     return header
+
+
+def _mend(header: Dataset) -> None:
+    """Empty a date, a time or a sex that is none, which the standard allows; letters of all sets become UTF-8's."""
+    for name, form in _FORMS.items():
+        try:
+            form(str(header.get(name) or ""))
+        except ValueError:
+            setattr(header, name, "")
+    sex = str(header.PatientSex or "").upper()
+    header.PatientSex = sex if sex in _SEXES else ""
+    if "SpecificCharacterSet" in header:  # of which several, or an empty first one, are seldom understood
+        header.decode()
+        header.SpecificCharacterSet = "ISO_IR 192"

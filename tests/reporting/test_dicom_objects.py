@@ -1,0 +1,105 @@
+"""Laws of what is written beside a study: whatever its header holds, there is an object, or it is said why not."""
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from head_ct import data_of
+
+from models.common.labels import LABELS
+from models.inference.answer import Answer
+from models.inference.judging import Check
+from models.preprocessing.grouping import Look
+from models.reporting import answers, dicom_objects
+from models.reporting.dicom_sources import find_sources
+from models.reporting.key_slices import KeySlice
+
+KEYS = [KeySlice(0, np.zeros((64, 64), np.int16), None)]
+
+
+@pytest.fixture
+def answer() -> Answer:
+    """Of one slice, by a network that nobody has trained."""
+    slices = pd.DataFrame({"image_id": ["ID_a"], "z": [0.0], "chunk": [0], "series_id": ["s"]})
+    probability = np.full((1, len(LABELS)), 0.3)
+    made = Answer(
+        study="study",
+        patient="patient",
+        content="content",
+        verdict="answered",
+        checks=[Check("head", "passed", "")],
+        notes=[],
+        series=pd.DataFrame(),
+        slices=slices,
+        image_size=64,
+        probability=probability,
+        study_probability=probability[0],
+        any_range=(0.1, 0.5),
+    )
+    made.folds.append(SimpleNamespace(name="b0/fold0", weights={"b0/fold0": "aa"}))
+    return made
+
+
+def file_of(heads, folder: Path, **header) -> dict[str, Look]:
+    """The first slice of a head, with some values of its header changed."""
+    dataset = data_of(heads[0], 0)
+    for name, value in header.items():
+        setattr(dataset, name, value)
+    dataset.save_as(folder / "a.dcm", enforce_file_format=True)
+    return {"ID_a": Look(folder / "a.dcm", "a", "1", 1, 1, syntax=dataset.file_meta.TransferSyntaxUID)}
+
+
+@pytest.mark.filterwarnings("ignore")  # of pydicom, about the values
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        ("PatientSex", "F", "F"),
+        ("PatientSex", "f", "F"),
+        ("PatientSex", "U", ""),
+        ("PatientBirthDate", "1960", ""),
+        ("StudyDate", "2020-01-01", ""),
+        ("StudyTime", "10:10:10", ""),
+        ("StudyTime", "2510", ""),
+        ("StudyTime", "101010.5", "101010.5"),
+    ],
+)
+def test_what_is_no_value_of_its_kind_is_left_out(name, value, kept, heads, answer, tmp_path):
+    objects = dicom_objects.make_objects(
+        answer, KEYS, find_sources(answer.slices, file_of(heads, tmp_path, **{name: value}))
+    )
+    assert sorted(objects) == ["key_001.dcm", "report.dcm"]
+    for content in objects.values():
+        assert str(pydicom.dcmread(io.BytesIO(content))[name].value or "") == kept
+
+
+@pytest.mark.parametrize(
+    ("sets", "person"),
+    [
+        ("ISO_IR 100", "Müller^Jörg"),
+        ("ISO_IR 192", "Παπαδόπουλος^Νίκος"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+    ],
+    ids=["Latin", "Greek", "Japanese", "Korean"],
+)
+def test_names_stay_as_they_are_written(sets, person, heads, answer, tmp_path):
+    files = file_of(heads, tmp_path, SpecificCharacterSet=sets, PatientName=person)
+    for content in dicom_objects.make_objects(answer, KEYS, find_sources(answer.slices, files)).values():
+        assert pydicom.dcmread(io.BytesIO(content)).PatientName == person
+
+
+def test_of_what_no_object_can_be_made_it_is_said_and_the_other_studies_are_answered(
+    heads, answer, tmp_path, monkeypatch, capsys
+):
+    def refuse(*_: object) -> None:
+        raise ValueError("what highdicom says")
+
+    monkeypatch.setattr(dicom_objects, "_report", refuse)
+    answers._write_dicom(answer, KEYS, file_of(heads, tmp_path), tmp_path)
+    assert (
+        "study: no DICOM is written, for its header does not allow it (what highdicom says)" in capsys.readouterr().out
+    )
