@@ -114,7 +114,7 @@ class Processes:
         if self.count == 1:
             return network
         if self.device.type in SHARED_NORMS:
-            nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            share_norms(network)
         # Without the device's number: with it, what is to stay on the CPU would be brought there, too.
         return nn.parallel.DistributedDataParallel(network)
 
@@ -123,6 +123,17 @@ class Processes:
         if self.count > 1:
             for buffer in network.buffers():
                 distributed.broadcast(buffer, src=0)
+
+
+def share_norms(network: nn.Module) -> None:
+    """Let batch norms compute the statistics of a batch over all processes, under the names that they have.
+
+    timm's apply the activation behind them, too, which torch's conversion leaves out without a word.
+    """
+    convert = nn.SyncBatchNorm.convert_sync_batchnorm
+    if any(isinstance(module, nn.BatchNorm2d) and type(module) is not nn.BatchNorm2d for module in network.modules()):
+        from timm.layers import convert_sync_batchnorm as convert  # takes a second, and its networks have it anyway
+    convert(network)
 
 
 class EndedElsewhere(SystemExit):

@@ -111,16 +111,15 @@ def checkpoint_activations(network: Any) -> None:
     statistics of a batch once: what runs after the forward pass is its repetition.
     """
     network.set_grad_checkpointing(True)
-    for norm in _batch_norms(network):
-        norm.own_momentum = norm.momentum
+    network.momenta = [norm.momentum for norm in _batch_norms(network)]  # not of the norms: others may take their place
     network.register_forward_pre_hook(_let_statistics_move)
     network.register_forward_hook(_hold_statistics)
 
 
 def _let_statistics_move(network: nn.Module, _: Any) -> None:
     if torch.is_grad_enabled():
-        for norm in _batch_norms(network):
-            norm.momentum = norm.own_momentum
+        for norm, momentum in zip(_batch_norms(network), network.momenta, strict=True):
+            norm.momentum = momentum
 
 
 def _hold_statistics(network: nn.Module, *_: Any) -> None:

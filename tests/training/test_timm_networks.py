@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 
 import huggingface_hub.constants
@@ -23,6 +24,7 @@ from models.training import lite0
 from models.training.kinds import kind_of
 from models.training.networks import build_network, hub_weights, load_initial_weights
 from models.training.pretrained import read_public_weights
+from models.training.processes import share_norms
 from models.training.run import train
 from models.training.run_record import read_run
 from models.training.timm_networks import AttentionMean, GeneralisedMean, require_named_hash
@@ -60,6 +62,30 @@ def published(folder, name, plain="model.safetensors"):
 def outputs(network, images):
     with torch.inference_mode():
         return network.eval()(images)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"network": "small"},
+        {"network": "efficientnet-b0"},
+        {"network": "efficientnet-lite0"},
+        {"network": "timm/test_efficientnet"},
+        {"network": "timm/resnet10t"},
+        {"network": "timm/maxvit_rmlp_pico_rw_256", "checkpointing": True},
+    ],
+    ids=lambda changed: changed["network"],
+)
+def test_norms_that_processes_share_compute_what_each_its_own_does(changed):
+    """As on two GPUs: torch's own conversion loses the activations that timm's norms apply."""
+    torch.manual_seed(0)
+    own = build_network(replace(config("resnet10t"), **changed)).eval()
+    shared = deepcopy(own)
+    share_norms(shared)
+    images = grey()
+    torch.testing.assert_close(shared(images), own(images))
+    assert list(shared.state_dict()) == list(own.state_dict())
+    assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in shared.modules())
 
 
 @every_family
