@@ -78,8 +78,9 @@ class RAdam(torch.optim.Optimizer):
         super().__setstate__(state)
         self._unread = []
         for parameter, own in self.state.items():
-            own["step"] = float(own["step"])
-            own.update({name: torch.empty_like(parameter).copy_(own[name]) for name in MOMENTS})
+            if own:  # of one that has made no step, which somebody may have saved as well
+                own["step"] = float(own["step"])
+                own.update({name: torch.empty_like(parameter).copy_(own[name]) for name in MOMENTS})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

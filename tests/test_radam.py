@@ -281,6 +281,15 @@ def test_state_dict_round_trip_is_bit_exact(transport, memory_format, steps):
     assert_same_bits(moments(other), moments(one))
 
 
+def test_of_what_has_made_no_step_the_state_may_be_empty():
+    """As a checkpoint has it that was saved before the first step, or of weights that never had a gradient."""
+    one, other = RAdam(parameters()), RAdam(parameters())
+    other.load_state_dict(one.state_dict() | {"state": {number: {} for number in range(len(parameters()))}})
+    for optimizer in (one, other):
+        take_steps(optimizer, range(10))
+    assert_same_bits(other.param_groups[0]["params"], one.param_groups[0]["params"])
+
+
 def test_a_deep_copy_goes_its_own_way_with_the_same_bits():
     one = RAdam(parameters(), weight_decay=1e-2)
     take_steps(one, range(10))
