@@ -111,6 +111,11 @@ class Series:
         return _SHAPE.unpack_from(self._header)[0]
 
     @property
+    def checksum(self) -> int:
+        """One of all that the file holds: two series of which it is equal have the same slices."""
+        return crc32(self._header)
+
+    @property
     def repair(self) -> str:
         """The command that makes the file anew."""
         return self._repair or command_of_store(self.path.parent)

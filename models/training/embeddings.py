@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from functools import lru_cache, partial
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,7 @@ def extract(
 ) -> None:
     """Store the embeddings and logits of all readable slices of a split; series that are stored are left alone.
 
-    Those are the mean over the views, or those of each view `apart`.
+    Those are the mean over the views, or those of each view `apart`. A series that has changed since is stored anew.
 
     Of several processes each extracts a stretch of the studies. It can be stopped at any moment: a series is one file,
     written whole or not at all. Raises InputError if the disk is full, or the weights have changed.
@@ -60,12 +61,31 @@ def extract(
     for source in sources:
         store = source.store(work, views, apart)
         processes.on_main(lambda store=store: require_writable(store))
-        stored = processes.on_main(lambda store=store: {path.stem for path in store.glob(f"*{STORED}")})
+        stored = processes.on_main(partial(_stored, readable, source, store, work))
         missing = readable[~readable["series_id"].isin(stored)].reset_index(drop=True)
         if len(missing):
             processes.on_main(partial(_require_room, source, store, len(missing), views, apart, machine))
             with processes.as_one():
                 _extract(missing, source, store, views, apart, machine, processes)
+
+
+def _stored(slices: pd.DataFrame, source: Source, store: Path, work: Work) -> set[str]:
+    """The series whose embeddings are there, and are of the slices that these have today."""
+    there = {path.stem for path in store.glob(f"*{STORED}")}
+    of_series = slices[slices["series_id"].isin(there)].groupby("series_id", sort=False)
+    return {name for name, rows in of_series if _is_of(store / f"{name}{STORED}", rows, source, work)}
+
+
+def _is_of(file: Path, rows: pd.DataFrame, source: Source, work: Work) -> bool:
+    series = work.series(source.config.image_size, rows["series_id"].iloc[0])
+    if not series.exists():  # the store has been deleted to make room: nobody can tell
+        return True
+    return Series(file, "the same command").notes().get("made_from") == _made_from(rows, series)
+
+
+def _made_from(rows: pd.DataFrame, series: Path) -> int:
+    """A checksum of the slices of a series as they are stored, and of where they lie."""
+    return crc32(rows["z"].to_numpy(float).tobytes(), Series(series).checksum)
 
 
 def _require_room(source: Source, store: Path, slices: int, views: Views, apart: bool, machine: Machine) -> None:
@@ -96,7 +116,9 @@ def _extract(
     notes = {"weights_sha256": source.record.weights_sha256, "views": views}
     for rows, seen in zip(studies.batches, embeddings, strict=True):
         chunks = [compress_slice(row.view(np.int16)) for row in seen]
-        write_series(store / f"{slices['series_id'][rows[0]]}{STORED}", chunks, seen.shape[1:], notes)
+        name = slices["series_id"][rows[0]]
+        made_from = _made_from(slices.loc[rows], machine.working_folder.series(config.image_size, name))
+        write_series(store / f"{name}{STORED}", chunks, seen.shape[1:], notes | {"made_from": made_from})
 
 
 def bytes_of_embeddings(source: Source, slices: int, views: Views, apart: bool) -> int:

@@ -22,6 +22,7 @@ from models.inference import fold as predicting
 from models.inference.predict import infer
 from models.phantom.dicom import write_phantom
 from models.preprocessing.preparation import PrepareOptions, prepare
+from models.preprocessing.store import Series, compress_slice, write_series
 from models.preprocessing.tables import UNREADABLE, read_slices, split_fold
 from models.training import embeddings as module
 from models.training import fold as running
@@ -29,6 +30,7 @@ from models.training.dataset import SliceDataset
 from models.training.embeddings import SequenceDataset, extract, find_sources, read_study, read_views
 from models.training.kinds import kind_of
 from models.training.networks import HemorrhageNetwork, build_network
+from models.training.planes import open_series
 from models.training.processes import Processes
 from models.training.run import train
 from models.training.run_record import read_run
@@ -199,6 +201,51 @@ def test_a_second_extraction_leaves_the_files_alone(work):
     assert set(before) == {f"{name}.slices" for name in read_slices(work, "train")["series_id"]}
     extract(read_slices(work, "train"), [source], "none", machine(work), ALONE)
     assert times(source.store(work, "none")) == before
+
+
+@pytest.fixture
+def changeable(work, tmp_path) -> Work:
+    """A working folder whose store is its own, with the embeddings of four studies."""
+    own = own_cache(work, tmp_path)
+    own.slices(64).unlink()
+    shutil.copytree(work.slices(64), own.slices(64))
+    extract(some_studies(own, 4), [source_of(work)], "none", machine(own), ALONE)
+    return own
+
+
+@pytest.mark.parametrize("what", ["a slice more", "other pixels", "another place"])
+def test_a_series_that_has_changed_is_extracted_anew_and_no_other(what, changeable, work):
+    slices, source = some_studies(changeable, 4), source_of(work)
+    before, name = times(source.store(changeable, "none")), slices["series_id"].iloc[0]
+    of_series, stored = slices["series_id"] == name, Series(changeable.series(64, name))
+    hounsfield = stored.read_some(range(len(stored)))
+    if what == "a slice more":
+        hounsfield = [hounsfield[0], *hounsfield]
+        added = slices[of_series].iloc[:1].assign(image_id="ID_new")
+        slices = pd.concat([added, slices], ignore_index=True)
+        slices.loc[slices["series_id"] == name, "chunk"] = np.arange(len(hounsfield))
+    elif what == "other pixels":
+        hounsfield[1] = hounsfield[1] + np.int16(5)
+    else:
+        slices = slices.assign(z=slices["z"].where(~of_series, slices["z"] + 1))
+    chunks = [compress_slice(one) for one in hounsfield]
+    write_series(changeable.series(64, name), chunks, (64, 64), stored.notes())
+    open_series.cache_clear()  # as in the process of another command
+    extract(slices, [source], "none", machine(changeable), ALONE)
+    after = times(source.store(changeable, "none"))
+    assert {file for file in after if after[file] != before[file]} == {f"{name}.slices"}
+    seen = np.stack(Series(source.store(changeable, "none") / f"{name}.slices").read_some(range(len(hounsfield))))
+    logits = torch.from_numpy(seen.view(np.float16)[:, 0, -len(LABELS) :]).float()
+    rows = slices[slices["series_id"] == name].reset_index(drop=True)
+    close(logits, trained_network(source)(images_of(changeable, rows)))
+
+
+def test_where_the_store_is_deleted_embeddings_stay_as_they_are(changeable, work):
+    source = source_of(work)
+    before = times(source.store(changeable, "none"))
+    shutil.rmtree(changeable.slices(64))
+    extract(some_studies(changeable, 4), [source], "none", machine(changeable), ALONE)
+    assert times(source.store(changeable, "none")) == before
 
 
 def test_an_interrupted_extraction_goes_on_to_the_same_bytes(work, tmp_path, monkeypatch):
