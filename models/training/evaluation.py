@@ -1,6 +1,7 @@
 """A network over a loader -> probabilities, in the loader's order."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -8,11 +9,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from models.common.config import Precision
-from models.common.errors import InputError
 from models.common.labels import LABELS
 from models.common.progress import progress_bar
+from models.training.dividing import as_divided
 from models.training.loading import explained
-from models.training.memory import is_out_of_memory
 from models.training.precision import autocast, usable_precision
 from models.training.processes import Processes
 from models.training.transfer import network_to_device, on_device
@@ -54,21 +54,17 @@ def predict_batches(
 ) -> Iterator[np.ndarray]:
     """What `view` gives for each batch of a loader; probabilities, float32 (slices, 6), if nothing else is asked.
 
-    Raises InputError for what fails in the loader, and if the memory is too small for a batch.
+    A batch that the memory is too small for is divided. Raises InputError for what fails in the loader, and if the
+    memory is too small for one slice or study.
     """
     device = processes.device
     network = network_to_device(network, device).eval()
     usable = usable_precision(precision, device)
     with explained(loader), progress_bar(title, len(loader), processes.is_main) as bar:
-        before = None
+        before, parts = None, 1
         for *inputs, _ in on_device(loader, device):
-            try:
-                with autocast(device, usable):
-                    result = view(network, *inputs)
-            except RuntimeError as error:
-                if is_out_of_memory(error):
-                    raise InputError(f"out of memory with {len(inputs[0])} slices; lower --batch-size") from error
-                raise
+            with autocast(device, usable):
+                result, parts = as_divided(partial(view, network), inputs, parts)
             if before is not None:
                 yield before.cpu().numpy()  # while the device works on the next one
             before = result

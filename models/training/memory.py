@@ -5,7 +5,10 @@ import re
 import torch
 
 # torch's allocator has an error of its own; what cuDNN, cuBLAS and the CPU's allocator raise is known by its text.
-_OUT_OF_MEMORY = re.compile(r"out of memory|_ALLOC_FAILED|can't allocate memory", re.IGNORECASE)
+# The last is what torch says when none of cuDNN's ways to convolve has found memory to try it.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|_ALLOC(ATION)?_FAILED|can't allocate memory|unable to find an engine to execute", re.IGNORECASE
+)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

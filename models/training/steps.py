@@ -11,7 +11,6 @@ import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
@@ -21,11 +20,11 @@ from torch import nn
 
 from models.common.config import RunConfig
 from models.common.errors import InputError
+from models.training.dividing import as_divided, in_parts
 from models.training.memory import is_out_of_memory
 from models.training.mixing import mixing
 from models.training.precision import autocast, gradient_scaler, usable_precision
 from models.training.processes import Processes
-from models.training.studies import split_studies
 from models.training.transfer import on_device
 
 LOOK = 20  # steps: rare enough to cost nothing, often enough for a bar
@@ -54,6 +53,7 @@ class StepLearner(Learner):
         self.rates = [1.0]  # by which that of the schedule is multiplied, of each group of parameters
         self.parallel = processes.together(self.model)
         self.parts = config.accumulate
+        self.valid_parts = 1  # of a batch of the validation, which takes less memory
         self.whole = True  # between two steps: what a checkpoint would hold is consistent
         self.precision = usable_precision(config.precision, self.device)
         self.scaler = gradient_scaler(self.device, self.precision)
@@ -105,23 +105,28 @@ class StepLearner(Learner):
 
     def _do_one_batch(self) -> None:
         if not self.training:
-            with autocast(self.device, self.precision):
-                return super()._do_one_batch()
+            return self._validate()
         if self.mix is not None:
             self.xb, self.yb = ((part,) for part in self.mix(*self.xb, *self.yb))
-        while not self._add_gradients():
-            self._halve()
+        while (error := self._add_gradients()) is not None:
+            self._halve(error)
         self._update()
+
+    def _validate(self) -> None:
+        with autocast(self.device, self.precision):
+            self.pred, self.valid_parts = as_divided(self.model, self.xb, self.valid_parts)
+            self("after_pred")
+            self.loss_grad = self.loss_func(self.pred, *self.yb)
+        self.loss = self.loss_grad.clone()
+        self("after_loss")
 
     # ---- the step ----
 
-    def _add_gradients(self) -> bool:
-        """The forward and backward pass of the batch; False if it was too large for the memory."""
-        units, slices = indivisible(*self.xb), self.dl.batch_sampler.size(self.iter)
+    def _add_gradients(self) -> RuntimeError | None:
+        """The forward and backward pass of the batch; what is raised if it was too large for the memory."""
+        slices, losses = self.dl.batch_sampler.size(self.iter), []
         # As many passes in each process, whatever its share: in each they wait for each other.
-        sizes = [sum(part) for part in np.array_split(units, min(self.parts, self.dl.batch_sampler.smallest))]
-        parts = list(zip(*(tensor.split(sizes) for tensor in (*self.xb, *self.yb)), strict=True))
-        losses = []
+        parts = in_parts(min(self.parts, self.dl.batch_sampler.smallest), self.xb, *self.yb)
         try:
             for number, (*inputs, target) in enumerate(parts, start=1):
                 with self._without_averaging(unless=number == len(parts)):
@@ -133,10 +138,10 @@ class StepLearner(Learner):
                 losses.append(loss.detach())
         except RuntimeError as error:
             if is_out_of_memory(error):
-                return False
+                return error.with_traceback(None)  # which holds the memory
             raise
         self.loss = torch.stack(losses).sum()
-        return True
+        return None
 
     def _without_averaging(self, unless: bool) -> AbstractContextManager:
         """Processes exchange their gradients once a batch, with those of its last part."""
@@ -144,12 +149,14 @@ class StepLearner(Learner):
             return nullcontext()
         return self.parallel.no_sync()
 
-    def _halve(self) -> None:
+    def _halve(self, error: RuntimeError) -> None:
         batch = self.dl.batch_sampler.smallest
         if self.parts >= batch:
-            raise InputError("out of memory with one slice or study at a time; take a smaller network or fewer pixels")
+            raise InputError(
+                "out of memory with one slice or study at a time; take a smaller network or fewer pixels"
+            ) from error
         if self.processes.count > 1 or self.graphs:  # they are not in step any more; graphs are of one part
-            raise InputError(f"out of memory; start it anew with --accumulate {2 * self.parts}")
+            raise InputError(f"out of memory; start it anew with --accumulate {2 * self.parts}") from error
         self.parts = min(2 * self.parts, batch)
         self.pred = None
         self.opt.zero_grad()
@@ -240,8 +247,3 @@ class RunningLoss:
     def value(self) -> float:
         """The mean; NaN before the first loss."""
         return self.val / (1 - self.beta**self.count) if self.count else float("nan")
-
-
-def indivisible(images: torch.Tensor, place: torch.Tensor | None = None) -> list[int]:
-    """How many slices of a batch must stay together: one, or those of a study where places (slices, 3) are told."""
-    return [1] * len(images) if place is None else split_studies(place)

@@ -9,11 +9,12 @@ import shutil
 import signal
 import time
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
-from fits import SMALL, fit_once, seeded_network, weights_of
+from fits import ALONE, SMALL, fit_once, learner_of, seeded_network, weights_of
 
 from models.common.errors import InputError
 from models.common.folders import Work
@@ -21,6 +22,8 @@ from models.common.options import Machine, TrainOptions
 from models.preprocessing.tables import split_fold
 from models.train_small import CONFIG
 from models.training.checkpoint_files import Checkpoint, read_checkpoint, write_checkpoint
+from models.training.dividing import as_divided
+from models.training.evaluation import predict
 from models.training.groups import parameter_groups
 from models.training.loading import explained, make_loader
 from models.training.networks import build_network
@@ -39,13 +42,15 @@ def test_parts_of_a_batch_add_up_to_the_whole(few, parts):
 OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("FIND was unable to find an engine to execute this computation"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to ..."),
     RuntimeError("MPS backend out of memory (MPS allocated: 9.05 GiB"),
 ]
 
 
-@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: str(error)[:20])
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: str(error)[-20:])
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(few, capsys, error):
     halved, learner = fit_once(few, SMALL, capacity=3, error=error)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("out of memory")]
@@ -64,6 +69,44 @@ def test_another_error_of_a_network_is_none_of_memory(few):
 def test_a_slice_that_does_not_fit_is_an_error(few):
     with pytest.raises(InputError, match="out of memory with one slice or study at a time"):
         fit_once(few, SMALL, capacity=0)
+
+
+def test_a_batch_that_does_not_fit_in_a_validation_or_a_prediction_is_divided(few, capsys):
+    learners = [learner_of(few, SMALL, seeded_network()) for _ in range(2)]
+    learners[0].model.backbone.valid_capacity = 3
+    for learner in learners:
+        learner.fit_one_cycle(1, 1e-3)
+    small, large = learners
+    assert (small.valid_parts, small.parts, large.valid_parts) == (4, 1, 1)
+    assert list(small.recorder.values[0]) == pytest.approx(list(large.recorder.values[0]))
+    capsys.readouterr()
+    said, expected = (predict(of.model, of.dls.valid, ALONE, "fp32", "") for of in learners)
+    assert said == pytest.approx(expected, abs=1e-6)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("out of memory")]
+    assert lines == [
+        f"out of memory with 12 slices: from here on such a batch is predicted in {parts} parts" for parts in (2, 4)
+    ]
+
+
+def test_studies_are_never_divided():
+    places = torch.tensor([[0.0, z, 0] for z in range(4)] + [[1.0, z, 0] for z in range(3)])
+    asked = []
+
+    def ask(images: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        asked.append(place[:, 0].tolist())
+        if len(images) > 4:
+            raise OUT_OF_MEMORY[0]
+        return images
+
+    images = torch.arange(7.0)
+    result, parts = as_divided(ask, (images, places), 1)
+    assert torch.equal(result, images)
+    assert parts == 2
+    assert asked[1:] == [[0.0] * 4, [1.0] * 3]
+    with pytest.raises(InputError, match="out of memory with one slice or study at a time"):
+        as_divided(ask, (torch.arange(5.0), torch.tensor([[0.0, z, 0] for z in range(5)])), 1)
+    with pytest.raises(RuntimeError, match="another error"):
+        as_divided(mock.Mock(side_effect=RuntimeError("another error")), (images,), 1)
 
 
 def test_norms_and_biases_are_decayed_only_where_the_configuration_says_so():
