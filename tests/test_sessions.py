@@ -1,6 +1,7 @@
 """Laws of sessions: they end in time, saved; and however often the work is cut, its bytes are those of one session."""
 
 import itertools
+import json
 import math
 import random
 import shutil
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from forked import Forked, parent
 from once import HANG
@@ -22,7 +24,9 @@ from models.common.options import Machine, TrainOptions
 from models.common.session import UNFINISHED, OutOfTime, Session, within
 from models.phantom.dicom import write_phantom
 from models.preprocessing.preparation import PrepareOptions, prepare
+from models.preprocessing.tables import split_fold
 from models.train_small import CONFIG
+from models.training import checkpoint_callback
 from models.training.checkpoint_files import largest_on_disk
 from models.training.fold import require_room_for_checkpoints
 from models.training.networks import build_network
@@ -233,6 +237,50 @@ def test_a_budget_that_ends_before_a_validation_saves_before_it(data, one, tmp_p
     steps = capsys.readouterr().out
     assert "going on in epoch 1, after step " in steps
     assert "epoch 1 of 1" in steps
+
+
+def test_a_signal_while_the_last_checkpoint_is_written_ends_the_run_before_its_predictions(
+    one, tmp_path, monkeypatch, capsys
+):
+    real = checkpoint_callback.write_checkpoint
+
+    def write(folder, config, checkpoint):
+        real(folder, config, checkpoint)
+        if checkpoint.state["epoch"] == config.epochs:
+            signal.raise_signal(signal.SIGTERM)
+
+    config = replace(CONFIG, image_size=32, epochs=1, batch_size=8)
+    options = TrainOptions(config, tta="none", machine=Machine(undisturbed_cache(one[0], tmp_path), device="cpu"))
+    monkeypatch.setattr(checkpoint_callback, "write_checkpoint", write)
+    with pytest.raises(SystemExit) as ended:
+        train(options)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert "all steps are saved" in capsys.readouterr().out
+    monkeypatch.undo()
+    train(options)
+    assert "epoch 1 of 1: training" not in capsys.readouterr().out, "it is trained again"
+    assert (options.folder / "valid.parquet").is_file()
+
+
+def test_the_speed_of_an_epoch_that_is_gone_on_with_is_that_of_its_own_steps(one, tmp_path, monkeypatch):
+    asked = itertools.count(1)
+
+    def has_waited(_: checkpoint_callback.Checkpoints) -> bool:
+        if next(asked) == 3:
+            signal.raise_signal(signal.SIGTERM)  # heard of after the next step
+        return False
+
+    config = replace(CONFIG, image_size=32, epochs=1, batch_size=8)
+    options = TrainOptions(config, tta="none", machine=Machine(undisturbed_cache(one[0], tmp_path), device="cpu"))
+    monkeypatch.setattr(checkpoint_callback.Checkpoints, "has_waited", has_waited)
+    with pytest.raises(SystemExit):
+        train(options)
+    slices = json.loads(next(options.folder.glob("checkpoint_*.json")).read_text())["state"]["step"] * 8
+    assert slices == 4 * 8
+    train(options)
+    (row,) = pd.read_csv(options.folder / "history.csv").to_dict("records")
+    whole = len(split_fold(options.machine.working_folder, 0, skip_low_information=False)[0]) // 8 * 8
+    assert row["slices_per_s"] * row["train_seconds"] == pytest.approx(whole - slices, rel=1e-2)
 
 
 @pytest.mark.parametrize("gigabytes", [1e6])

@@ -80,12 +80,12 @@ class History(Callback):
     def before_train(self) -> None:
         """Start the clock."""
         reset_peak(self.learn.device)
-        self.began, self.first = time.monotonic(), self.train_iter
+        self.began = time.monotonic()
 
     def after_train(self) -> None:
         """Stop it: what the steps of this epoch have cost, from where it was begun or gone on."""
         seconds = time.monotonic() - self.began
-        slices = (self.train_iter - self.first) * self.dl.batch_sampler.batch_size
+        slices = (self.n_iter - self.dl.batch_sampler.start) * self.dl.batch_sampler.batch_size
         self.cost = dict(
             zip(MEASURED, (seconds, slices / seconds, peak_gib(self.learn.device) or float("nan")), strict=True)
         )

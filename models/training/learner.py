@@ -32,7 +32,7 @@ from models.training.loading import explained
 from models.training.processes import EndedElsewhere, Processes
 from models.training.ran import what_ran
 from models.training.steps import StepLearner
-from models.training.stopping import Stop
+from models.training.stopping import Interrupted, Stop
 from models.training.transfer import network_to_device
 from models.training.watching import watchers
 from radam import RAdam
@@ -82,6 +82,8 @@ def fit(
                 steps_made = checkpoints.steps_made(len(train))
                 watching = watched.enter_context(watchers(options, processes, checkpoints.identity, steps_made))
             _fit_from(checkpoints, learner, train, valid, watching)
+        if told := processes.largest(stop.number or 0):  # while the last checkpoint was written
+            raise Interrupted(told)
     with processes.as_one():
         if history.best_epoch is None:
             raise InputError(f"the loss was not finite after any epoch; lower --max-lr {config.max_lr:g}")
