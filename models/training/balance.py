@@ -38,6 +38,15 @@ def expected_draws(slices: pd.DataFrame, config: TrainConfig) -> np.ndarray:
     return often * (drawn / np.bincount(study, often))[study]
 
 
+def first_drawn(slices: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The first slices, `count` of them; where they have EXPECTED, whole studies of which an epoch draws so many."""
+    if EXPECTED not in slices:
+        return slices.head(count)
+    drawn = slices.groupby("series_id", sort=False)[EXPECTED].sum().cumsum().round(6)
+    studies = drawn.index[: int(np.searchsorted(drawn, count)) + 1]
+    return slices[slices["series_id"].isin(studies)]
+
+
 class DrawnBatches(ShuffledBatches):
     """Batches of slices that are drawn as often as is expected: in each epoch, as often as in the mean, but for a part.
 

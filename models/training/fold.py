@@ -145,12 +145,11 @@ def load_fold(kind: Kind, options: TrainOptions, processes: Processes) -> Fold:
     config, work = options.config, options.machine.working_folder
     train_slices, valid_slices = split_fold(work, options.fold, kind.skip_low_information)
     train_slices = kind.allowed(train_slices, work)
-    if options.fast_dev_run:
-        train_slices, valid_slices = (
-            kind.first(slices, 2 * config.batch_size) for slices in (train_slices, valid_slices)
-        )
-    workers = count_workers(options.machine.workers, processes.device)
     shown = kind.training_slices(train_slices, work, options.fold)
+    if options.fast_dev_run:
+        shown, valid_slices = (kind.first(slices, 2 * config.batch_size) for slices in (shown, valid_slices))
+        train_slices = train_slices[train_slices["image_id"].isin(shown["image_id"])]
+    workers = count_workers(options.machine.workers, processes.device)
     train_set = kind.dataset(shown, work, kind.augment)
     valid_set = kind.dataset(valid_slices, work, "none")
     train = make_loader(train_set, config.batch_size, workers, config.seed, shown["image_id"], processes)

@@ -15,7 +15,7 @@ from models.common.files import hash_file
 from models.common.folders import Work
 from models.common.options import Machine
 from models.preprocessing.tables import hash_tables, split_fold
-from models.training.balance import drawn_evenly
+from models.training.balance import drawn_evenly, first_drawn
 from models.training.d4 import mean_probability
 from models.training.dataset import SliceDataset, StudyDataset
 from models.training.embeddings import SequenceDataset, extract, find_sources
@@ -100,7 +100,7 @@ class Kind(Generic[Config, Dataset, Network]):
 
     def first(self, slices: pd.DataFrame, count: int) -> pd.DataFrame:
         """The first slices of a table, as many as `count` of what a batch holds so many of."""
-        return slices.head(count)
+        return first_drawn(slices, count)
 
     def dataset(self, slices: pd.DataFrame, work: Work, augment: Augment) -> Dataset:
         """The inputs and labels of slices, readable rows of the metadata."""

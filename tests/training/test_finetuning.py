@@ -131,6 +131,11 @@ def test_a_finetuned_fold_is_a_run_like_any_other_and_needs_nothing_else_for_inf
     assert list(run.test.index) == list(read_slices(own, "test")["image_id"])
 
 
+def test_a_rehearsal_takes_two_batches_however_many_pseudolabels_there_are(own, capsys):
+    train(TrainOptions(CONFIG, fast_dev_run=True, machine=machine(own)))
+    assert f"fold0: {2 * CONFIG.batch_size} slices to train on, " in capsys.readouterr().out
+
+
 def test_it_starts_from_the_weights_of_the_same_fold(work):
     network = build_network(CONFIG)
     kind_of(CONFIG, work.run(CONFIG.name, 0)).load_start(network)

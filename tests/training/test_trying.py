@@ -34,7 +34,10 @@ def options_for(few, name: str, **values) -> TrainOptions:
 STUDIES = replace(RECURRENT, network="small", image_size=64, pretrained=False, batch_size=2)
 
 
-@pytest.mark.parametrize("config", [CONFIG, STUDIES], ids=["slices", "studies"])
+EVEN = replace(CONFIG, balanced=4)  # slices of a study, of which a batch takes several
+
+
+@pytest.mark.parametrize("config", [CONFIG, EVEN, STUDIES], ids=["slices", "balanced", "studies"])
 def test_a_fast_dev_run_goes_through_all_of_a_run_on_two_batches(few, capsys, config):
     options = options_for(few, "rehearsed", fast_dev_run=True, config=config)
     for _ in range(2):  # anew each time
