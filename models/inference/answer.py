@@ -13,6 +13,7 @@ from models.inference.combining import Reading
 from models.inference.judging import Check, Verdict, reasons_of
 from models.inference.operating import Point, Range, predictive_values
 from models.preprocessing.measures import Measures
+from models.preprocessing.tables import UNREADABLE
 from models.training.run_record import commit, package_versions, project_version
 
 FORMAT = 1  # of answer.json: another number where a reader of the last one would be misled
@@ -47,6 +48,12 @@ class Answer:
     def any(self) -> float:
         """The probability of any hemorrhage in the study, NaN where it is refused."""
         return float("nan") if self.study_probability is None else float(self.study_probability[ANY])
+
+    def highest(self, column: int = ANY) -> int:
+        """The row of the slice in which a label is most probable, of those that can be read."""
+        assert self.probability is not None  # it is answered
+        readable = (self.slices["chunk"] != UNREADABLE).to_numpy()
+        return int(np.where(readable, self.probability[:, column], -1.0).argmax())
 
     @property
     def alarm(self) -> bool | None:
@@ -107,7 +114,8 @@ def row_of(content: dict[str, Any], folder: str) -> dict[str, Any]:
     """The row of answers.csv, from what answer.json holds."""
     probability = content["study_probability"] or dict.fromkeys(LABELS)
     low, high = content["any_range"] or (None, None)
-    highest = max(content["slices"], key=lambda one: (one["probability"] or {"any": -1})["any"], default={})
+    readable = [one for one in content["slices"] if one["readable"]]
+    highest = max(readable, key=lambda one: (one["probability"] or {"any": -1})["any"], default={})
     point = content["operating_points"].get("sensitivity")
     return {
         "study": content["study"],

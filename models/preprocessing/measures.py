@@ -22,6 +22,8 @@ _NEAR, _FAR = 6.0, 25.0  # mm from the head, between which air is looked for
 _EDGE = 9.0  # mm from bone, within which that blurs what lies beside it
 _DEEP = 14.0  # mm within the hull of the skull, where no bone is
 _LARGE = 0.6  # of the largest slice's brain: slices that show as much lie above the base of the skull
+_USUAL = 240.0  # mm, of a field of view
+_POSSIBLE = 50.0, 1000.0  # mm, of one that may be meant
 _NORMAL = 1.4826  # the standard deviation of a normal distribution, by the median of what lies off its middle
 
 
@@ -60,12 +62,14 @@ class _Shape(NamedTuple):
 def measure(store: Series, spacing: float, gap: float, side: int) -> Measures:
     """Measure a stored series, whose pixels are `spacing` mm wide and whose slices lie `gap` mm apart.
 
-    NaN stands for what is not known: then a head of usual size is meant. `side` is that of the slices in their files,
-    pixels. Raises InputError if the store is damaged.
+    NaN stands for what is not known: then a head of usual size is meant. So it is where the field of view, `width`,
+    cannot be that of a head: of metres in place of mm the rest would take hours. `side` is that of the slices in their
+    files, pixels. Raises InputError if the store is damaged.
     """
     slices = [store.read(number) for number in range(len(store))]
     width = spacing * len(slices[0])
-    spacing, gap = (spacing if spacing > 0 else 240.0 / len(slices[0])), (gap if gap > 0 else 5.0)
+    spacing = spacing if _POSSIBLE[0] <= width <= _POSSIBLE[1] else _USUAL / len(slices[0])
+    gap = gap if gap > 0 else 5.0
     shapes = [_shape(hounsfield, spacing) for hounsfield in slices]
     heads = np.array([shape.ring >= _RING for shape in shapes])
     area = np.array([shape.area for shape in shapes]) * heads

@@ -60,7 +60,7 @@ def sentence(answer: Answer) -> str:
         found, side = point.sensitivity, "above" if answer.alarm else "below"
         text += f", {side} the threshold of {percent(point.threshold)}: of {point.positives} patients with hemorrhage "
         text += f"it found {percent(found.value)} ({percent(found.low)} to {percent(found.high)})"
-    row = int(np.argmax(answer.probability[:, ANY]))
+    row = answer.highest()
     kind = int(np.argmax(answer.study_probability[:ANY]))
     text += f". The most suspicious slice is {row + 1} of {len(answer.slices)}"
     return f"{text}; the most probable kind is {LABELS[kind]} ({percent(float(answer.study_probability[kind]))})."

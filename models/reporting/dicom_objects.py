@@ -85,10 +85,8 @@ def _content(answer: Answer, keys: Sequence[KeySlice], sources: Sources, identit
     assert answer.probability is not None  # it is answered
     groups = []
     for column, label in enumerate(LABELS):
-        row = int(np.argmax(answer.probability[:, column]))
-        groups.append(
-            _of_study(answer, column, label, sources.of_slices[answer.slices["image_id"].iloc[row]], identity)
-        )
+        source = sources.of_slices[answer.slices["image_id"].iloc[answer.highest(column)]]
+        groups.append(_of_study(answer, column, label, source, identity))
     groups += [_of_slice(answer, key, sources, identity) for key in keys]
     return sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer),

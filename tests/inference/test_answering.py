@@ -192,3 +192,18 @@ def test_noise_and_its_sharpness_are_measured_as_they_are(noise, blur, low, high
     assert found.heads == 12
     assert found.noise == pytest.approx(noise, rel=0.4)
     assert low < found.sharpness < high
+
+
+# ---- fields of view ----
+
+
+@pytest.mark.parametrize("spacing", [0.000488, 1e-9, 4.88e5, -1.0, np.inf], ids=str)
+def test_what_cannot_be_the_width_of_a_pixel_is_told_and_costs_nothing(spacing, heads, tmp_path):
+    """As where metres are meant: shapes are found as in a head of usual size."""
+    slices = [np.clip(one, -1000, 2000).astype(np.int16) for one in heads[0].hounsfield]
+    side = len(slices[0])
+    write_series(tmp_path / "one.slices", [compress_slice(one) for one in slices], (side, side), {})
+    store = Stored(tmp_path / "one.slices")
+    usual, found = measure(store, np.nan, 5.0, side), measure(store, spacing, 5.0, side)
+    assert found._replace(width=0) == usual._replace(width=0)
+    assert found.width == pytest.approx(spacing * side)

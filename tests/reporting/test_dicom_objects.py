@@ -1,6 +1,7 @@
 """Laws of what is written beside a study: whatever its header holds, there is an object, or it is said why not."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,11 +12,12 @@ import pytest
 from head_ct import data_of
 
 from models.common.labels import LABELS
-from models.inference.answer import Answer
+from models.inference.answer import Answer, row_of, to_json
 from models.inference.judging import Check
 from models.preprocessing.grouping import Look
 from models.reporting import answers, dicom_objects
-from models.reporting.dicom_sources import find_sources
+from models.reporting.answer_page import sentence
+from models.reporting.dicom_sources import Sources, find_sources
 from models.reporting.key_slices import KeySlice
 
 KEYS = [KeySlice(0, np.zeros((64, 64), np.int16), None)]
@@ -42,6 +44,13 @@ def answer() -> Answer:
     )
     made.folds.append(SimpleNamespace(name="b0/fold0", weights={"b0/fold0": "aa"}))
     return made
+
+
+@pytest.fixture
+def partly_read(answer) -> Answer:
+    """Of three slices, of which the lowest cannot be read and has what its neighbour has."""
+    slices = pd.DataFrame({"image_id": [*"abc"], "z": [0.0, 5.0, 10.0], "chunk": [-1, 0, 1], "series_id": "s"})
+    return replace(answer, slices=slices, probability=np.array([0.9, 0.9, 0.2])[:, None].repeat(len(LABELS), axis=1))
 
 
 def file_of(heads, folder: Path, **header) -> dict[str, Look]:
@@ -90,6 +99,17 @@ def test_names_stay_as_they_are_written(sets, person, heads, answer, tmp_path):
     files = file_of(heads, tmp_path, SpecificCharacterSet=sets, PatientName=person)
     for content in dicom_objects.make_objects(answer, KEYS, find_sources(answer.slices, files)).values():
         assert pydicom.dcmread(io.BytesIO(content)).PatientName == person
+
+
+def test_a_slice_that_cannot_be_read_is_never_the_most_suspicious_one(partly_read, monkeypatch):
+    row = row_of(to_json(partly_read, "python models/predict.py PATH"), "folder")
+    assert (partly_read.highest(), row["slice"]) == (1, 2)
+    assert "The most suspicious slice is 2 of 3;" in sentence(partly_read)
+    shown = []
+    monkeypatch.setattr(dicom_objects, "_of_study", lambda *arguments: shown.append(arguments[3]))
+    monkeypatch.setattr(dicom_objects.sr, "MeasurementReport", lambda **_: None)
+    dicom_objects._content(partly_read, [], Sources({name: name for name in "abc"}), "identity")
+    assert shown == ["b"] * len(LABELS)
 
 
 def test_of_what_no_object_can_be_made_it_is_said_and_the_other_studies_are_answered(
