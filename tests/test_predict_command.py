@@ -1,7 +1,9 @@
 """Laws of predict.py: one command from a folder to answers; nothing is written where it should not be, or twice."""
 
+import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +19,7 @@ import pytest
 from head_ct import data_of, write, write_nifti
 from written import contents
 
+from models.common import patience
 from models.common.errors import InputError
 from models.common.labels import ANY, LABELS
 from models.inference import answering
@@ -224,6 +227,33 @@ def test_a_drop_folder_is_answered_once_when_it_is_quiet(heads, answers, monkeyp
     assert stamps() == before
 
 
+def test_what_is_renamed_or_moved_while_it_is_looked_for_ends_no_watch(answers, monkeypatch, tmp_path, capsys):
+    """A sender writes a.dcm.part and renames it; at last somebody takes the folder away."""
+    drop, looks, real = tmp_path / "drop", itertools.count(1), predicting.find_given
+    monkeypatch.setattr(patience, "WAITS", ())
+    (drop / "CANARY Jane").mkdir(parents=True)
+    (drop / "CANARY Jane" / "a.dcm.part").write_bytes(bytes(1000))
+
+    def find(*arguments):
+        given, part = real(*arguments), drop / "CANARY Jane" / "a.dcm.part"
+        if part.exists():
+            part.rename(part.with_suffix(""))
+        return given
+
+    def look(_: float) -> None:
+        if next(looks) == 3:
+            shutil.rmtree(drop)
+
+    monkeypatch.setattr(predicting, "find_given", find)
+    monkeypatch.setattr(predicting, "sleep", look)
+    with pytest.raises(InputError, match="drop"):
+        answers(watch=drop)
+    assert next(looks) == 4
+    said = capsys.readouterr().out
+    assert said.count("a file has gone while it was looked for; looking again") == 1
+    assert "CANARY" not in said
+
+
 # ---- privacy ----
 
 
@@ -255,6 +285,17 @@ def test_nothing_tells_whose_study_it_is_unless_somebody_asks_for_it(heads, answ
     files = pd.read_csv(named.only("*/slices.csv"))["file"]
     assert {(data / file).is_file() for file in files} == {True}
     assert files.is_unique
+
+
+def test_a_study_that_grows_has_one_answer_under_whatever_name(heads, answers, tmp_path):
+    """Named by the folder of its only series at first, by that of the patient when another one arrives."""
+    data = tmp_path / "data"
+    write(data / "P1" / "S1", heads[0].some(slice(0, 20)))
+    before = answers(data, names=True).only("*/answer.json").parent.name
+    write(data / "P1" / "S2", heads[0])
+    folder = answers(data, names=True)
+    assert folder.only("*/answer.json").parent.name != before
+    assert len(pd.read_csv(folder.path / "answers.csv")) == 1
 
 
 # ---- DICOM and NIfTI ----

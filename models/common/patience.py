@@ -39,10 +39,13 @@ def patiently(function: Callable[[], Result], path: object) -> Result:
     raise AssertionError  # not reached
 
 
+class GoneError(InputError):
+    """A file that was listed is not there any more: somebody moves or renames files at the moment."""
+
+
 def unreadable(path: object, error: OSError | MemoryError) -> InputError:
-    """The error for a path that the system does not let this process read."""
+    """The error for a path that the system does not let this process read; a GoneError where it has gone."""
     reason = "not enough memory" if isinstance(error, MemoryError) else error.strerror or error
     where = getattr(error, "filename", None) or path
-    return InputError(
-        f"cannot read {where}: {reason}; mend that and run the same command again, which goes on from there"
-    )
+    kind = GoneError if isinstance(error, FileNotFoundError) else InputError
+    return kind(f"cannot read {where}: {reason}; mend that and run the same command again, which goes on from there")

@@ -48,6 +48,7 @@ from models.reporting.key_slices import KeySlice, key_slices
 
 KEY = "pseudonyms.key"
 ANSWER = "answer.json"
+_KEPT = 6  # characters of the key of a study, in what its folder is called with --names
 
 
 class Errand(NamedTuple):
@@ -101,10 +102,10 @@ def answer_all(studies: Sequence[OwnStudy], errand: Errand) -> list[dict[str, An
     return [one for one in folders.values() if one["study"] in own]
 
 
-def folders_of(output: Path) -> dict[str, dict[str, Any]]:
+def folders_of(output: Path, pattern: str = "*") -> dict[str, dict[str, Any]]:
     """What every answer.json tells, by the name of its folder; one that is damaged is answered again."""
     found = {}
-    for file in sorted(output.glob(f"*/{ANSWER}")):
+    for file in sorted(output.glob(f"{pattern}/{ANSWER}")):
         try:
             told = json.loads(file.read_text(encoding="utf-8"))
         except ValueError:
@@ -112,6 +113,12 @@ def folders_of(output: Path) -> dict[str, dict[str, Any]]:
         if told.get("format") == FORMAT:
             found[file.parent.name] = told
     return found
+
+
+def _folders_about(study: OwnStudy, output: Path) -> list[Path]:
+    """Where a study has been answered: what a folder is called by its files changes when more of them arrive."""
+    named = folders_of(output, f"*{study.key[-_KEPT:]}")
+    return [output / name for name, told in named.items() if told["study"] == study.key]
 
 
 def answer_one(errand: Errand, study: OwnStudy) -> None:
@@ -122,8 +129,9 @@ def answer_one(errand: Errand, study: OwnStudy) -> None:
         answer = answer_study(study, court, work)
         files = files_of_images(study, Pseudonyms(read_key(options.output / KEY)))
         folder = options.output / (_named(study, errand.root) if options.names else study.key)
-        if folder.is_dir():  # it is made anew
-            shutil.rmtree(folder)
+        for made in {folder, *_folders_about(study, options.output)}:  # it is made anew, under another name perhaps
+            if made.is_dir():
+                shutil.rmtree(made)
         names = {image: legible(file.path.relative_to(errand.root)) for image, file in files.items()}
         write_csv(folder / "slices.csv", slice_rows(answer, names if options.names else None))
         keys = key_slices(answer, court, work)
@@ -168,7 +176,7 @@ def _named(study: OwnStudy, root: Path) -> str:
     folders = [file.path.relative_to(root).parent.parts for file in study.files]
     shared = [parts[0] for parts in zip(*folders, strict=False) if len(set(parts)) == 1]
     plain = re.sub(r"[^\w.-]+", "_", "_".join(shared)).strip("._")[-100:]
-    return f"{plain or 'study'}_{study.key[-6:]}"
+    return f"{plain or 'study'}_{study.key[-_KEPT:]}"
 
 
 def _is_answered(study: OwnStudy, told: dict[str, Any] | None, options: PredictOptions) -> bool:

@@ -7,6 +7,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from models.common.errors import InputError
+from models.common.patience import GoneError
 from models.common.progress import say
 from models.inference.asked import PredictOptions
 from models.preprocessing.given import Given, find_given
@@ -60,7 +61,8 @@ def watch(folder: Path, errand: Errand, pseudonyms: Pseudonyms) -> None:
     print(f"watching {folder}; a study is answered when its files have been quiet for {options.quiet:g} s", flush=True)
     seen: dict[str, tuple[str, float]] = {}  # study -> its content, and since when it is so
     done: dict[str, str] = {}
-    while True:
+
+    def look() -> None:
         studies = _look_into(folder, options, pseudonyms, known)
         now = monotonic()
         for study in studies:
@@ -71,7 +73,15 @@ def watch(folder: Path, errand: Errand, pseudonyms: Pseudonyms) -> None:
         if ready:
             for one in answer_all(ready, errand):
                 say(f"{one['study']}: {sentence(one)}")
-            done |= {study.key: study.content for study in ready}
+            done.update({study.key: study.content for study in ready})
+
+    while True:
+        try:
+            look()
+        except GoneError:  # a sender renames what has arrived, or somebody clears up: the next look shows it
+            if not folder.is_dir():
+                raise
+            say("a file has gone while it was looked for; looking again")
         sleep(max(0.2, options.quiet / _LOOKS))
 
 
