@@ -18,11 +18,11 @@ from models.common.channels import Channel
 from models.common.config import TrainConfig
 from models.common.errors import InputError
 from models.common.files import read_json
-from models.common.labels import LABELS
+from models.common.labels import ANY, LABELS
 from models.inference.calibration import Calibration
 from models.inference.ensemble import Ensemble
 from models.inference.halving import halve
-from models.inference.operating import YOUDEN, operating_points
+from models.inference.operating import YOUDEN, calibrated, operating_points
 from models.inference.own_slices import ask_own, own_slices
 from models.inference.release import RUN_FILES, points_from_json, points_to_json
 from models.inference.release_options import ReleaseOptions
@@ -35,7 +35,7 @@ from models.reporting.card_fields import Field, Table
 from models.reporting.hub import write_timm
 from models.reporting.releasing import carry_out
 from models.reporting.traced import find
-from models.training.fingerprint import EDGES
+from models.training.fingerprint import EDGES, count_logits
 from models.training.networks import build_network
 from models.training.run_record import read_run, save_config
 from models.training.weights import load_trained, save_weights
@@ -208,6 +208,32 @@ def test_the_best_youden_is_the_best_of_all_thresholds():
         assert point.sensitivity.low <= point.sensitivity.value <= point.sensitivity.high
     points = {"slices": {"any": points}, "studies": {"any": {}}}
     assert points_from_json(json.loads(json.dumps(points_to_json(points)))) == points
+
+
+@pytest.mark.parametrize(("wrong", "missing"), [(0, "specificity"), (1, "sensitivity")])
+def test_a_level_that_no_threshold_reaches_is_not_told_of(wrong, missing):
+    """Of those with or without blood a third is as surely called the opposite as can be counted."""
+    counts = np.zeros((2, len(EDGES) + 1), int)
+    counts[0, 5], counts[1, -5] = 20, 20
+    counts[wrong] //= 2
+    counts[wrong, 0 if wrong else -1] = 10
+    points = operating_points(counts, Calibration(1.0, 0.0), 20, 20)
+    assert {"sensitivity", "specificity", YOUDEN} - set(points) == {missing}
+
+
+def test_an_alarm_goes_off_as_often_as_it_is_told_where_a_type_is_more_probable_than_any():
+    rng = np.random.default_rng(0)
+    target = np.repeat(rng.random((4000, 1)) < 0.4, len(LABELS), axis=1).astype(float)
+    probability = 1 / (1 + np.exp(-(rng.normal(size=target.shape) + 2 * (target - 0.5))))
+    counts = {label: np.array(both) for label, both in count_logits(target, probability).items()}
+    calibrations = {label: Calibration(1.0, 0.0) for label in LABELS}
+    said, bled = calibrated(probability, calibrations), target[:, ANY] == 1
+    for point in operating_points(counts["any"], calibrations["any"], 1000, 1000).values():
+        alarm = said[:, ANY] >= point.threshold
+        assert alarm[bled].mean() == pytest.approx(point.sensitivity.value, abs=1e-9)
+        assert (~alarm[~bled]).mean() == pytest.approx(point.specificity.value, abs=1e-9)
+    assert (said <= said[:, [ANY]]).all()
+    assert (probability.argmax(axis=1) != ANY).any()
 
 
 # ---- others can read it ----

@@ -11,7 +11,7 @@ from scipy.special import betaincinv, expit, logit
 
 from models.common.labels import ANY, LABELS
 from models.inference.aligned import SUREST
-from models.inference.calibration import Calibration, fit_calibration, raise_any
+from models.inference.calibration import Calibration, fit_calibration
 from models.training.fingerprint import EDGES, Counts, Fingerprint
 
 LEVEL = 0.95
@@ -71,10 +71,13 @@ def all_points(folds: Sequence[Fingerprint], patients: Patients) -> dict[str, di
 
 
 def calibrated(probability: np.ndarray, calibrations: Mapping[str, Calibration]) -> np.ndarray:
-    """Probabilities (..., 6) as they are meant; `any` is at least the largest of the five types."""
+    """Probabilities (..., 6) as they are meant; none of the five types is more probable than `any`.
+
+    `any` stays what it is: what thresholds are told to find, and to alarm about for nothing, was counted on it.
+    """
     logits = logit(np.clip(probability.astype(float), SUREST, 1 - SUREST))
-    meant = np.stack([calibrations[label](logits[..., column]) for column, label in enumerate(LABELS)], axis=-1)
-    return raise_any(expit(meant).reshape(-1, len(LABELS))).reshape(probability.shape)
+    meant = expit(np.stack([calibrations[label](logits[..., column]) for column, label in enumerate(LABELS)], axis=-1))
+    return np.minimum(meant, meant[..., [ANY]])
 
 
 def predictive_values(point: Point, prevalence: float) -> dict[str, Range]:
@@ -102,17 +105,15 @@ def _fit(counts: Counts) -> dict[str, Calibration]:
 def operating_points(counts: np.ndarray, calibration: Calibration, positives: int, negatives: int) -> dict[str, Point]:
     """Thresholds by counts (2, bins) of those without and with blood, who are so many patients.
 
-    At LEVEL of sensitivity, at LEVEL of specificity, and where the sum of both is the highest (W. J. Youden, Cancer
-    1950); none where too few were seen.
+    At LEVEL of sensitivity and at LEVEL of specificity, where that is reached between EDGES, and where the sum of both
+    is the highest (W. J. Youden, Cancer 1950); none where too few were seen.
     """
     if counts.sum(axis=1).min() < FEWEST:
         return {}
     below = np.cumsum(counts[:, :-1], axis=1) / counts.sum(axis=1, keepdims=True)  # of EDGES
     specificity, sensitivity = below[0], 1 - below[1]
-    enough = sensitivity >= LEVEL - 1e-9
-    places = {"sensitivity": len(EDGES) - 1 - int(enough[::-1].argmax()) if enough.any() else 0}
-    places["specificity"] = int((specificity >= LEVEL - 1e-9).argmax()) if specificity[-1] >= LEVEL else len(EDGES) - 1
-    places[YOUDEN] = int((sensitivity + specificity).argmax())
+    found, spared = (np.flatnonzero(share >= LEVEL - 1e-9) for share in (sensitivity, specificity))
+    places = {"sensitivity": found[-1:], "specificity": spared[:1], YOUDEN: [(sensitivity + specificity).argmax()]}
     return {
         name: Point(
             float(expit(calibration(EDGES[place]))),
@@ -121,7 +122,8 @@ def operating_points(counts: np.ndarray, calibration: Calibration, positives: in
             positives,
             negatives,
         )
-        for name, place in places.items()
+        for name, reached in places.items()
+        for place in reached
     }
 
 

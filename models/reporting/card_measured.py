@@ -17,6 +17,8 @@ _POINTS = {
 }
 _FEW = f"not measured, because fewer than {FEWEST} of them have a label, or have not"
 
+_BEYOND = "not reached: the network is too sure of too many of them"
+
 
 def measured(show: Traced) -> list[Field]:
     """All of them."""
@@ -63,9 +65,11 @@ def _operating(show: Traced) -> Iterator[Block]:
     for of in ("studies", "slices"):
         rows = []
         for label in LABELS:
-            names = [name for name in _POINTS if name in show.files[CARD_FACTS]["operating_points"][of][label]]
-            rows += [[label, _POINTS[name], *_point(show, of, label, name)] for name in names]
-            if not names:
+            known = show.files[CARD_FACTS]["operating_points"][of][label]
+            for name, goal in _POINTS.items() if known else ():
+                told = _point(show, of, label, name) if name in known else [_BEYOND] * 4
+                rows.append([label, goal, *told])
+            if not known:
                 rows.append([label, *[_FEW] * 5])
         head = ["label", "chosen for", "threshold", "sensitivity", "specificity", "patients with and without"]
         yield f"Of {of}:"
