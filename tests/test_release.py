@@ -287,6 +287,7 @@ def test_as_onnx_it_stays_a_release(both, work, tmp_path):
     before, after = read_release(both), read_release(tmp_path / "onnx")
     assert (after.shares, after.frozen, after.members) == (before.shares, before.frozen, before.members)
     assert not list((tmp_path / "onnx").rglob("*.safetensors"))
+    assert (tmp_path / "onnx" / "fingerprint.json").read_bytes() == (both / "fingerprint.json").read_bytes()
     (ours, _), (theirs, _) = asked(tmp_path / "onnx", work), asked(both, work)
     assert ours.slices == pytest.approx(theirs.slices, abs=1e-4)
     assert ours.study == pytest.approx(theirs.study, abs=1e-4)

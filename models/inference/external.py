@@ -24,7 +24,7 @@ from models.inference.external_labels import Published
 from models.inference.external_masks import read_bhsd, read_instance
 from models.inference.external_names import Set
 from models.inference.external_orientation import require_same_way
-from models.inference.external_overlap import Networks, find_networks, without_seen
+from models.inference.external_overlap import Networks, find_networks, record_of, without_seen
 from models.inference.external_tables import read_cq500, read_physionet
 from models.inference.release import read_release
 from models.training.fingerprint import Fingerprint, read_fingerprint
@@ -69,8 +69,8 @@ def read_external(published: Set, labels: Path, predictions: Path, work: Work, r
 
 def require_answered(release: Path, answers: Answers) -> None:
     """Raise InputError if a release is damaged, or others than its networks have answered."""
-    known = read_release(release).told["sha256_of"]
-    others = [name for name, sha256 in answers.weights.items() if known.get(f"{name}/model.safetensors") != sha256]
+    read_release(release)  # all of it is what it was made with
+    others = [name for name, own in answers.weights.items() if record_of(release / name).get("weights_sha256") != own]
     if others:
         raise InputError(
             f"{release} has not answered {answers.folder}: it does not hold the weights of {others[0]} that have; name "

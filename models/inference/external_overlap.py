@@ -37,7 +37,7 @@ def find_networks(answers: Answers, work: Work, release: Path | None) -> Network
     folders, trained = {}, {}
     for name, sha256 in answers.weights.items():
         for folder in (work.runs / name, *([release / name] if release else []), default.FOLDER / name):
-            told = _record_of(folder)
+            told = record_of(folder)
             if told.get("weights_sha256") != sha256:
                 continue
             folders[name] = folder
@@ -45,13 +45,13 @@ def find_networks(answers: Answers, work: Work, release: Path | None) -> Network
             before = told.get("float32_sha256")
             if before is None or (folder / PATIENTS).is_file():
                 trained[name] = folder
-            elif _record_of(run).get("weights_sha256") == before:
+            elif record_of(run).get("weights_sha256") == before:
                 trained[name] = run
             break
     return Networks(folders, trained)
 
 
-def _record_of(folder: Path) -> dict[str, Any]:
+def record_of(folder: Path) -> dict[str, Any]:
     """config.json of a run; nothing where there is none."""
     if not isinstance(read_record(folder), RunRecord):  # it is damaged, or newer, or there is none
         return {}

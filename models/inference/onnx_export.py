@@ -91,9 +91,15 @@ def require_free(place: Path) -> None:
 
 
 def write_release(release: Path, output: Path, parts: Sequence[str]) -> None:
-    """Write release.json beside graphs: that of a release, with the sha256 of their files in place of its own."""
+    """Write release.json beside graphs: that of a release, with the sha256 of their files in place of its own.
+
+    And what all runs of a blend together said of their validation, where that is noted.
+    """
     told = {name: value for name, value in read_release(release).told.items() if name != "sha256"}
     files = sorted(path for part in parts for path in (output / part).iterdir())
+    if (release / FINGERPRINT).is_file():
+        shutil.copy(release / FINGERPRINT, output / FINGERPRINT)
+        files.append(output / FINGERPRINT)
     hashes = {path.relative_to(output).as_posix(): hash_file(path) for path in files}
     write_json(output / RELEASE, told | {"sha256_of": hashes})
 
