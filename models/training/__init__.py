@@ -2,7 +2,7 @@
 
 run               the command line, without torch           (run_folder, run_record: what lies there already)
 fold              one fold, from its slices to its files    (kinds: what differs between the kinds of runs)
-learner           fastai's learner                          (steps: one step; callbacks, averaging, history: around it)
+learner           fastai's learner                          (steps, dividing: one step; callbacks, averaging: around it)
 groups            rates and decay of the parameters
 dataset           slices -> inputs                          (augmentation, warping, appearance: chance; studies)
 label_noise       labels that count less                    (balance: slices drawn more often; mixing: with each other)

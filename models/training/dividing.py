@@ -17,7 +17,7 @@ def indivisible(images: torch.Tensor, place: torch.Tensor | None = None) -> list
 
 
 def in_parts(count: int, inputs: Sequence[torch.Tensor], *others: torch.Tensor) -> list[tuple[torch.Tensor, ...]]:
-    """The inputs of a batch, and what else there is of each slice, in so many parts or as many as can be divided."""
+    """Inputs of a batch and other tensors, all (slices, ...), in so many parts or as many as can be divided."""
     units = indivisible(*inputs)
     sizes = [sum(part) for part in np.array_split(units, min(count, len(units)))]
     return list(zip(*(tensor.split(sizes) for tensor in (*inputs, *others)), strict=True))
