@@ -219,7 +219,7 @@ def row_of(
     if change == "base":
         return row
     row |= paired(ours, [scored(cell, work, options.folds) for cell in beside])
-    if people and is_trained(finished[0]):
+    if people and is_trained(finished[0]) and not CHANGES[change].scored_on_seen:
         row |= compare(people, [cell.name for cell in finished], [cell.name for cell in beside], options.folds)
     return row
 

@@ -17,6 +17,8 @@ import pandas as pd
 import torch
 from comparison import quiet
 from run import commit, describe_machine
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from models.common.config import RunConfig
 from models.common.files import write_text
@@ -135,13 +137,23 @@ def summarise(scored: Sequence[Resampled]) -> dict[str, float]:
 def paired(ours: Sequence[Resampled], theirs: Sequence[Resampled]) -> dict[str, float]:
     """How much higher our weighted log loss is, the mean of the seeds, and its interval over patients and seeds.
 
-    Each draw has patients of its own, the same for both and in all seeds, and seeds of its own.
+    Each draw has patients of its own, the same for both and in all seeds, and seeds of its own. What differs between
+    seeds counts for more the fewer they are, as `tails` does for patients: drawn anew, a few vary less than others
+    would. Of a single seed the interval is of patients alone.
     """
     value = float(np.mean([a.value[0] - b.value[0] for a, b in zip(ours, theirs, strict=True)]))
     draws = np.array([a.draws[:, 0] - b.draws[:, 0] for a, b in zip(ours, theirs, strict=True)])  # (seeds, draws)
     seeds = np.random.default_rng(0).integers(len(ours), size=draws.shape)
-    low, high = np.percentile(np.take_along_axis(draws, seeds, axis=0).mean(axis=0), tails(ours[0].patients))
+    means, drawn = draws.mean(axis=0), np.take_along_axis(draws, seeds, axis=0).mean(axis=0)
+    low, high = np.percentile(means + _widening(len(ours)) * (drawn - means), tails(ours[0].patients))
     return {name: round(float(number), 4) for name, number in {"worse by": value, "low": low, "high": high}.items()}
+
+
+def _widening(seeds: int) -> float:
+    """How much wider the interval of a mean of so many is than their bootstrap's: Student's t, of n - 1."""
+    if seeds < 2:
+        return 1.0
+    return float(np.sqrt(seeds / (seeds - 1)) * student.ppf(0.975, seeds - 1) / norm.ppf(0.975))
 
 
 def report(options: Reported, rows: Rows, descriptions: dict[str, str], under: str = "") -> None:

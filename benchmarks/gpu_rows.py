@@ -135,7 +135,10 @@ def _said_by_process(setting: Setting, options: RowOptions, limit: float) -> Ite
     theirs.close()
     try:
         while ours.poll(max(0.0, end - time.monotonic())):
-            yield ours.recv()
+            said = ours.recv()
+            if "done" in said:
+                return
+            yield said
         yield {"ending": f"left out: time, not done after {limit:.0f} s"}
     except EOFError:
         process.join(START)
@@ -164,8 +167,9 @@ def _measure(connection: Connection, setting: Setting, options: RowOptions) -> N
             halved = [line for line in heard.getvalue().splitlines() if line.startswith("out of memory")]
             connection.send(said | ({"halved": halved[-1]} if halved else {}))
             gc.collect()
+    connection.send({"done": True})  # its loaders hold the other end open for seconds yet
     connection.close()
-    os._exit(0)  # without waiting for loaders
+    os._exit(0)  # without waiting for them
 
 
 def _tried(name: str, setting: Setting, options: RowOptions) -> Row:

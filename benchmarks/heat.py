@@ -29,7 +29,7 @@ from models.phantom.dicom import identify
 from models.phantom.scan import draw_scan
 from models.phantom.study import SHARE_WITH_BLOOD, draw_slice, stream
 from models.preprocessing.tables import read_slices
-from models.reporting.resampling import resample_means, to_interval
+from models.reporting.resampling import mean_interval
 from models.training.kinds import kind_of
 from models.training.run_record import require_run
 from models.training.weights import load_trained
@@ -161,7 +161,7 @@ def show_heat(table: pd.DataFrame) -> None:
     print(f"{len(table):,} slices with blood, of {len(set(patients))} patients")
     print(f"the bleed's own share of the image: {table['size'].mean():.3f}")
     for column in table.columns[2:]:
-        low, high = to_interval(resample_means(table[[column]].to_numpy(float), patients)[:, 0])
+        low, high = mean_interval(table[column].to_numpy(), patients)
         print(f"{column:32}{table[column].mean():.3f}  [{low:.3f}, {high:.3f}]")
 
 
@@ -174,7 +174,7 @@ def show_sizes(slices: pd.DataFrame, bled: pd.DataFrame) -> None:
         if some.empty:
             continue
         found = (some["said"] > limit).to_numpy(float)
-        low, high = to_interval(resample_means(found[:, None], some["patient_id"].to_numpy())[:, 0])
+        low, high = mean_interval(found, some["patient_id"].to_numpy())
         print(f"{name:20}{len(some):5} slices   found {found.mean():.3f}  [{low:.3f}, {high:.3f}]")
 
 

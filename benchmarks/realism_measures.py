@@ -166,7 +166,10 @@ def in_bands(power: np.ndarray) -> np.ndarray:
 
 
 def edges(sections: list[Section]) -> Measures:
-    """How far brain takes to become bone, mm from 10 to 90 % of the rise, and the steepest of it, HU a mm: medians."""
+    """How far brain takes to become bone, mm from 10 to 90 % of the rise, the mean of rays; medians of what they rise.
+
+    The steepest of it in HU a mm, and all of it in HU.
+    """
     widths, slopes, rises = [], [], []
     for one in sections:
         if one.is_between(EDGE_DEPTHS):

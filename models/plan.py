@@ -87,6 +87,9 @@ class PlanOptions:
 
 def main(options: PlanOptions) -> None:
     """Print the plan. Raises InputError for a preset that is not there, and where nothing tells how fast a card is."""
+    for name in ("gpus", "cores", "parts", "folds"):
+        if (count := getattr(options, name)) is not None and count < 1:
+            raise InputError(f"--{name} {count}: there is one at least; repair it")
     config = preset(options)
     works = [Work(folder) for folder in (options.work, *options.work_from)]
     if options.hours is not None and (begun := epochs_begun(works, config)):
@@ -183,7 +186,7 @@ def speed_of(config: TrainConfig, options: PlanOptions) -> Speed:
     measured = measured_speed(json.loads(results.read_text()), config, options.gpu) if results.is_file() else None
     nearest = min((224, 512), key=lambda size: abs(size - config.image_size))
     milliseconds, _ = measured_milliseconds(f"input_{nearest}_vs_original")
-    load = options.cores * 1000 / milliseconds * (nearest / config.image_size) ** 2
+    load = options.cores / options.gpus * 1000 / milliseconds * (nearest / config.image_size) ** 2  # of each card
     if speed := measured or published_speed(config, options.gpu, load):
         return speed
     raise InputError(f"nothing is published of {config.network}; measure it on a machine with the card, with --measure")

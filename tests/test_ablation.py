@@ -19,7 +19,7 @@ from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.labels import ANY, LABELS
 from models.common.recipe import ImageRecipe, Recipe
-from models.inference.comparing import resample
+from models.inference.comparing import Resampled, resample
 from models.preprocessing.tables import read_slices, split_fold
 from models.training.loss import WeightedLogLoss
 from models.training.networks import build_network
@@ -107,12 +107,26 @@ def test_the_interval_is_of_patients_and_seeds(ablation):
     assert always["worse by"] == pytest.approx(np.log(0.7 / 0.6), abs=1e-4)
     assert always["low"] > 0
     in_one = ablation.paired([of["bad"], *[of["good"]] * 4], [of["good"]] * 5)
-    assert in_one["low"] == 0 < in_one["worse by"]
+    assert in_one["low"] < 0 < in_one["worse by"]
     assert ablation.describe(in_one | {}).endswith("no effect")
     assert ablation.describe(always).endswith("worse")
     assert ablation.describe({name: -value for name, value in always.items()} | {"low": -1, "high": -0.1}).endswith(
         "better"
     )
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_what_seeds_alone_differ_by_is_seldom_called_an_effect(ablation, seeds):
+    """Of 300 comparisons without any effect, whose seeds differ five times as much as patients let the mean differ."""
+    random, wrong = np.random.default_rng(seeds), 0
+    for _ in range(300):
+        mean, draws = random.normal(), random.normal(size=(1000, 1))  # of the patients, in all seeds alike
+        values = mean + 5 * random.normal(size=seeds)
+        runs = [Resampled(np.array([value]), value + draws, 110, 0) for value in values]
+        none = [Resampled(np.zeros(1), np.zeros((1000, 1)), 110, 0)] * seeds
+        told = ablation.paired(runs, none)
+        wrong += told["low"] > 0 or told["high"] < 0
+    assert wrong / 300 < 0.09
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from models.inference.evidence import WAYS
 from models.phantom.dicom import identify
 from models.phantom.study import draw_study
 from models.train_small import CONFIG as SMALL
+from models.training import learner
+from models.training.callbacks import History
 
 REPOSITORY = Path(__file__).parent.parent
 FOLDER = REPOSITORY / "benchmarks"
@@ -339,3 +341,11 @@ def test_the_last_steps_are_measured_at_any_size_and_written(benchmark, tmp_path
     printed = capsys.readouterr().out
     assert "420 rows" in printed
     assert "the same" in printed
+
+
+def test_people_are_predicted_by_the_last_epoch_which_nobody_has_chosen(benchmark, monkeypatch):
+    studies, kept = benchmark("real_studies"), []
+    monkeypatch.setattr(studies, "train_quietly", lambda _: kept.append(learner.History(last=False).last))
+    studies.train_to_the_end(None)
+    assert kept == [True]
+    assert learner.History is History

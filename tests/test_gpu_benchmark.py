@@ -121,6 +121,20 @@ def test_a_process_is_ended_at_its_limit_with_what_it_has_started(measure, rows)
     assert row["why"]["both"] == "left out: time, not done after 2 s"
 
 
+def test_a_row_ends_when_it_is_done_though_its_loaders_still_live(measure, rows):
+    def with_a_loader(*_):
+        if os.fork() == 0:  # it holds the connection open, and is ended with the row
+            time.sleep(60)
+            os._exit(0)
+        return {"both": 90.0}
+
+    row = measure(alone=200.0, both=with_a_loader, loader=100.0)
+    require_whole(row, rows)
+    assert row["both"] == 90
+    assert row["seconds"] < 30
+    assert "left out" not in row["why"]["d4"]
+
+
 def test_what_has_no_time_left_is_not_begun(measure, rows):
     row = measure(limit=0.5, alone=200.0)
     require_whole(row, rows)

@@ -24,6 +24,7 @@ from models import (
     train_session,
     train_session_sequence,
     train_small,
+    train_study,
 )
 from models.common.config import TrainConfig
 from models.common.errors import InputError
@@ -37,6 +38,7 @@ from models.training.checkpoint_files import Checkpoint, delete_checkpoints, wri
 from models.training.networks import ARCHITECTURES, HemorrhageNetwork, build_network
 from models.training.planning import (
     CHALLENGE,
+    FORWARD,
     MARGIN,
     MOST_EPOCHS,
     WIDTHS,
@@ -271,6 +273,33 @@ def test_no_network_is_faster_than_its_loader():
     speed = published_speed(train_b0_224.CONFIG, "a100", load=500.0)
     assert speed[:2] == (500, 500)
     assert "the loader gives 500/s" in speed.source
+
+
+def test_several_cards_share_the_cores_that_load(monkeypatch, capsys):
+    """Of b0_224 eight A100 would train 19,912 slices/s, which four cores do not load."""
+    options = script.PlanOptions("b0_224", "a100", gpus=8, cores=4)
+    alone = script.speed_of(train_b0_224.CONFIG, replace(options, gpus=1))
+    shared = script.speed_of(train_b0_224.CONFIG, options)
+    assert alone.train == 2489
+    assert shared.train < 2489
+    assert "but the loader gives" in shared.source
+    assert script.speed_of(train_b0_224.CONFIG, replace(options, cores=8 * 4)).train == 2489
+
+
+def test_studies_compute_their_activations_twice_and_take_a_memory_of_their_own():
+    study = replace(train_study.CONFIG, network=B2.network, image_size=B2.image_size)
+    one, other = (measured_speed(RESULTS, config, "h100") for config in (B2, study))
+    assert other.train == pytest.approx(one.train / (1 + FORWARD))
+    assert (one.memory is None, other.memory) == (False, None)
+    assert other.d4 == one.d4
+    one, other = (published_speed(config, "rtx3090", load=1e9) for config in (B2, study))
+    assert other.train == pytest.approx(one.train / (1 + FORWARD))
+
+
+@pytest.mark.parametrize("name", ["gpus", "cores", "parts", "folds"])
+def test_of_what_there_is_one_at_least_none_is_refused(name):
+    with pytest.raises(InputError, match=f"--{name} 0: there is one at least"):
+        script.main(script.PlanOptions("b2", "h100", **{name: 0}))
 
 
 def test_every_anchor_has_a_network_and_a_source():

@@ -36,6 +36,17 @@ def to_interval(values: np.ndarray, count: int | None = None) -> np.ndarray:
     return ends * np.where(known, 1, np.nan)
 
 
+def mean_interval(values: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """The interval of a mean over values (slices,) of the patients (slices,), (2,); NaN for a single patient."""
+    return to_interval(resample_means(values[:, None].astype(float), patients)[:, 0], several(patients))
+
+
+def several(patients: np.ndarray) -> int | None:
+    """How many patients there are, for `to_interval`; None for a single one, of whom there are no draws."""
+    count = len(set(patients))
+    return count if count > 1 else None
+
+
 def resample_means(values: np.ndarray, patients: np.ndarray, draws: int = DRAWS) -> np.ndarray:
     """Means of values (slices, columns) over the slices of the patients (slices,) of each draw, (draws, columns).
 

@@ -6,7 +6,7 @@ import pandas as pd
 from models.common.folders import Work
 from models.common.labels import ANY, METRIC_WEIGHTS
 from models.preprocessing.geometry import known_z
-from models.reporting.resampling import auc_interval, resample_means, to_interval
+from models.reporting.resampling import auc_interval, mean_interval
 from models.reporting.subject import Scored
 from models.training.metric import prior, slice_losses, weighted_log_loss
 from models.training.scoring import auc
@@ -88,7 +88,7 @@ def score_sizes(scored: Scored) -> pd.DataFrame:
             "slices": chosen.sum(),
             "patients": len(set(patients[chosen])),
             "found": found.mean(),
-            **_interval("found", to_interval(resample_means(found[:, None].astype(float), patients[chosen])[:, 0])),
+            **_interval("found", mean_interval(found, patients[chosen])),
             "AUC": auc(*rank),
             **_interval("AUC", auc_interval(*rank, patients[beside])),
             "few": len(set(patients[chosen])) < FEW,
@@ -140,13 +140,13 @@ def _score_groups(scored: Scored, groups: pd.Series) -> pd.DataFrame:
             continue
         target, probability = scored.target[chosen], scored.probability[chosen]
         patients = scored.slices["patient_id"].to_numpy()[chosen]
-        losses = np.average(slice_losses(target, probability), axis=1, weights=METRIC_WEIGHTS)[:, None]
+        losses = np.average(slice_losses(target, probability), axis=1, weights=METRIC_WEIGHTS)
         rows[name] = {
             "slices": len(target),
             "patients": len(set(patients)),
             "positives": target[:, ANY].sum(),
             "log loss": weighted_log_loss(target, probability),
-            **_interval("", to_interval(resample_means(losses, patients)[:, 0])),
+            **_interval("", mean_interval(losses, patients)),
             "prior's": weighted_log_loss(target, prior(target)),
             "AUC": auc(target[:, ANY], probability[:, ANY]),
             **_interval("AUC", auc_interval(target[:, ANY], probability[:, ANY], patients)),

@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score
 
 from models.common.labels import ANY, LABELS, METRIC_WEIGHTS, SUBTYPES
 from models.inference.scoring import score_intervals
-from models.reporting.resampling import auc_interval, resample_means, to_interval
+from models.reporting.resampling import auc_interval, resample_means, several, to_interval
 from models.reporting.subject import Scored
 from models.training.metric import slice_losses
 from models.training.scoring import WEIGHTED, auc
@@ -46,7 +46,7 @@ def _shares_of_prior(scored: Scored, patients: np.ndarray) -> pd.DataFrame:
     losses = slice_losses(scored.target, scored.probability)
     values = np.column_stack([losses, scored.target])  # (slices, 12)
     shares = _share_of_prior(resample_means(values, patients))
-    low, high = to_interval(shares)
+    low, high = to_interval(shares, several(patients))
     (share,) = _share_of_prior(values.mean(axis=0, keepdims=True))
     columns = {"of prior": share, "of prior low": low, "of prior high": high}
     return pd.DataFrame(columns, index=[WEIGHTED, *LABELS])

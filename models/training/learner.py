@@ -68,14 +68,14 @@ def fit(
     if config.ema:
         checkpoints.average = Average(learner.network, config.ema)
         learner.add_cb(checkpoints.average)
-    if options.compile:
-        compile_backbone(network, learner)
     found = processes.main_first(lambda: read_checkpoint(folder, config, options.machine.stage))
     require_one_place(folder, found, processes)
     if found:
         with processes.as_one():
             checkpoints.put_back(found)
         print(f"{folder}: going on in epoch {checkpoints.epoch_index + 1}, after step {checkpoints.step_index}")
+    if options.compile:  # by now it is known in how many parts a batch goes through the network
+        compile_backbone(network, learner)
     if checkpoints.epoch_index < config.epochs:
         with ExitStack() as watched:
             with processes.as_one():

@@ -200,11 +200,12 @@ def measured_speed(results: dict, config: TrainConfig, card: str) -> Speed | Non
     more = config.batch_size / row["batch"] / pixels
     as_measured = row["size"] == config.input_size
     scaled = "" if as_measured else f", scaled by pixels from {row['size']}"
+    of_studies = isinstance(config, StudyConfig)  # whose memory follows from what they keep for the backward pass
     return Speed(
-        row["both"] * pixels,
+        row["both"] * pixels / passes(config),
         row["d4"] * pixels * VIEWS,
         row["d4"] * pixels,
-        None if row["peak_gib"] is None else row["peak_gib"] * more,
+        None if row["peak_gib"] is None or of_studies else row["peak_gib"] * more,
         None if row["d4_peak_gib"] is None else row["d4_peak_gib"] / pixels,
         f"measured, benchmarks/gpu.json: {results['card']}, {results['date'][:10]}, "
         f"commit {results['commit'][:7]}{scaled}",
@@ -228,8 +229,15 @@ def published_speed(config: TrainConfig, card: str, load: float) -> Speed | None
         another = "" if own else f" (no figure of {card})"
         by = f"published: {anchor.card}{another}, {anchor.rate:,.0f}/s at {anchor.image_size} px, scaled by pixels"
         by += scaled if rate < load else f"{scaled}; but the loader gives {load:,.0f}/s"
-        return Speed(min(rate, load), min(rate / FORWARD, load), rate / FORWARD / VIEWS, None, None, by)
+        return Speed(
+            min(rate / passes(config), load), min(rate / FORWARD, load), rate / FORWARD / VIEWS, None, None, by
+        )
     return None
+
+
+def passes(config: TrainConfig) -> float:
+    """What a training step takes of one that keeps all activations: studies compute theirs anew for the way back."""
+    return 1 + FORWARD if isinstance(config, StudyConfig) else 1.0
 
 
 def by_bandwidth(anchor: Anchor, card: str) -> tuple[float, str]:

@@ -17,7 +17,7 @@ from models.preprocessing.store import Series
 from models.preprocessing.windows import BONE, BRAIN, SUBDURAL, apply_window
 from models.reporting import figures
 from models.reporting.figures import to_svg
-from models.reporting.resampling import auc_interval, resample_auc, steps_of, to_interval
+from models.reporting.resampling import auc_interval, mean_interval, resample_auc, steps_of, to_interval
 from models.reporting.tables import NO_BLEED, calibrate, score_labels
 from models.training.scoring import WEIGHTED
 
@@ -214,6 +214,17 @@ def test_a_case_tells_its_labels_and_probabilities(page, facts):
         assert article.heading.endswith(f"any {facts.probability[row, ANY]:.3f}")
         if article.kind.startswith("False"):
             assert true[-1] == ("yes" if article.kind == "False negatives" else "no")
+
+
+def test_the_interval_of_a_mean_holds_the_truth_of_few_patients_too():
+    """Of 200 means over the slices of seven patients."""
+    random, held = np.random.default_rng(0), 0
+    patients = np.repeat(np.arange(7), 5)
+    for _ in range(200):
+        low, high = mean_interval(random.normal(size=7)[patients] + 0.3 * random.normal(size=35), patients)
+        held += low <= 0 <= high
+    assert held / 200 > 0.87  # .82 of percentiles that many patients would have
+    assert np.isnan(mean_interval(np.arange(5), np.zeros(5))).all()
 
 
 def test_draws_rank_as_scikit_learn_does():

@@ -13,6 +13,9 @@ from models.common.options import Machine, TrainOptions
 from models.train_b0_recurrent import CONFIG as RECURRENT
 from models.train_small import CONFIG
 from models.training import compiling
+from models.training import learner as learning
+from models.training.checkpoint_callback import Checkpoints
+from models.training.checkpoint_files import Checkpoint
 from models.training.compiling import compile_backbone, compile_explained
 from models.training.networks import build_network
 from models.training.recurrent import build_sequence_network
@@ -72,6 +75,25 @@ def test_a_run_is_compiled_from_training_to_predictions(few, graphs_alone, confi
     options = TrainOptions(config, fold=1, compile=True, machine=Machine(work=few.root, device="cpu"))
     train(options)
     assert (options.folder / "valid.parquet").is_file()
+
+
+def test_in_how_many_parts_a_run_goes_on_is_known_before_it_is_compiled(few, monkeypatch):
+    """CUDA graphs are of one part; a run that has met the end of its memory has two in its checkpoint."""
+    options = TrainOptions(replace(CONFIG, name="in_parts", epochs=1), machine=Machine(work=few.root, device="cpu"))
+    found = Checkpoint({}, {"parts": 2})
+    monkeypatch.setattr(learning, "read_checkpoint", lambda *_: found)
+    monkeypatch.setattr(learning, "require_one_place", lambda *_: None)
+    monkeypatch.setattr(Checkpoints, "put_back", lambda own, found: setattr(own.learn, "parts", found.state["parts"]))
+    seen = []
+
+    def compile_backbone(_, learner) -> None:
+        seen.append(learner.parts)
+        raise InputError("compiled")
+
+    monkeypatch.setattr(learning, "compile_backbone", compile_backbone)
+    with pytest.raises(InputError, match="compiled"):
+        train(replace(options, compile=True))
+    assert seen == [2]
 
 
 def test_there_is_nothing_to_compile_over_embeddings(few):
