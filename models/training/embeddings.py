@@ -73,7 +73,7 @@ def _stored(slices: pd.DataFrame, source: Source, store: Path, work: Work) -> se
     """The series whose embeddings are there, and are of the slices that these have today."""
     there = {path.stem for path in store.glob(f"*{STORED}")}
     of_series = slices[slices["series_id"].isin(there)].groupby("series_id", sort=False)
-    return {name for name, rows in of_series if _is_of(store / f"{name}{STORED}", rows, source, work)}
+    return {str(name) for name, rows in of_series if _is_of(store / f"{name}{STORED}", rows, source, work)}
 
 
 def _is_of(file: Path, rows: pd.DataFrame, source: Source, work: Work) -> bool:

@@ -116,7 +116,7 @@ def checkpoint_activations(network: Any) -> None:
     network.register_forward_hook(_hold_statistics)
 
 
-def _let_statistics_move(network: nn.Module, _: Any) -> None:
+def _let_statistics_move(network: Any, _: Any) -> None:
     if torch.is_grad_enabled():
         for norm, momentum in zip(_batch_norms(network), network.momenta, strict=True):
             norm.momentum = momentum
