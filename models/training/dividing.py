@@ -10,6 +10,8 @@ from models.common.progress import say
 from models.training.memory import is_out_of_memory
 from models.training.studies import split_studies
 
+TOO_LARGE = "out of memory with one slice or study at a time; take a smaller network or fewer pixels"
+
 
 def indivisible(images: torch.Tensor, place: torch.Tensor | None = None) -> list[int]:
     """How many slices of a batch must stay together: one, or those of a study where places (slices, 3) are told."""
@@ -37,8 +39,7 @@ def as_divided(
             if not is_out_of_memory(error):
                 raise
             if parts >= len(indivisible(*inputs)):
-                told = "out of memory with one slice or study at a time; take a smaller network or fewer pixels"
-                raise InputError(told) from error
+                raise InputError(TOO_LARGE) from error
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         parts *= 2

@@ -228,10 +228,9 @@ def published_speed(config: TrainConfig, card: str, load: float) -> Speed | None
         rate = anchor.scaled(config.input_size) * slower
         another = "" if own else f" (no figure of {card})"
         by = f"published: {anchor.card}{another}, {anchor.rate:,.0f}/s at {anchor.image_size} px, scaled by pixels"
-        by += scaled if rate < load else f"{scaled}; but the loader gives {load:,.0f}/s"
-        return Speed(
-            min(rate / passes(config), load), min(rate / FORWARD, load), rate / FORWARD / VIEWS, None, None, by
-        )
+        train, forward = rate / passes(config), rate / FORWARD
+        by += scaled if train < load else f"{scaled}; but the loader gives {load:,.0f}/s"
+        return Speed(min(train, load), min(forward, load), forward / VIEWS, None, None, by)
     return None
 
 

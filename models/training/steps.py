@@ -20,7 +20,7 @@ from torch import nn
 
 from models.common.config import RunConfig
 from models.common.errors import InputError
-from models.training.dividing import as_divided, in_parts
+from models.training.dividing import TOO_LARGE, as_divided, in_parts
 from models.training.memory import is_out_of_memory
 from models.training.mixing import mixing
 from models.training.precision import autocast, gradient_scaler, usable_precision
@@ -152,9 +152,7 @@ class StepLearner(Learner):
     def _halve(self, error: RuntimeError) -> None:
         batch = self.dl.batch_sampler.smallest
         if self.parts >= batch:
-            raise InputError(
-                "out of memory with one slice or study at a time; take a smaller network or fewer pixels"
-            ) from error
+            raise InputError(TOO_LARGE) from error
         if self.processes.count > 1 or self.graphs:  # they are not in step any more; graphs are of one part
             raise InputError(f"out of memory; start it anew with --accumulate {2 * self.parts}") from error
         self.parts = min(2 * self.parts, batch)
