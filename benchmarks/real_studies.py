@@ -4,8 +4,8 @@
     python benchmarks/real_studies.py --data data --work scratch     # can be stopped, and goes on there
 
 Each patient is a fold, and every network that of its last epoch: to choose the best one on the patient who is predicted
-would flatter it. Five rows, three seeds: the preset, the same with the recipe's fields, the preset from the weights that
-the default network has learnt on drawings, this at a tenth of the rate, and those weights as they are. Beside each
+would flatter it. Five rows, three seeds: the preset, the same with the recipe's fields, the preset from the weights
+that the default network has learnt on drawings, this at a tenth of the rate, and those weights as they are. Beside each
 weighted log loss stands how much higher it is than the preset's, with a 95 % interval over drawn patients and seeds,
 paired. With seven patients that interval is wide, and tells so.
 """

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from once import made_once
 from scipy.linalg import sqrtm
 
 from models.common.config import TrainConfig
@@ -33,17 +34,18 @@ def bench(monkeypatch):
         del sys.modules[name]
 
 
-_drawn = {}
-
-
 @pytest.fixture
-def drawn(bench):
+def drawn(bench, tmp_path_factory):
     """Studies of two seeds, drawn once; the second stands for real ones."""
-    for seed in (0, 1):
-        if seed not in _drawn:
+
+    def draw(folder: Path) -> None:
+        folder.mkdir()
+        for seed in (0, 1):
             made = bench.slices.join([bench.slices.draw_phantom(1000 * (seed + 1) + n, SIZE) for n in range(STUDIES)])
-            _drawn[seed] = vars(made)
-    return [bench.slices.Slices(**_drawn[seed]) for seed in (0, 1)]
+            np.savez(folder / f"{seed}.npz", **vars(made))
+
+    folder = made_once(tmp_path_factory, "realism", draw)
+    return [bench.slices.Slices(**np.load(folder / f"{seed}.npz")) for seed in (0, 1)]
 
 
 @pytest.fixture
@@ -189,10 +191,10 @@ def test_studies_are_counted_that_lie_where_real_ones_do(bench):
 
 
 @pytest.fixture
-def drawn_as_real(tmp_path):
+def drawn_as_real(tmp_path_factory):
     """A folder of a few studies in Kaggle's layout that stands for real ones."""
-    write_phantom(tmp_path / "sample", studies=4, test_studies=2, image_size=SIZE, seed=5)
-    return tmp_path / "sample"
+    draw = partial(write_phantom, studies=4, test_studies=2, image_size=SIZE, seed=5, jobs=1)
+    return made_once(tmp_path_factory, "drawn_as_real", draw)
 
 
 def test_all_is_judged_and_what_was_judged_before_is_kept(bench, drawn_as_real, tmp_path, monkeypatch, capsys):
