@@ -229,7 +229,8 @@ def test_results_on_people_are_those_that_were_written():
     assert told == due
     assert f"commit `{expected['commit'][:7]}`" in text
     as_it_is, preset = (expected["rows"][row]["mean"] for row in ("as_it_is", "preset"))
-    assert f"| {as_it_is:.4f} | {preset:.4f}: trained on the other six, from ImageNet's weights" in (REPOSITORY / "README.md").read_text()
+    of_readme = f"| {as_it_is:.4f} | {preset:.4f}: trained on the other six, from ImageNet's weights"
+    assert of_readme in (REPOSITORY / "README.md").read_text()
 
 
 def test_results_of_the_choice_are_those_that_were_written():

@@ -2,7 +2,7 @@
 
 cache/manifest/     what each series was made of (models/preprocessing/manifest.py)
 cache/prepare.json  the settings, a hash of what the data folder held, and the hashes of the files without a checksum;
-                    written last: the cache is complete
+                    these are written last: the cache is complete
 """
 
 import hashlib
@@ -117,6 +117,19 @@ def is_whole(work: Work, cached: dict) -> bool:
 def read_problems(work: Work) -> pd.DataFrame:
     """The rows of cache/problems.csv."""
     return pd.read_csv(work.problems, dtype=str, keep_default_na=False)
+
+
+def lists_of(work: Work, check: bool) -> tuple[Path, Path]:
+    """Where problems and series are listed; a check leaves alone those that a finished cache vouches for."""
+    before = "checked_" if check and work.prepared.is_file() else ""
+    problems, series = (path.with_name(f"{before}{path.name}") for path in (work.problems, work.series_list))
+    return problems, series
+
+
+def mark_unfinished(work: Work, cached: dict) -> None:
+    """Before tables change: what `cached` tells of settings stays, but no longer that the cache is complete."""
+    if cached:
+        write_json(work.prepared, {name: value for name, value in cached.items() if name != "files"})
 
 
 def mark_complete(work: Work, settings: dict) -> None:

@@ -1,5 +1,6 @@
 """A raw folder -> the cache: every series into the store, then the tables, the folds and the report on problems."""
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,12 +14,12 @@ from models.common.locks import only_process
 from models.common.repair import command_of
 from models.common.session import within
 from models.preprocessing.affine import affine_table
-from models.preprocessing.cache import is_whole, mark_complete, read_problems
+from models.preprocessing.cache import is_whole, lists_of, mark_complete, mark_unfinished, read_problems
 from models.preprocessing.folds import make_folds
 from models.preprocessing.grouping import SeriesTask
 from models.preprocessing.metadata import slice_table
 from models.preprocessing.options import PrepareOptions
-from models.preprocessing.origin import listed, marked, title_of
+from models.preprocessing.origin import listed, marked, noted, title_of
 from models.preprocessing.parallel import progress_batches
 from models.preprocessing.problems import ProblemRows, problem_table, wait_for_decoder
 from models.preprocessing.raw import RawFolder, find_raw
@@ -67,7 +68,7 @@ def make_cache(options: PrepareOptions, share: Share | None) -> int:
         if not (options.check or options.retry) and found.is_complete and is_whole(work, found.cached):
             print(f"{work.tables} is complete for image sizes {found.settings['image_size']}; nothing to do")
             tables = {split: read_slices(work, split) for split in found.cached["splits"]}
-            return judge(work, tables, read_problems(work), options.min_readable)
+            return judge(work.problems, tables, read_problems(work), options.min_readable)
         if not options.check:
             require_writable(work.manifest)
         known_folds = earlier_folds(work, options.folds)
@@ -75,11 +76,12 @@ def make_cache(options: PrepareOptions, share: Share | None) -> int:
         if share is not None:
             return make_share(tasks, share, work, options)
         tables, series, of_slices = prepare_splits(tasks, work, options)
-        require_slices(raw, work, tables, series, problems + of_slices)
+        lists = lists_of(work, options.check)
+        require_slices(raw, lists, tables, series, problems + of_slices)
         tables, of_tables = join_tables(tables, series, truth, found.pseudonyms)
-        listed = problem_table(problems + of_slices + of_tables)
-        write_tables(work, tables, series, listed, options, found.settings | found.origin, known_folds)
-        return judge(work, tables, listed, options.min_readable)
+        rows = problem_table(problems + of_slices + of_tables)
+        write_tables(work, lists, tables, series, rows, options, found.settings | found.origin, known_folds)
+        return judge(lists[0], tables, rows, options.min_readable)
 
 
 def make_share(tasks: dict[str, list[SeriesTask]], share: Share, work: Work, options: PrepareOptions) -> int:
@@ -120,9 +122,14 @@ def prepare_splits(
 
 
 def require_slices(
-    raw: RawFolder, work: Work, tables: dict[str, pd.DataFrame], series: pd.DataFrame, problems: ProblemRows
+    raw: RawFolder,
+    lists: tuple[Path, Path],
+    tables: dict[str, pd.DataFrame],
+    series: pd.DataFrame,
+    problems: ProblemRows,
 ) -> None:
-    """Raise InputError if a split holds no slice to predict, once the lists that tell why are written."""
+    """Raise InputError if a split holds no slice to predict, once the `lists_of` a cache that tell why are written."""
+    of_problems, of_series = lists
     for split, table in tables.items():
         if not table.empty:
             continue
@@ -130,16 +137,17 @@ def require_slices(
         if not left:
             reason = f", first: {problems[0][1]}" if problems else ""
             raise InputError(f"{split}: no file in {folder} is a CT slice{reason}; name another with --data")
-        write_csv(work.problems, problem_table(problems))
-        write_csv(work.series_list, series)
+        write_csv(of_problems, problem_table(problems))
+        write_csv(of_series, series)
         raise InputError(
-            f"{split}: none of {left} series in {folder} is an axial head CT in Hounsfield units; {work.series_list} "
+            f"{split}: none of {left} series in {folder} is an axial head CT in Hounsfield units; {of_series} "
             "says why; take those that are all the same with --take KEY"
         )
 
 
 def write_tables(
     work: Work,
+    lists: tuple[Path, Path],
     tables: dict[str, pd.DataFrame],
     series: pd.DataFrame,
     problems: pd.DataFrame,
@@ -159,10 +167,10 @@ def write_tables(
     if not options.check:  # first: they tell of a whole cache
         for split in ("train", "test"):
             work.metadata(split).unlink(missing_ok=True)
-    if waits and not options.check:
-        work.prepared.unlink(missing_ok=True)
-    write_csv(work.problems, problems)
-    write_csv(work.series_list, listed(series, settings))
+        mark_unfinished(work, noted(work))
+    of_problems, of_series = lists
+    write_csv(of_problems, problems)
+    write_csv(of_series, listed(series, settings))
     if not options.check:
         if folds is not None:
             write_csv(work.folds, folds)
@@ -176,7 +184,7 @@ def write_tables(
             write_parquet(work.metadata(split), marked(table, settings))
         if not waits:
             mark_complete(work, settings | {"splits": list(tables)})  # last
-    print_summary(work, tables, problems)
+    print_summary(work, tables, problems, of_problems)
     print_series(series, whole=options.check)
 
 

@@ -56,8 +56,11 @@ def missing_decoders(tasks: list[SeriesTask]) -> list[str]:
     ]
 
 
-def judge(work: Work, tables: dict[str, pd.DataFrame], problems: pd.DataFrame, min_readable: float) -> int:
-    """The exit code: 0, or 3 where too few CT slices are readable or some wait for a decoder; then says what to do."""
+def judge(listed: Path, tables: dict[str, pd.DataFrame], problems: pd.DataFrame, min_readable: float) -> int:
+    """The exit code: 0, or 3 where too few CT slices are readable or some wait for a decoder; then says what to do.
+
+    `problems` stand in the file `listed`.
+    """
     slices = pd.concat([table.loc[table["series_id"].notna(), "chunk"] for table in tables.values()])
     lost = (slices == UNREADABLE).sum() + count_lost_files(problems)
     due = len(slices) + count_lost_files(problems)
@@ -67,14 +70,17 @@ def judge(work: Work, tables: dict[str, pd.DataFrame], problems: pd.DataFrame, m
     if lost > (1 - min_readable) * due:
         print(
             f"{lost:,} of {due:,} CT slices cannot be read, more than --min-readable {min_readable} allows: see "
-            f"{work.problems}, mend or copy those files anew (models/find_files.py names them), or lower --min-readable"
+            f"{listed}, mend or copy those files anew (models/find_files.py names them), or lower --min-readable"
         )
         return 3
     return 3 if waits else 0
 
 
-def print_summary(work: Work, tables: dict[str, pd.DataFrame], problems: pd.DataFrame) -> None:
-    """Counts of slices, series, patients and labels, each kind of problem with its treatment, and the disk used."""
+def print_summary(work: Work, tables: dict[str, pd.DataFrame], problems: pd.DataFrame, listed: Path) -> None:
+    """Counts of slices, series, patients and labels, each kind of problem with its treatment, and the disk used.
+
+    `problems` stand in the file `listed`.
+    """
     print(describe_synthetic(work), end="")
     for split, table in tables.items():
         series, patients = table["series_id"].nunique(), table["patient_id"].nunique()
@@ -88,7 +94,7 @@ def print_summary(work: Work, tables: dict[str, pd.DataFrame], problems: pd.Data
         print(f"train labels: {', '.join(counts)}")
     for row in count_problems(problems).itertuples():
         print(f"{row.items:>9,}  {row.problem} -> {row.treatment}")
-    print(f"{len(problems):,} lines in {work.problems}" if len(problems) else "nothing odd was found")
+    print(f"{len(problems):,} lines in {listed}" if len(problems) else "nothing odd was found")
     for folder in sorted(work.cache.glob("slices_*")):
         files = list(folder.glob(f"*{STORED}"))
         print(f"{folder}: {len(files):,} series, {gigabytes(sum(file.stat().st_size for file in files))}")

@@ -32,7 +32,8 @@ class Survey:
     def is_complete(self) -> bool:
         """Whether the cache was made of these files with these settings, as far as what it tells of itself."""
         files = (file for split in self.looks.values() for file in split if file.reason is None)
-        return self.settings.items() <= self.cached.items() and all(file.name in self.known for file in files)
+        is_marked = "files" in self.cached and self.settings.items() <= self.cached.items()
+        return is_marked and all(file.name in self.known for file in files)
 
 
 def survey(raw: RawFolder, work: Work, options: PrepareOptions) -> Survey:

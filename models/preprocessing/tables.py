@@ -8,7 +8,7 @@ from models.common.errors import InputError
 from models.common.files import damaged, hash_file, read_json, read_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
-from models.preprocessing.origin import prepare_command
+from models.preprocessing.origin import noted, prepare_command
 from models.preprocessing.windows import LOW_INFORMATION
 
 UNREADABLE = -1  # the `chunk` of a slice that is not in the store
@@ -46,11 +46,14 @@ def split_fold(work: Work, fold: int, skip_low_information: bool) -> tuple[pd.Da
 
 
 def read_folds(work: Work) -> pd.DataFrame:
-    """The fold of every patient. Raises InputError if the file is missing or has changed since it was written."""
+    """The fold of every patient. Raises InputError if the file is missing or has changed, or is not finished."""
+    repair = prepare_command(work)
     if not work.prepared.is_file() or not work.folds.is_file():
-        raise InputError(f"no {work.folds}; make it with: {prepare_command(work)}")
-    if read_json(work.prepared, prepare_command(work))["files"].get(work.folds.name) != hash_file(work.folds):
-        raise damaged(work.folds, prepare_command(work))
+        raise InputError(f"no {work.folds}; make it with: {repair}")
+    if (files := read_json(work.prepared, repair).get("files")) is None:
+        raise InputError(f"{work.tables} is not finished; go on with: {repair}")
+    if files.get(work.folds.name) != hash_file(work.folds):
+        raise damaged(work.folds, repair)
     return pd.read_csv(work.folds)
 
 
@@ -61,8 +64,8 @@ def earlier_folds(work: Work, folds: int) -> pd.DataFrame | None:
     """
     if not work.folds.is_file():
         return None
-    is_cut_short = not any(work.metadata(split).is_file() for split in ("train", "test"))
-    table = pd.read_csv(work.folds) if is_cut_short or not work.prepared.is_file() else read_folds(work)
+    is_whole = any(work.metadata(split).is_file() for split in ("train", "test")) and "files" in noted(work)
+    table = read_folds(work) if is_whole else pd.read_csv(work.folds)
     return table if set(table["fold"]) == set(range(folds)) else None
 
 

@@ -17,8 +17,10 @@ from models.common.folders import Work
 from models.phantom.dicom import write_phantom
 from models.preprocessing import dicom, manifest, preparation, series
 from models.preprocessing.elements import Reason, UnreadableSliceError
+from models.preprocessing.origin import noted
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.store import Series
+from models.preprocessing.tables import read_folds
 
 SIZE = 48
 
@@ -231,6 +233,48 @@ def test_no_table_is_left_that_tells_of_other_slices(copied, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         prepare(copied)
     assert not list(copied.work.glob("cache/**/metadata_*.parquet"))
+
+
+@pytest.mark.parametrize("last", ["write_csv", "write_contact_sheet", "write_parquet", "mark_complete"])
+def test_a_cache_that_grows_goes_on_after_a_stop_in_its_last_moments(copied, monkeypatch, tmp_path, last):
+    """Patients keep their folds, and stores of sizes that were not asked for this time stay in it."""
+    files = take_out(copied, table_of(copied)["series_id"].iloc[0], tmp_path / "later")
+    options = replace(copied, work=tmp_path / "grown")
+    prepare(replace(options, image_size=(SIZE, 2 * SIZE)))
+    folds = pd.read_csv(Work(options.work).folds)
+    for path in (tmp_path / "later").iterdir():
+        shutil.move(path, files[0].parent)
+    original = getattr(preparation, last)
+
+    def stopped(*words, **more):
+        original(*words, **more)
+        raise KeyboardInterrupt
+
+    def never(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, last, never if last == "mark_complete" else stopped)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(options)
+    with pytest.raises(InputError, match=r"is not finished; go on with|no .*folds\.csv; make it with"):
+        read_folds(Work(options.work))
+    assert prepare(options) == 0
+    grown = read_folds(Work(options.work))
+    assert len(grown) == len(folds) + 1
+    assert len(grown.merge(folds, on=["patient_id", "fold"])) == len(folds)
+    assert noted(Work(options.work))["image_size"] == [SIZE, 2 * SIZE]
+
+
+def test_a_check_leaves_the_lists_of_a_finished_cache_alone(copied, capsys):
+    before = contents(copied.work / "cache")
+    name = table_of(copied)["series_id"].iloc[0]
+    files_of(copied, name)[0].write_bytes(b"no slice")
+    prepare(replace(copied, check=True, take=(name,)))
+    assert "in " + str(Work(copied.work).tables / "checked_problems.csv") in capsys.readouterr().out
+    after = contents(copied.work / "cache")
+    assert after.keys() - before.keys() == {"checked_problems.csv", "checked_series.csv"}
+    assert {name: after[name] for name in before} == before
 
 
 def test_a_series_in_both_splits_is_refused(copied):
