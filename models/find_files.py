@@ -18,7 +18,7 @@ import tyro
 from models.common.cli import command
 from models.common.errors import InputError
 from models.common.files import legible, read_parquet, write_csv
-from models.common.folders import DataFolder, WorkFolder, default_data, default_work
+from models.common.folders import DataFolder, Work, WorkFolder, default_data, default_work
 from models.preprocessing.archives import File
 from models.preprocessing.dicomdir import absent_files
 from models.preprocessing.grouping import BATCH, look_at, named_files
@@ -44,7 +44,7 @@ class FindOptions:
 def find_files(options: FindOptions) -> None:
     """Write the table with its files. Raises InputError if the key or the data lacks, or the table cannot be read."""
     table = read_table(options.table)
-    key = options.work / "pseudonyms.key"
+    key = Work(options.work).key
     if not key.is_file():
         raise InputError(f"no {key}; name the working folder that the cache was made in with --work")
     raw = find_raw(options.data, work=options.work)

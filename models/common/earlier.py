@@ -14,16 +14,16 @@ from models.common.patience import patiently
 from models.common.session import Session
 
 _PATIENCE = 3600.0  # seconds, of a process while another one copies the same
-_KEY = "pseudonyms.key"  # the names of own files follow from it
 
 
 def go_on_from(session: Session, work: Work) -> None:
     """Take what the working folders of earlier sessions hold and this one lacks; of two that have it the first counts.
 
     The files of the cache are linked, one by one, so that what is made anew stands in their place and not in theirs;
-    folds of runs are copied whole, checkpoints and half-made predictions with them. Several processes may do this at a
-    time, and what one that was killed has half done is done anew. Raises InputError for a folder that holds neither,
-    and where the copies have no room.
+    its tables, which tell of all the others, only where prepare.py has not begun to make its own. Folds of runs are
+    copied whole, checkpoints and half-made predictions with them. Several processes may do this at a time, and what one
+    that was killed has half done is done anew. Raises InputError for a folder that holds neither, and where the copies
+    have no room.
     """
     for folder in session.work_from:
         earlier = Work(folder)
@@ -36,11 +36,12 @@ def go_on_from(session: Session, work: Work) -> None:
         if needed := sum(map(_size, _lacking(earlier, work))):
             work.root.mkdir(parents=True, exist_ok=True)
             session.require_room(work.root, needed, f"runs of {folder}", "or name fewer of them with --work-from")
-        linked = sum(_link(earlier.cache / name, work.cache / name) for name in _files(earlier.cache))
+        names = [name for name in _files(earlier.cache) if not (_is_table(name) and work.begun.exists())]
+        linked = sum(_link(earlier.cache / name, work.cache / name) for name in names)
         copied = sum(_copy_fold(fold, work.runs / fold.relative_to(earlier.runs)) for fold in _lacking(earlier, work))
-        if (folder / _KEY).is_file() and not (work.root / _KEY).exists():  # the next session may have this one alone
-            with replacing(work.root / _KEY, mode=0o600) as copy:
-                copy.write_text((folder / _KEY).read_text())
+        if earlier.key.is_file() and not work.key.exists():  # the next session may have this one alone
+            with replacing(work.key, mode=0o600) as copy:
+                copy.write_text(earlier.key.read_text())
         if linked or copied:
             print(f"{folder}: {copied:,} folds of runs copied, {linked:,} files of the cache linked")
 
@@ -57,6 +58,12 @@ def _files(root: Path) -> Iterator[Path]:
                 waiting.append(Path(entry.path))
             elif entry.is_file():  # no link that leads nowhere
                 yield Path(entry.path).relative_to(root)
+
+
+def _is_table(name: Path) -> bool:
+    """Whether prepare.py writes this file of a cache anew, and last, whenever a series has changed."""
+    is_of_stage = len(name.parts) == 1 or name.parts[0].startswith("stage_")
+    return is_of_stage and not name.name.startswith("pseudolabels_")
 
 
 def _lacking(earlier: Work, work: Work) -> list[Path]:

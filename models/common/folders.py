@@ -81,6 +81,16 @@ class Work:
         """The mark that the cache is complete: its settings, and the hashes of the files that have no checksum."""
         return self.tables / "prepare.json"
 
+    @property
+    def key(self) -> Path:
+        """The secret that the names of own files follow from."""
+        return self.root / "pseudonyms.key"
+
+    @property
+    def begun(self) -> Path:
+        """The mark that prepare.py has worked here: tables that are not here then are not to come from elsewhere."""
+        return self.root / ".prepared_here"
+
     def metadata(self, split: str) -> Path:
         """A row for each slice of a split, "train" or "test"."""
         return self.tables / f"metadata_{split}.parquet"

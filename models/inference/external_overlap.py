@@ -106,5 +106,5 @@ def _seen(answers: Answers, networks: Networks) -> Seen:
 def _names(published: Published, name: str, work: Work) -> set[str]:
     """What runs may have noted the patient of a study by: as the challenge does, or hashed by the working folder."""
     names = {patient_of(published.name, name), *identifiers_of(published.name, name)}
-    secret = work.root / "pseudonyms.key"
+    secret = work.key
     return names | ({*map(Pseudonyms(read_key(secret)).hash, names)} if secret.is_file() else set())

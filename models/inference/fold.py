@@ -12,7 +12,7 @@ from models.common.errors import InputError
 from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.options import InferOptions
-from models.inference.parts import Parts, find_run, is_finished, only_inference, parts_of
+from models.inference.parts import FILLED, Parts, find_run, is_finished, only_inference, parts_of
 from models.inference.predictions import fill_unreadable
 from models.inference.whose import note_seen
 from models.preprocessing.origin import is_synthetic
@@ -43,10 +43,11 @@ def carry_out(options: InferOptions) -> None:
                 processes.on_main(lambda: go_on_from(session, work))
             record = processes.on_main(lambda: find_run(options))
             kind, parts = kind_of(record.config, options.folder), parts_of(options, record)
-            if processes.on_main(lambda: is_finished(output, parts)):
+            if processes.on_main(lambda: is_finished(options, parts)):
                 return
             processes.on_main(lambda: held.enter_context(only_inference(output)))
             slices = processes.main_first(lambda: read_slices(work, options.split))
+            processes.on_main(lambda: parts.take_over(output, slices))
             readable = slices[slices["chunk"] != UNREADABLE]
             missing = readable[~readable["image_id"].isin(processes.on_main(parts.read).index)]
             if len(missing):
@@ -120,10 +121,11 @@ def write_predictions(output: Path, slices: pd.DataFrame, parts: Parts, record: 
     In it is noted whom of its slices the network in `folder` has trained on. Raises InputError if that is damaged.
     """
     complete = fill_unreadable(slices, parts.read(), pd.Series(record.results["prevalence"])).reset_index()
-    complete.attrs = {**parts.origin, **note_seen(folder, slices)}  # kept in the file
+    filled = list(slices.loc[slices["chunk"] == UNREADABLE, "image_id"])
+    complete.attrs = {**parts.origin, **note_seen(folder, slices), FILLED: filled}  # kept in the file
     write_parquet(output, complete)
     parts.delete()
     print(f"{output}: {len(slices):,} slices")
-    if filled := list(slices.loc[slices["chunk"] == UNREADABLE, "image_id"]):
+    if filled:
         more = f" and {len(filled) - LISTED:,} more" if len(filled) > LISTED else ""
         print(f"{len(filled):,} without an image have the mean of their neighbours: {', '.join(filled[:LISTED])}{more}")

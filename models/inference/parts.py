@@ -15,10 +15,12 @@ from models.common.locks import only_process
 from models.common.options import InferOptions
 from models.common.prediction_files import prediction_table, read_predictions
 from models.common.repair import command_of_run
+from models.preprocessing.tables import UNREADABLE, read_slices
 from models.training.run_record import RunRecord, require_run
 from models.training.seen import require_same_folds
 
 REPAIR = "the same command"
+FILLED = "without_image"  # of the notes in a prediction file: the slices that had none
 
 
 class Parts:
@@ -52,6 +54,19 @@ class Parts:
         table.attrs = {**self.origin}  # kept in the file
         write_parquet(self.folder / f"{image_ids.iloc[0]}.parquet", table)
 
+    def take_over(self, output: Path, slices: pd.DataFrame) -> None:
+        """Delete a finished file that is not of all `slices` as they are now; what is keeps its place, as a part."""
+        if not output.is_file():
+            return
+        table = read_parquet(output, REPAIR)
+        changed = changed_series(table, slices)
+        kept = table.merge(slices.loc[~slices["series_id"].isin(changed), ["image_id"]], on="image_id")
+        kept = kept[~kept["image_id"].isin(table.attrs.get(FILLED, []))]
+        print(f"{output}: slices of {len(changed):,} series have come since, or can be read now")
+        if len(kept):
+            self.write(kept["image_id"], kept[list(LABELS)].to_numpy())
+        output.unlink()
+
     def delete(self) -> None:
         """Delete all parts."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -84,11 +99,25 @@ def parts_of(options: InferOptions, record: RunRecord) -> Parts:
     return Parts(options.output, {"tta": options.tta, "weights_sha256": record.weights_sha256})
 
 
-def is_finished(output: Path, parts: Parts) -> bool:
-    """Whether these predictions have been made. Raises InputError if `output` holds others."""
+def changed_series(table: pd.DataFrame, slices: pd.DataFrame) -> list[str]:
+    """The series of `slices` that a finished prediction file lacks slices of, or had no image of where there is one."""
+    is_new = ~slices["image_id"].isin(table["image_id"])
+    is_mended = slices["image_id"].isin(table.attrs.get(FILLED, [])) & (slices["chunk"] != UNREADABLE)
+    return list(slices.loc[is_new | is_mended, "series_id"].unique())
+
+
+def is_finished(options: InferOptions, parts: Parts) -> bool:
+    """Whether these predictions have been made, of all slices that the cache has now.
+
+    Raises InputError if the file holds others.
+    """
+    output, work = options.output, options.machine.working_folder
     if not output.is_file():
         return False
-    require_origin(output, read_parquet(output, REPAIR), parts.origin)
+    table = read_parquet(output, REPAIR)
+    require_origin(output, table, parts.origin)
+    if work.metadata(options.split).is_file() and changed_series(table, read_slices(work, options.split)):
+        return False
     print(f"{output} is there; delete it to predict again")
     parts.delete()  # a kill may have come between the file and this
     return True

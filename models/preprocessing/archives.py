@@ -48,7 +48,7 @@ class Member(NamedTuple):
     packed: int  # bytes that it takes in the archive
     size: int  # bytes
     method: int  # of a zip, or TAR
-    mark: int  # crc32 of a zip's member, modification time in ns of a tar's
+    mark: int  # crc32 of a zip's member, when all of a tar was changed (ns) of a tar's
     flaw: Reason | None = None  # why it may not be read
 
     @property
@@ -106,12 +106,12 @@ def members(archive: Path) -> tuple[Member, ...]:
 
 
 @cache
-def _members(archive: Path, size: int, _changed: int) -> tuple[Member, ...]:
+def _members(archive: Path, size: int, changed: int) -> tuple[Member, ...]:
     is_tar = archive.name.lower().endswith(".tar")
     try:
         with _Bounded(io.FileIO(archive)) as file:
             file.most = MAX_TAR_HEADER if is_tar else MAX_DIRECTORY
-            found = list(_read_tar(archive, file, size) if is_tar else _read_zip(archive, file))
+            found = list(_read_tar(archive, file, size, changed) if is_tar else _read_zip(archive, file))
     except OSError as error:
         if error.errno not in _BAD_SEEK:
             raise
@@ -199,7 +199,8 @@ def _flaw_in_zip(info: zipfile.ZipInfo) -> Reason | None:
 # ---- tar ----
 
 
-def _read_tar(archive: Path, file: _Bounded, size: int) -> Iterator[Member]:
+def _read_tar(archive: Path, file: _Bounded, size: int, changed: int) -> Iterator[Member]:
+    """The members; what marks them is when the archive was `changed` (ns): their own times are zero where tools ask."""
     with tarfile.open(fileobj=file, mode="r:") as opened:
         count, place = 0, -1
         while (info := opened.next()) is not None:
@@ -211,7 +212,7 @@ def _read_tar(archive: Path, file: _Bounded, size: int) -> Iterator[Member]:
             if not info.isdir():
                 is_file = info.isreg() and not info.issparse() and not _leads_elsewhere(info.name)
                 flaw = None if is_file and 0 <= info.size <= size - info.offset_data else Reason.NOT_A_MEMBER
-                name, changed = info.name.removeprefix("./"), int(info.mtime * 1e9)
+                name = info.name.removeprefix("./")
                 yield Member(archive, name, info.offset_data, info.size, info.size, TAR, changed, flaw)
         file.seek(opened.offset)
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes a damaged header for the end

@@ -8,6 +8,7 @@ cache/prepare.json  the settings, a hash of what the data folder held, and the h
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ from models.preprocessing.elements import stamp
 from models.preprocessing.frames import FRAME
 from models.preprocessing.grouping import Look
 from models.preprocessing.manifest import Known
+from models.preprocessing.options import PrepareOptions
 from models.preprocessing.origin import DRAWN, prepare_command
 from models.preprocessing.problems import wait_for_decoder
 from models.preprocessing.raw import RawFolder
@@ -52,12 +54,12 @@ def is_drawn(raw: RawFolder, data: Path) -> bool:
 
 
 def origin_of(raw: RawFolder, data: Path, labels: Path | None) -> dict[str, str]:
-    """Where a raw folder lies, for the messages that tell how to make the cache anew; nothing of own files.
+    """Where a raw folder lies, for the messages that tell how to make the cache anew.
 
-    The path of those may name a patient.
+    Of own files the path may name a patient: only that there were labels is told.
     """
     if raw.stage is None and not is_drawn(raw, data):
-        return {}
+        return {"labels": "LABELS.csv"} if labels else {}
     paths = {"data": data} | ({"labels": labels} if labels else {})
     return {name: legible(path.absolute()) for name, path in paths.items()}
 
@@ -67,6 +69,14 @@ def refuse_older(work: Work) -> None:
     kinds = [f"*{FRAME}"] if work.manifest.is_dir() else [f"*{FRAME}", f"*{STORED}"]
     if any(path for kind in kinds for path in work.cache.glob(f"slices_*/{kind}")):
         raise _made_with(work, _OLDER)
+
+
+def refuse_without_labels(work: Work, cached: Mapping[str, Any], options: PrepareOptions) -> None:
+    """Raise InputError where a cache was made with labels and is to be made without: nothing would be for training."""
+    if "labels" in cached and options.labels is None and not options.check:
+        raise InputError(
+            f"{work.tables} was made with --labels; name that table again, or choose another folder with --work"
+        )
 
 
 def refuse_other_raw(work: Work, known: Mapping[str, Known], looks: Iterable[Look]) -> None:
@@ -110,7 +120,8 @@ def is_whole(work: Work, cached: dict) -> bool:
     stored = {name for table in tables for name in table.loc[table["chunk"] != UNREADABLE, "series_id"].unique()}
     records = {path.stem for path in work.manifest.glob("*.json")}
     return bool(records) and all(
-        stored <= {path.stem for path in work.slices(size).glob(f"*{STORED}")} for size in cached["image_size"]
+        stored <= {path.stem for path in work.slices(size).glob(f"*{STORED}") if path.is_file()}  # no link to nothing
+        for size in cached["image_size"]
     )
 
 

@@ -57,9 +57,18 @@ def slice_table(series: Iterable[SeriesNotes]) -> tuple[pd.DataFrame, ProblemRow
     if not tables:
         return pd.DataFrame(), problems
     table = pd.DataFrame({name: np.concatenate([columns[name] for columns in tables]) for name in tables[0]})
+    table["patient_id"] = _whole_patients(table)
     repeated = table.duplicated("image_id")  # across series: within one they are gone already
     problems += problem_rows(Problem.REPEATED_IMAGE, table.loc[repeated, "image_id"])
     return table[~repeated].reset_index(drop=True), problems
+
+
+def _whole_patients(table: pd.DataFrame) -> pd.Series:
+    """The patient of each row: of one that has none, and so was named after its study, the only one of that study."""
+    is_known = (table["patient_id"] != table["study_id"]) & (table["patient_id"] != table["series_id"])
+    known = table[is_known].groupby("study_id")["patient_id"].agg(["first", "nunique"])
+    told = table["study_id"].map(known.loc[known["nunique"] == 1, "first"])
+    return table["patient_id"].where(is_known, told.fillna(table["patient_id"]))
 
 
 def join_labels(table: pd.DataFrame, labels: pd.DataFrame) -> tuple[pd.DataFrame, ProblemRows]:

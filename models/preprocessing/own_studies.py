@@ -69,16 +69,30 @@ def find_studies(
             known[look.name] = Known(mark, look.names, look.names.series_id)
     raw = RawFolder(given.root, None, None, given.root, None, None)
     tasks, problems = group_by_series(looks, raw, Work(given.root), (), pseudonyms)
-    studies = defaultdict(list)
-    for task in tasks:
-        names = task.files[0].names
-        studies[names.patient_id, names.study_id or task.series].append(task)
+    studies = _by_study(tasks)
     shared = Counter(study for _, study in studies)  # two patients may have one
     found = []
     for (patient, study), own in studies.items():
         key = study if shared[study] == 1 else pseudonyms.hash(f"{patient} {study}")
         found.append(OwnStudy(key, own))
     return sorted(found, key=lambda study: study.key), problems
+
+
+def _by_study(tasks: list[SeriesTask]) -> dict[tuple[str, str], list[SeriesTask]]:
+    """The series of each patient's study; one that names no patient goes with the others of its study."""
+    owners = [(max(file.names.patient_id for file in task.files), _study_of(task)) for task in tasks]
+    known = defaultdict(set)
+    for patient, study in owners:
+        known[study].add(patient)
+    studies = defaultdict(list)
+    for task, (patient, study) in zip(tasks, owners, strict=True):
+        named = known[study] - {""}
+        studies[patient or (min(named) if len(named) == 1 else ""), study].append(task)
+    return studies
+
+
+def _study_of(task: SeriesTask) -> str:
+    return max(file.names.study_id for file in task.files) or task.series
 
 
 def read_study(study: OwnStudy, work: Work, image_sizes: Collection[int], take: Collection[str]) -> ReadStudy:

@@ -3,6 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable
+from itertools import combinations
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from models.preprocessing.slices import Prepared
 
 _TURNED = 0.01  # between the axes of two orientations that are not the same: .6 degrees
 _DOUBLED = 0.5  # share of positions that two reconstructions share
+_EVEN = 0.8  # share of the gaps of a series by itself that are as wide as most; fewer where a tag differs by chance
+_FEW = 4  # slices that are no series by themselves
 
 
 def split_series(slices: list[Prepared], name: str, pseudonyms: Pseudonyms) -> dict[str, list[Prepared]]:
@@ -47,11 +50,47 @@ def _by_size(slices: list[Prepared]) -> list[list[Prepared]]:
 
 
 def _by_reconstruction(slices: list[Prepared]) -> list[list[Prepared]]:
-    """By kernel and ImageType, where slices of different ones share positions."""
-    if not _shared_positions(slices):
-        return [slices]
-    parts = _divided(slices, lambda item: item.facts.reconstruction if item.facts else item.row.get("reconstruction"))
-    return parts if sum(map(_shared_positions, parts)) < _shared_positions(slices) else [slices]
+    """By kernel and ImageType, where slices of different ones share positions; and by all that an export may mix.
+
+    That are field of view, thickness and contrast, too, where the parts are series by themselves that lie over each
+    other; parts that follow each other, or differ by chance, are one.
+    """
+    if _shared_positions(slices):
+        parts = _divided(slices, _reconstruction)
+        if sum(map(_shared_positions, parts)) < _shared_positions(slices):
+            return parts
+    parts = _divided(slices, _look)
+    return parts if all(map(_is_even, parts)) and _lie_over_each_other(parts) else [slices]
+
+
+def _reconstruction(item: Prepared) -> str | None:
+    return item.facts.reconstruction if item.facts else item.row.get("reconstruction")
+
+
+def _look(item: Prepared) -> tuple[Hashable, ...] | None:
+    """What differs between the series that one scan may become, or two of one patient."""
+    if item.facts is None:
+        return None
+    pixel = round(item.row.get("pixel_spacing_0", math.nan), 3)
+    return item.facts.reconstruction, str(pixel), str(item.facts.thickness), item.facts.contrast
+
+
+def _heights(slices: list[Prepared]) -> np.ndarray:
+    """Where slices of one orientation lie along their normal (mm), in order, of those that tell it."""
+    known = [height for item in slices if (height := _height(item)) is not None]
+    return np.sort(np.array(known, float))
+
+
+def _is_even(slices: list[Prepared]) -> bool:
+    """Whether slices are a series by themselves: most gaps between them are alike."""
+    gaps = np.diff(_heights(slices))
+    return len(gaps) + 1 >= _FEW and bool(np.mean(np.abs(gaps - np.median(gaps)) < 0.1 * np.median(gaps)) >= _EVEN)
+
+
+def _lie_over_each_other(parts: list[list[Prepared]]) -> bool:
+    """Whether of some two parts most slices of the shorter one lie between the ends of the other."""
+    pairs = combinations(sorted(map(_heights, parts), key=np.ptp), 2)
+    return any(np.mean((shorter > longer[0]) & (shorter < longer[-1])) > _DOUBLED for shorter, longer in pairs)
 
 
 def _by_order(slices: list[Prepared]) -> list[list[Prepared]]:
@@ -82,8 +121,22 @@ def _divided(slices: list[Prepared], key: Callable[[Prepared], Hashable | None])
     return list(groups.values())
 
 
+def _height(item: Prepared) -> float | None:
+    """Where a slice lies along its normal, mm to a hundredth; None where that is not known."""
+    row = item.row
+    position = np.array([row.get(f"image_position_{i}", math.nan) for i in range(3)], float)
+    axes = np.array([row.get(f"image_orientation_{i}", math.nan) for i in range(6)], float)
+    height = round(float(position @ np.cross(axes[:3], axes[3:])), 2)
+    return None if math.isnan(height) else height
+
+
 def _position(item: Prepared) -> tuple[float, ...] | None:
-    """The position of a slice (mm) to a hundredth; None where it is not known."""
+    """The position of a slice (mm) to a hundredth; None where it is not known.
+
+    Where its orientation is known, too, that is its height: another field of view has another corner there.
+    """
+    if (height := _height(item)) is not None:
+        return (height,)
     position = tuple(round(item.row.get(f"image_position_{i}", math.nan), 2) for i in range(3))
     return None if any(map(math.isnan, position)) else position
 

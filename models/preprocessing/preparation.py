@@ -14,7 +14,14 @@ from models.common.locks import only_process
 from models.common.repair import command_of
 from models.common.session import within
 from models.preprocessing.affine import affine_table
-from models.preprocessing.cache import is_whole, lists_of, mark_complete, mark_unfinished, read_problems
+from models.preprocessing.cache import (
+    is_whole,
+    lists_of,
+    mark_complete,
+    mark_unfinished,
+    read_problems,
+    refuse_without_labels,
+)
 from models.preprocessing.folds import make_folds
 from models.preprocessing.grouping import SeriesTask
 from models.preprocessing.metadata import slice_table
@@ -33,7 +40,7 @@ from models.preprocessing.report import (
 )
 from models.preprocessing.selection import pictures, require_keys, select_series
 from models.preprocessing.series import prepare_batch
-from models.preprocessing.shares import Share, read_share
+from models.preprocessing.shares import Share, read_share, require_key
 from models.preprocessing.survey import find_series, survey
 from models.preprocessing.tables import earlier_folds, read_slices
 from models.preprocessing.truth import join_tables, read_tables
@@ -64,13 +71,17 @@ def make_cache(options: PrepareOptions, share: Share | None) -> int:
     raw, work = find_raw(options.data, options.stage, options.work), Work(options.work, options.stage)
     truth = read_tables(raw, options.labels)
     with only_process(work.root / ".prepare.lock", "prepare.py"), without_temporaries(work.cache):
+        if share is not None and raw.stage is None:
+            require_key(share, work)
         found = survey(raw, work, options)
+        refuse_without_labels(work, found.cached, options)
         if not (options.check or options.retry) and found.is_complete and is_whole(work, found.cached):
             print(f"{work.tables} is complete for image sizes {found.settings['image_size']}; nothing to do")
             tables = {split: read_slices(work, split) for split in found.cached["splits"]}
             return judge(work.problems, tables, read_problems(work), options.min_readable)
         if not options.check:
             require_writable(work.manifest)
+            work.begun.touch()
         known_folds = earlier_folds(work, options.folds)
         tasks, problems = find_series(found, raw, work, options)
         if share is not None:

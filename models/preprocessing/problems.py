@@ -6,6 +6,7 @@ from enum import Enum
 import pandas as pd
 
 from models.preprocessing.elements import Reason
+from models.preprocessing.pseudonyms import is_of_challenge
 
 COLUMNS = ["item", "problem", "treatment"]
 ProblemRow = tuple[str, str, str]  # COLUMNS
@@ -89,8 +90,13 @@ def wait_for_decoder(problems: Iterable[str]) -> bool:
 
 
 def count_lost_files(table: pd.DataFrame) -> int:
-    """How many files of cache/problems.csv may have been slices and have no row in the metadata."""
-    return (table["problem"].isin(_LOST) & (table["treatment"] == NOT_USED)).sum()
+    """How many files of cache/problems.csv may have been slices and have no row in the metadata.
+
+    In Kaggle's layout, where a file has the name of its image, those are some that are no DICOM, too: they are empty.
+    """
+    is_image = table["item"].map(lambda name: name.endswith(".dcm") and is_of_challenge(name.removesuffix(".dcm")))
+    is_lost = table["problem"].isin(_LOST) | (table["problem"] == Reason.NOT_DICOM.value) & is_image
+    return int((is_lost & (table["treatment"] == NOT_USED)).sum())
 
 
 def problem_table(rows: Iterable[ProblemRow]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from models.common.files import remove_temporaries, replacing
+from models.common.folders import Work
 from models.preprocessing.archives import File
 
 _RSNA = re.compile(r"ID_[0-9a-f]{6,12}")
@@ -89,5 +90,5 @@ def read_key(path: Path) -> bytes:
 
 def cached_images(root: Path, identifiers: pd.Series) -> pd.Series:
     """What the cache of a working folder calls the images of a table; as they are where it has no key."""
-    path = root / "pseudonyms.key"
+    path = Work(root).key
     return Pseudonyms(read_key(path)).images(identifiers) if path.is_file() else identifiers

@@ -96,7 +96,7 @@ def print_summary(work: Work, tables: dict[str, pd.DataFrame], problems: pd.Data
         print(f"{row.items:>9,}  {row.problem} -> {row.treatment}")
     print(f"{len(problems):,} lines in {listed}" if len(problems) else "nothing odd was found")
     for folder in sorted(work.cache.glob("slices_*")):
-        files = list(folder.glob(f"*{STORED}"))
+        files = [path for path in folder.glob(f"*{STORED}") if path.is_file()]
         print(f"{folder}: {len(files):,} series, {gigabytes(sum(file.stat().st_size for file in files))}")
 
 

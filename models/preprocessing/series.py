@@ -83,12 +83,12 @@ def _read_series(task: SeriesTask) -> tuple[list[SeriesNotes], Callable[[], None
 
 
 def _forget(record: Record, task: SeriesTask) -> None:
-    """Before stores change: no record, table or store of another size may be left that tells of what they were."""
+    """Before stores change: no record, table or store may be left that tells of what they were."""
     (task.work.manifest / f"{record.series}.json").unlink()
     for stage in task.work.stages:
         for split in ("train", "test"):
             stage.metadata(split).unlink(missing_ok=True)
-    for size in {*record.image_sizes} - {*task.image_sizes}:
+    for size in record.image_sizes:
         for part in record.parts:
             task.work.series(size, part.series_id).unlink(missing_ok=True)
 

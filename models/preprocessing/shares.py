@@ -6,6 +6,7 @@ from typing import NamedTuple
 from isal.isal_zlib import crc32
 
 from models.common.errors import InputError
+from models.common.folders import Work
 
 
 class Share(NamedTuple):
@@ -17,6 +18,15 @@ class Share(NamedTuple):
     def holds(self, series: str) -> bool:
         """Whether a series belongs to it: shares are of nearly one size, and data that grow change none of them."""
         return crc32(series.encode()) % self.of == self.number - 1
+
+
+def require_key(share: Share, work: Work) -> None:
+    """Raise InputError if a share of own files would be named by another key than the first one's."""
+    if share.number > 1 and not work.key.is_file():
+        raise InputError(
+            f"--part {share.number}/{share.of} of own files needs the key that part 1 has named them by; run that, or "
+            f"begin it, then copy {work.key.name} of its --work to {work.key}"
+        )
 
 
 def read_share(text: str) -> Share:

@@ -44,7 +44,7 @@ def survey(raw: RawFolder, work: Work, options: PrepareOptions) -> Survey:
     refuse_older(work)
     settings = {"format": FORMAT, "folds": options.folds, "seed": options.seed}
     cached = cached_settings(work, settings)
-    pseudonyms = Pseudonyms(read_key(work.root / "pseudonyms.key"), challenge=raw.stage is not None)
+    pseudonyms = Pseudonyms(read_key(work.key), challenge=raw.stage is not None)
     known = {} if options.check else read_manifest(work, options.jobs)
     looks = {}
     for split in raw.splits:

@@ -59,6 +59,19 @@ def test_runs_are_copied_and_the_cache_is_linked(earlier, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_tables_that_prepare_has_deleted_do_not_come_back(earlier, tmp_path):
+    """They tell of other stores than those that lie here now."""
+    work = Work(tmp_path / "work")
+    write(earlier, "cache/stage_1/metadata_test.parquet", "cache/pseudolabels_small_fold0.parquet")
+    go_on_from(Session(work_from=(earlier,)), work)
+    work.begun.touch()
+    deleted = {"cache/folds.csv", "cache/stage_1/metadata_test.parquet"}
+    for name in (*deleted, "cache/slices_32/ID_a.slices", "cache/pseudolabels_small_fold0.parquet"):
+        (work.root / name).unlink()
+    go_on_from(Session(work_from=(earlier,)), work)
+    assert seen(work) == TAKEN - deleted | {"cache/pseudolabels_small_fold0.parquet", work.begun.name}
+
+
 def test_of_two_that_have_it_the_first_counts(earlier, tmp_path):
     other = write(tmp_path / "other", "cache/folds.csv", "cache/more.csv", "runs/small/fold0/config.json")
     work = Work(tmp_path / "work")

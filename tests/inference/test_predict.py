@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from once import linked
 
 from models.common.channels import Channel
 from models.common.errors import InputError
-from models.common.files import read_json, write_json
+from models.common.files import read_json, write_json, write_parquet
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.options import InferOptions, Machine, TrainOptions
@@ -22,7 +23,7 @@ from models.common.prediction_files import read_predictions
 from models.inference import fold as module
 from models.inference.parts import Parts, only_inference
 from models.inference.predict import infer
-from models.preprocessing.tables import read_slices
+from models.preprocessing.tables import UNREADABLE, read_slices
 from models.preprocessing.windows import BRAIN, SOFT_TISSUE, SUBDURAL
 from models.train_small import CONFIG
 from models.training.d4 import mean_probability
@@ -105,6 +106,27 @@ def test_a_signal_saves_what_is_predicted_and_names_the_command(own, undisturbed
     assert len(list(output.with_suffix(".parts").iterdir())) == 1
     infer(options)
     assert output.read_bytes() == undisturbed
+
+
+def test_series_that_gain_slices_or_images_are_predicted_anew_and_no_others(own, undisturbed, few, capsys):
+    """A slice comes later than the others of its series; and a file that was cut off has been copied anew."""
+    options, output = own
+    (output.parents[3] / "cache").unlink()
+    work = linked(few, output.parents[3])
+    whole = read_slices(few, "test")
+    later, mended, *_ = (rows for _, rows in whole.groupby("series_id", sort=False))
+    before = whole.drop(index=later.index[-1])
+    before.loc[mended.index[3], "chunk"] = UNREADABLE
+    for slices in (before, whole):
+        work.metadata("test").unlink()
+        write_parquet(work.metadata("test"), slices)
+        infer(options)
+    said = capsys.readouterr().out
+    assert f"{output}: slices of 2 series have come since, or can be read now" in said
+    assert f"{len(later) + len(mended)} of {len(whole)} slices to predict" in said
+    pd.testing.assert_frame_equal(pd.read_parquet(output), read(undisturbed, output.parent), rtol=1e-5)
+    infer(options)
+    assert f"{output} is there; delete it to predict again" in capsys.readouterr().out
 
 
 def test_a_damaged_part_is_named_and_predicted_again(own, undisturbed, monkeypatch, capsys):

@@ -144,6 +144,70 @@ def test_one_position_for_all_takes_nothing_apart(write, tmp_path):
     assert told(part) == {Problem.ONE_POSITION.value[0]}
 
 
+OTHER_VIEW = {"PixelSpacing": ["0.3", "0.3"]}
+MATERIAL = OTHER_VIEW | {"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "MAT_SPECIFIC"]}
+
+
+@pytest.mark.parametrize(
+    ("other", "corner", "gap", "count"),
+    [
+        (OTHER_VIEW | {"ConvolutionKernel": "BONE"}, -20, 5, SLICES),  # smaller, and so with another corner
+        (OTHER_VIEW, -20, 5, SLICES),
+        (MATERIAL, -20, 5, SLICES),
+        ({"SliceThickness": "1"}, 0, 1, 40),
+        ({"SliceThickness": "1", "ConvolutionKernel": "BONE"}, 0, 1, 40),
+        ({"ContrastBolusAgent": "Ultravist"}, 0, 5, SLICES),
+    ],
+    ids=["kernel and view", "view", "material", "thickness", "kernel and thickness", "contrast"],
+)
+def test_what_an_export_has_mixed_is_taken_apart(write, tmp_path, other, corner, gap, count):
+    """Two reconstructions, or a scan without contrast agent and one with it, whose slices lie over each other."""
+    mixed(write, tmp_path / "data", other, corner, gap, count, 0.3)
+    parts = prepare_tree(tmp_path / "data", tmp_path, [SIZE])
+    assert sorted(len(part.table) for part in parts) == sorted([SLICES, count])
+    for part in parts:
+        assert len(set(part.table["img_min"] < 6000)) == 1
+        assert np.ptp(np.diff(part.table["z"])) < 0.01
+
+
+def test_a_native_series_that_lacks_a_slice_does_not_get_one_with_contrast_agent(write, tmp_path):
+    mixed(write, tmp_path / "data", {"ContrastBolusAgent": "Ultravist"}, 0, 5, SLICES, 0)
+    (tmp_path / "data/a4").unlink()
+    contrast, native = prepare_tree(tmp_path / "data", tmp_path, [SIZE])
+    assert (len(contrast.table), len(native.table)) == (SLICES, SLICES - 1)
+    assert (contrast.table["img_min"] == 6000).all()
+
+
+@pytest.mark.parametrize("start", [SLICES * 5, 3])
+def test_parts_that_follow_each_other_or_differ_by_chance_are_one_series(write, tmp_path, start):
+    """The base in thin slices and the vertex in thick ones; or a tag that some slices have and others have not."""
+    if start == 3:
+        for number in range(2 * SLICES):
+            odd = {"SliceThickness": "1"} if number in (0, 3, 4, 9, 10, 16) else {}
+            write(tmp_path / f"data/a{number}", number, **placed(number, 5 * number), **odd)
+    else:
+        for number in range(SLICES):
+            write(tmp_path / f"data/a{number}", number, **placed(number, 5 * number))
+            thin = placed(number + SLICES, start + 1.0 * number) | {"SliceThickness": "1"}
+            write(tmp_path / f"data/b{number}", number, **thin)
+    (part,) = prepare_tree(tmp_path / "data", tmp_path, [SIZE])
+    assert len(part.table) == 2 * SLICES
+
+
+def placed(number: int, height: float, corner: float = 0) -> dict:
+    """The elements of a slice that say which it is, and where."""
+    position = [str(corner), str(corner), f"{height:.2f}"]
+    return {"SOPInstanceUID": f"1.7.{number}", "InstanceNumber": number, "ImagePositionPatient": position}
+
+
+def mixed(write, folder: Path, other: dict, corner: float, gap: float, count: int, apart: float) -> None:
+    """Nine slices 5 mm apart, and so many others over them, `apart` from these in mm."""
+    for number in range(SLICES):
+        write(folder / f"a{number}", number, **placed(number, 5 * number))
+    for number in range(count):
+        write(folder / f"b{number}", 50, **placed(50 + number, gap * number + apart, corner), **other)
+
+
 @pytest.mark.parametrize("torn", [0, 1])
 def test_a_slice_that_cannot_be_read_stays_with_its_reconstruction(write, tmp_path, torn):
     for number, which in itertools.product(range(SLICES), range(2)):

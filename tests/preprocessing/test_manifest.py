@@ -12,8 +12,10 @@ import pytest
 from once import made_once
 from written import contents
 
+from models.common.earlier import go_on_from
 from models.common.errors import InputError
 from models.common.folders import Work
+from models.common.session import Session
 from models.phantom.dicom import write_phantom
 from models.preprocessing import dicom, manifest, preparation, series
 from models.preprocessing.elements import Reason, UnreadableSliceError
@@ -275,6 +277,37 @@ def test_a_check_leaves_the_lists_of_a_finished_cache_alone(copied, capsys):
     after = contents(copied.work / "cache")
     assert after.keys() - before.keys() == {"checked_problems.csv", "checked_series.csv"}
     assert {name: after[name] for name in before} == before
+
+
+def test_what_was_begun_in_a_later_session_does_not_take_tables_of_the_earlier_one(copied, monkeypatch, tmp_path):
+    """A series has changed, its store is made anew, and the session ends: the old tables tell of another store."""
+    path = files_of(copied, table_of(copied)["series_id"].iloc[0])[0]
+    path.write_bytes(path.read_bytes()[:-2])
+    session = Session(work_from=(copied.work,))
+    later = replace(copied, work=tmp_path / "later", session=session)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "join_tables", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(later)
+    go_on_from(session, Work(later.work))
+    assert not list(later.work.glob("cache/**/metadata_*.parquet"))
+    assert prepare(later) == 0
+    folds = pd.read_csv(Work(copied.work).folds)
+    assert len(folds.merge(read_folds(Work(later.work)), on=["patient_id", "fold"])) == len(folds)
+
+
+def test_a_store_whose_link_leads_nowhere_is_made_again(copied, tmp_path):
+    later = replace(copied, work=tmp_path / "later", session=Session(work_from=(copied.work,)))
+    prepare(later)
+    stores = sorted(Work(later.work).slices(SIZE).iterdir())
+    before = [path.read_bytes() for path in stores]
+    shutil.rmtree(Work(copied.work).slices(SIZE))  # to make room
+    assert prepare(replace(later, session=Session())) == 0
+    assert [path.read_bytes() for path in stores] == before
 
 
 def test_a_series_in_both_splits_is_refused(copied):

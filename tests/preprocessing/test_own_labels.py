@@ -1,6 +1,8 @@
 """Laws of labels for any tree: a row an image, a series or a study, and what it names can be trained on."""
 
 import itertools
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,14 @@ from models.common.errors import InputError
 from models.common.folders import Work
 from models.common.labels import LABELS, SUBTYPES
 from models.phantom.dicom import write_phantom
+from models.preprocessing.given import find_given
+from models.preprocessing.origin import DRAWN
 from models.preprocessing.own_labels import read_own_labels
+from models.preprocessing.own_studies import find_studies
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.problems import Problem
 from models.preprocessing.pseudonyms import Pseudonyms, read_key
-from models.preprocessing.tables import split_fold
+from models.preprocessing.tables import read_slices, split_fold
 
 SIZE = 32
 UIDS = {"image_id": "SOPInstanceUID", "series_id": "SeriesInstanceUID", "study_id": "StudyInstanceUID"}
@@ -50,6 +55,43 @@ def prepared(data: Path, work: Path, table: pd.DataFrame | Path, **more) -> Work
         table = work / "labels.csv"
     assert prepare(PrepareOptions(data=data, work=work, image_size=(SIZE,), folds=2, jobs=1, labels=table, **more)) == 0
     return Work(work)
+
+
+def test_a_patient_whom_some_files_do_not_name_is_in_one_fold(tree, tmp_path):
+    """The last slice of one series and all of another: an export in which the identifier was lost on the way."""
+    data = shutil.copytree(tree[0], tmp_path / "data")
+    studies: dict[str, list[Path]] = {}
+    for path in sorted(data.rglob("IM-*")):
+        studies.setdefault(str(pydicom.dcmread(path, stop_before_pixels=True).StudyInstanceUID), []).append(path)
+    for number, files in enumerate(studies.values()):
+        for path in files[:1] + files[len(files) // 2 :]:
+            slice_ = pydicom.dcmread(path)
+            slice_.PatientID = ""
+            if path is not files[0]:
+                slice_.SeriesInstanceUID = f"1.2.3.{number}"
+            slice_.save_as(path)
+    work = prepared(data, tmp_path, labelled(pd.Series(list(studies)), "StudyInstanceUID"))
+    table = pd.read_parquet(work.metadata("train"))
+    assert table["series_id"].nunique() == 2 * len(studies)
+    assert set(table.groupby("study_id")["patient_id"].nunique()) == {1}
+    assert not set(table["patient_id"]) & set(table["study_id"])
+    found, _ = find_studies(find_given([data], []), Pseudonyms(read_key(work.key)), 1)
+    assert len(found) == len(studies)
+
+
+def test_a_cache_with_labels_is_not_made_anew_without_them(tree, tmp_path):
+    drawn, names = tree
+    data = shutil.copytree(drawn, tmp_path / "data", ignore=shutil.ignore_patterns(DRAWN))  # nobody knows what it is
+    work = prepared(data, tmp_path, labelled(names["study_id"].drop_duplicates(), "StudyInstanceUID"))
+    work.metadata("train").unlink()
+    with pytest.raises(InputError, match=r"python models/prepare.py .*--labels LABELS.csv"):
+        read_slices(work, "train")
+    options = PrepareOptions(data=data, work=tmp_path, image_size=(SIZE,), folds=2, jobs=1)
+    with pytest.raises(InputError, match="was made with --labels; name that table again, or choose another folder"):
+        prepare(options)
+    assert prepare(replace(options, labels=tmp_path / "labels.csv")) == 0
+    assert work.metadata("train").is_file()
+    assert str(tmp_path) not in work.prepared.read_text()
 
 
 @pytest.mark.parametrize("column", UIDS)

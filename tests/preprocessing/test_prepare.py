@@ -204,6 +204,17 @@ def damaged(options, tmp_path_factory):
     return done, wrong
 
 
+def test_empty_files_of_kaggles_layout_were_slices(options, tmp_path, capsys):
+    """A disk that was full when the files were unpacked."""
+    data = shutil.copytree(options.data, tmp_path / "data")
+    for path in sorted(data.glob("stage_2_*/*.dcm"))[::2]:
+        path.write_bytes(b"")
+    (data / "stage_2_train" / "notes.txt").write_bytes(b"")
+    count = len(list(data.glob("stage_2_*/*.dcm")))
+    assert prepare(replace(options, data=data, work=tmp_path)) == 3
+    assert f"{(count + 1) // 2} of {count} CT slices cannot be read, more than --min" in capsys.readouterr().out
+
+
 def test_each_thing_that_is_wrong_is_a_line_and_nothing_else_is(damaged):
     options, wrong = damaged
     lines = problems(options).set_index("item")["problem"]

@@ -24,6 +24,7 @@ from models.preprocessing.problems import Problem
 from models.preprocessing.pseudonyms import Pseudonyms, read_key
 from models.preprocessing.report import count_clipped
 from models.preprocessing.selection import COLUMNS
+from models.preprocessing.store import Series
 from models.preprocessing.tables import UNREADABLE
 
 SIZE = 32
@@ -345,6 +346,23 @@ def test_overlays_in_unused_bits_reach_no_picture(write_dicom, tmp_path):
     shutil.copy(one.root / "pseudonyms.key", other)
     other = prepared(tmp_path / "written", other)
     assert other.contact_sheet.read_bytes() == one.contact_sheet.read_bytes()
+
+
+def test_a_store_of_what_was_asked_for_once_is_not_read_when_it_is_asked_for_again(write_dicom, tmp_path):
+    """In between its files have changed, and nobody has asked for it."""
+    draw(tmp_path / "data", write_dicom, "chest", {"BodyPartExamined": "CHEST"})
+    draw(tmp_path / "data", write_dicom, "plain", {})
+    work = prepared(tmp_path / "data", tmp_path / "work")
+    listed = pd.read_csv(work.series_list).set_index("taken")
+    asked = (listed.loc["left out", "series_id"],)
+    prepared(tmp_path / "data", work.root, take=asked)
+    for path in (tmp_path / "data").glob("chest *"):
+        data = pydicom.dcmread(path)
+        data.PixelData = np.full((SIZE, SIZE), 1200, np.int16).tobytes()
+        data.save_as(path)
+    prepared(tmp_path / "data", work.root)
+    prepared(tmp_path / "data", work.root, take=asked)
+    assert (Series(work.series(SIZE, asked[0])).read(0) == 176).all()
 
 
 # ---- older caches ----

@@ -1,5 +1,6 @@
 """Laws of shares: together they are all series, each once, and joined they are the cache of one preparing."""
 
+import shutil
 from itertools import chain
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from written import contents
 from models.common.errors import InputError
 from models.common.folders import Work
 from models.common.session import Session
+from models.phantom.dicom import write_phantom
 from models.plan import measured_milliseconds
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.report import bytes_a_slice
@@ -51,6 +53,26 @@ def test_joined_shares_are_the_cache_of_one_preparing(phantom, prepared, tmp_pat
     assert {name for name in whole | expected if whole.get(name) != expected.get(name)} == set()
     assert [contents(folder) for folder in folders] == before
     assert all((tmp_path / "joined/cache/slices_64" / name).is_symlink() for name in stored(tmp_path / "joined"))
+
+
+def test_shares_of_own_files_are_named_by_one_key(tmp_path):
+    write_phantom(tmp_path / "data", studies=5, test_studies=1, image_size=32, layout="tree", jobs=1)
+
+    def options(name: str, **more) -> PrepareOptions:
+        return PrepareOptions(data=tmp_path / "data", work=tmp_path / name, image_size=(32,), jobs=1, **more)
+
+    prepare(options("1", part="1/2"))
+    with pytest.raises(InputError, match=r"--part 2/2 of own files needs the key .* copy pseudonyms.key of its --work"):
+        prepare(options("2", part="2/2"))
+    (tmp_path / "2").mkdir(exist_ok=True)
+    shutil.copy(Work(tmp_path / "1").key, tmp_path / "2")
+    prepare(options("2", part="2/2"))
+    held = [path.name for name in "12" for path in Work(tmp_path / name).slices(32).glob("*.slices")]
+    prepare(options("joined", session=Session(work_from=(tmp_path / "1", tmp_path / "2"))))
+    joined = list(Work(tmp_path / "joined").slices(32).glob("*.slices"))
+    assert sorted(held) == sorted(path.name for path in joined)
+    assert len(held) == 6
+    assert all(path.is_symlink() for path in joined)
 
 
 def stored(work: Path) -> list[str]:

@@ -72,7 +72,8 @@ def run_prepare(data: Path, work: Path, *flags: object, **options: object) -> su
 
 def temporaries(work: Path) -> list[str]:
     """What is left of files that were being written."""
-    return [str(path.relative_to(work)) for path in sorted(work.rglob(".*")) if path.name != ".prepare.lock"]
+    kept = (".prepare.lock", ".prepared_here")
+    return [str(path.relative_to(work)) for path in sorted(work.rglob(".*")) if path.name not in kept]
 
 
 def require_same_cache(work: Path, other: Path) -> None:
@@ -81,7 +82,9 @@ def require_same_cache(work: Path, other: Path) -> None:
     names = {name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)}
     assert not names, f"other than undisturbed: {sorted(names)}"
     beside = {path.name for path in work.iterdir()}
-    assert beside == {"cache", "pseudonyms.key", ".prepare.lock"}, f"beside the cache: {sorted(beside)}"
+    assert beside == {"cache", "pseudonyms.key", ".prepare.lock", ".prepared_here"}, (
+        f"beside the cache: {sorted(beside)}"
+    )
     mode = (work / "pseudonyms.key").stat().st_mode
     assert not mode & 0o077, f"the key can be read by others: {mode:o}"
 
