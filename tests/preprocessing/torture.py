@@ -70,14 +70,16 @@ def run_prepare(data: Path, work: Path, *flags: object, **options: object) -> su
     )
 
 
+MARKS = (".prepare.lock", ".prepared_here")  # that prepare.py works, or has worked, there
+
+
 def temporaries(work: Path) -> list[str]:
     """What is left of files that were being written."""
-    kept = (".prepare.lock", ".prepared_here")
-    return [str(path.relative_to(work)) for path in sorted(work.rglob(".*")) if path.name not in kept]
+    return [str(path.relative_to(work)) for path in sorted(work.rglob(".*")) if path.name not in MARKS]
 
 
 def require_same_cache(work: Path, other: Path) -> None:
-    """Fail unless both working folders hold the same cache, and the first beside it a secret key and the lock alone."""
+    """Fail unless both working folders hold the same cache, and the first beside it a secret key and its marks alone."""
     found, expected = contents(work / "cache"), contents(other / "cache")
     names = {name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)}
     assert not names, f"other than undisturbed: {sorted(names)}"
