@@ -79,7 +79,7 @@ def temporaries(work: Path) -> list[str]:
 
 
 def require_same_cache(work: Path, other: Path) -> None:
-    """Fail unless both working folders hold the same cache, and the first beside it a secret key and its marks alone."""
+    """Fail unless both working folders hold the same cache, and beside the first are a key and its marks alone."""
     found, expected = contents(work / "cache"), contents(other / "cache")
     names = {name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)}
     assert not names, f"other than undisturbed: {sorted(names)}"
