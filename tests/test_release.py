@@ -43,8 +43,9 @@ from models.inference.release_files import as_it_travels, plan
 from models.inference.release_options import ReleaseOptions
 from models.inference.released_blend import read_released_blend
 from models.preprocessing.tables import read_slices
+from models.reporting import releasing
 from models.reporting.answers import _require_same
-from models.reporting.releasing import carry_out, what_is_asked
+from models.reporting.releasing import carry_out, what_is_asked, zip_of
 from models.reporting.traced import find
 from models.training.fingerprint import read_fingerprint
 from models.training.run import train
@@ -368,6 +369,25 @@ def test_a_record_travels_without_folders_and_warnings():
 
 
 # ---- the same command, and what it asks for ----
+
+
+def test_a_zip_of_a_release_that_was_deleted_is_not_taken_for_its_own(single, work, tmp_path, monkeypatch):
+    again = tmp_path / "single"
+    shutil.copytree(single, again)
+    zip_of(again).write_bytes(b"of older weights")
+    shutil.rmtree(again)
+
+    def full(_):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(releasing, "write_release", lambda *words: shutil.copytree(single, words[-1], dirs_exist_ok=True))
+        patch.setattr(releasing, "write_zip", full)
+        with pytest.raises(OSError, match="no space"):
+            carry_out(options(work, again, LAYERS))
+    carry_out(options(work, again, LAYERS))
+    with zipfile.ZipFile(zip_of(again)) as packed:
+        assert packed.testzip() is None
 
 
 def test_the_same_command_does_nothing_anew_and_another_is_refused(single, work, capsys):

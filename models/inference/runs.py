@@ -14,7 +14,7 @@ from models.common.prediction_files import read_predictions
 from models.common.repair import command_of, command_of_run
 from models.inference.predictions import align
 from models.training.run_record import RunRecord, SmoothedRecord, read_record
-from models.training.seen import require_same_folds
+from models.training.seen import require_same_folds, seen_or_unknown
 
 Loaded = TypeVar("Loaded")
 
@@ -105,12 +105,17 @@ def join_folds(name: str, valid: list[pd.DataFrame]) -> pd.DataFrame:
 def chosen_on_own_slices(work: Work, name: str, folds: list[int]) -> list[str]:
     """What of a run was chosen on the slices that it is scored on, in words: its score is better than it is.
 
-    Raises InputError if a record is damaged.
+    So may be weights of elsewhere that it started from, if nobody has noted whom they have seen. Raises InputError if a
+    record, or a note, is damaged.
     """
     records = {fold: record for fold in folds if (record := read_record(work.run(name, fold))) is not None}
     widths = [fold for fold, record in records.items() if isinstance(record, SmoothedRecord) and record.fitted_on_own]
     epochs = [fold for fold, record in records.items() if "best_epoch" in _results(work, record, fold)]
     named = {"the epoch whose weights are kept": epochs, "the width of the smoothing": widths}
+    for fold in folds:
+        for start in sorted(seen_or_unknown(work.run(name, fold)).unknown):
+            if "/" not in start:  # a run of this folder has validated on them
+                named.setdefault(f"perhaps {start}, of which nobody has noted whom it was trained on", []).append(fold)
     return [f"{what}, of {describe_folds(of)}" for what, of in named.items() if of]
 
 

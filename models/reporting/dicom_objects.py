@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import highdicom as hd
 import numpy as np
+import pandas as pd
 from highdicom import sr
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
@@ -180,15 +181,25 @@ def _picture(answer: Answer, key: KeySlice, sources: Sources, number: int, ident
         sop_instance_uid=_uid(identity, "picture", key.row, hashlib.sha256(pixels.tobytes()).hexdigest()),
         instance_number=number,
         manufacturer=MANUFACTURER,
-        patient_orientation=("L", "P"),
+        patient_orientation=("L", "P"),  # where that is known: see below
         transfer_syntax_uid="1.2.840.10008.1.2.1",
         series_description=f"Hemorrhage: key slices, {NOT_FOR_DIAGNOSIS}",
     )
+    picture.PatientOrientation = _directions(answer.slices.iloc[key.row])
     picture.BodyPartExamined = "HEAD"
     picture.BurnedInAnnotation = "NO"  # none that tells who it is
     shown = "The brain window." if key.heat is None else "Where a network looked, over the brain window."
     picture.DerivationDescription = f"{WARNING} {shown}"
     return _dated(picture, source.header)
+
+
+def _directions(row: pd.Series) -> list[str]:
+    """Where the rows and columns of a stored slice lead in the patient (PS3.3 C.7.6.1.1.1); nothing where unknown."""
+    axes = row.reindex([f"image_orientation_{i}" for i in range(6)]).to_numpy(float).reshape(2, 3)
+    if np.isnan(axes).any():
+        return []
+    along = np.abs(axes).argmax(axis=1)
+    return [("RL", "AP", "FH")[axis][int(direction[axis] > 0)] for axis, direction in zip(along, axes, strict=True)]
 
 
 def _dated(made: Dataset, header: Dataset) -> Dataset:

@@ -64,6 +64,7 @@ def carry_out(options: ReleaseOptions) -> None:
         shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
         require_writable(draft)
         write_release(options, planned, blend, {"asked": asked, "made_of": made_of}, draft)
+        zip_of(folder).unlink(missing_ok=True)  # of a release that was deleted
         draft.replace(folder)
     write_zip(folder)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -140,7 +140,10 @@ def _points(studies: Scored, label: int, fixed: str, level: float) -> tuple[Poin
 
 
 def _point(ranked: Ranked, fixed: str, level: float) -> Point:
-    """The point of each draw: an alarm is what lies at a step or above; no alarm at all comes last."""
+    """The point of each draw: an alarm is what lies at a step or above; no alarm at all comes last.
+
+    NaN where a draw has no study of one of the two classes.
+    """
     shares = []
     for counts in ranked:
         below = np.concatenate([np.zeros((len(counts), 1)), np.cumsum(counts, axis=1)], axis=1)  # (draws, steps + 1)
@@ -151,4 +154,5 @@ def _point(ranked: Ranked, fixed: str, level: float) -> Point:
     else:
         step = sensitivity.shape[1] - 1 - (sensitivity >= level - 1e-9)[:, ::-1].argmax(axis=1)
     draws = np.arange(len(step))
-    return Point(sensitivity[draws, step], specificity[draws, step])
+    is_known = ~(np.isnan(sensitivity[:, 0]) | np.isnan(specificity[:, 0]))
+    return Point(*(np.where(is_known, share[draws, step], np.nan) for share in (sensitivity, specificity)))

@@ -101,6 +101,27 @@ def test_names_stay_as_they_are_written(sets, person, heads, answer, tmp_path):
         assert pydicom.dcmread(io.BytesIO(content)).PatientName == person
 
 
+@pytest.mark.parametrize(
+    ("axes", "told"),
+    [
+        ([1, 0, 0, 0, 0.97, -0.24], ["L", "P"]),  # as all that can be turned are, here of a tilted gantry
+        ([0, 1, 0, -1, 0, 0], ["P", "R"]),  # a study of the challenge that lies on its side, and stays so
+        ([-1, 0, 0, 0, -1, 0], ["R", "A"]),
+        ([1, 0, 0, 0, 0, -1], ["L", "F"]),
+        ([np.nan] * 6, None),
+    ],
+)
+def test_a_picture_tells_left_and_back_where_they_are_and_nothing_where_nobody_knows(
+    axes, told, heads, answer, tmp_path
+):
+    slices = answer.slices.assign(**{f"image_orientation_{i}": float(value) for i, value in enumerate(axes)})
+    objects = dicom_objects.make_objects(
+        replace(answer, slices=slices), KEYS, find_sources(slices, file_of(heads, tmp_path))
+    )
+    picture = pydicom.dcmread(io.BytesIO(objects["key_001.dcm"]))
+    assert (list(picture.PatientOrientation) if picture.PatientOrientation else None) == told
+
+
 def test_a_slice_that_cannot_be_read_is_never_the_most_suspicious_one(partly_read, monkeypatch):
     row = row_of(to_json(partly_read, "python models/predict.py PATH"), "folder")
     assert (partly_read.highest(), row["slice"]) == (1, 2)

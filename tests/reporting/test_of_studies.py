@@ -15,7 +15,7 @@ from models.preprocessing.store import Series
 from models.preprocessing.tables import read_slices
 from models.preprocessing.windows import BRAIN, apply_window
 from models.report import ReportOptions, report
-from models.reporting import figures
+from models.reporting import figures, studies
 from models.reporting.certainty import at_coverages, cover, find_dispute, uncertainties
 from models.reporting.looks import overlay
 from models.reporting.studies import LEVELS, PREVALENCES, join_studies, operate, predict_values
@@ -293,6 +293,17 @@ def test_a_page_with_a_network_shows_heat_on_the_first_cases(prepared, metadata,
             assert figure.caption.endswith(f"any {views.min():.2f} to {views.max():.2f}")
     report(ReportOptions("small", work=work.root, heat=False))
     assert not any("heat" in figure.caption for figure in Page((work.root / "report_small.html").read_text()).figures)
+
+
+@pytest.mark.parametrize("fixed", ["sensitivity", "specificity"])
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_draw_without_one_of_the_classes_has_no_point(fixed, lacking):
+    """Not one at which all are right."""
+    of_class = [np.array([[0, 2], [1, 1]]), np.array([[1, 3], [2, 2]])]  # (draws, steps)
+    of_class[lacking][0] = 0
+    point = studies._point(tuple(of_class), fixed, 0.95)
+    assert np.isnan([share[0] for share in point]).all()
+    assert not np.isnan([share[1] for share in point]).any()
 
 
 def test_heat_is_drawn_at_its_place():

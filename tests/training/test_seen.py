@@ -22,7 +22,7 @@ from models.common.folders import Work
 from models.common.options import InferOptions, Machine, TrainOptions
 from models.inference.predict import infer
 from models.inference.pseudolabel_files import PseudolabelOptions, make_pseudolabels
-from models.inference.runs import load_runs
+from models.inference.runs import chosen_on_own_slices, load_runs
 from models.inference.smoothed_run import SmoothOptions, smooth_run
 from models.phantom.dicom import write_phantom
 from models.preprocessing.preparation import PrepareOptions, prepare
@@ -418,6 +418,8 @@ def test_a_file_from_elsewhere_is_taken_and_noted_by_its_hash_and_as_unknown(own
     record = read_run(own.run("started", 0))
     assert record.sources == {**hash_tables(own), file.name: hash_file(file)}
     assert seen_by(own.run("started", 0)).unknown == {file.name}
+    (note,) = chosen_on_own_slices(own, "started", [0])[-1:]  # report, card and score.py tell it
+    assert note == f"perhaps {file.name}, of which nobody has noted whom it was trained on, of fold 0"
 
 
 def test_other_weights_in_the_folder_of_a_run_and_what_is_not_there_are_refused(own):
