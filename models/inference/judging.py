@@ -158,7 +158,8 @@ def _kernel(measures: Measures, facts: dict[str, Any], rows: float) -> Check:
 def _gaps(slices: pd.DataFrame) -> list[Check]:
     """Whether slices lack, or cannot be read."""
     unread = (slices["chunk"] == UNREADABLE).sum()
-    checks = [] if not unread else [_lost("readable", unread, len(slices), f"{unread} of {len(slices)} cannot be read")]
+    found = f"{unread} of {len(slices)} cannot be read"
+    checks = [] if not unread else [_lost("readable", unread, len(slices) - unread, found)]
     if len(slices) < FEW_SLICES:
         checks.append(Check("slices", "refused", f"{len(slices)}, fewer than {FEW_SLICES}: no study of a head"))
     lacking, widest = missing_slices(slices["gap_above"].to_numpy(float))
@@ -171,6 +172,7 @@ def _gaps(slices: pd.DataFrame) -> list[Check]:
 
 
 def _lost(name: str, lost: int, there: int, found: str) -> Check:
+    """Slices that are lost, beside those that are there."""
     return Check(name, "refused" if lost > _LOST * (there + lost) else "warning", found)
 
 

@@ -16,14 +16,14 @@ from models.inference.answering import Court, answer_study
 from models.inference.judging import check_series, missing_slices, reasons_of
 from models.phantom.dicom import write_phantom
 from models.preprocessing.given import find_given
-from models.preprocessing.measures import measure
+from models.preprocessing.measures import Measures, measure
 from models.preprocessing.metadata import slice_table
 from models.preprocessing.own_studies import find_studies, read_study
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.pseudonyms import Pseudonyms
 from models.preprocessing.store import Series as Stored
 from models.preprocessing.store import compress_slice, write_series
-from models.preprocessing.tables import read_slices
+from models.preprocessing.tables import UNREADABLE, read_slices
 
 PSEUDONYMS = Pseudonyms(b"5e" * 16)
 
@@ -172,6 +172,17 @@ def test_nobody_is_alarmed_by_real_studies(real_sample, tmp_path):
 def test_slices_lack_where_a_gap_is_wider_than_those_on_both_sides(gaps, lacking):
     assert missing_slices(np.array([*gaps, np.nan], float))[0] == lacking
     assert missing_slices(np.array([*gaps[::-1], np.nan], float))[0] == lacking
+
+
+@pytest.mark.parametrize(("unread", "verdict"), [(1, "warning"), (8, "warning"), (9, "refused"), (10, "refused")])
+def test_a_series_of_which_more_than_a_fifth_cannot_be_read_is_refused(unread, verdict):
+    places = np.arange(40)
+    chunks = np.where(places < unread, UNREADABLE, places)
+    table = pd.DataFrame({"chunk": chunks, "z": 5.0 * places, "gap_above": 5.0, "rows": 512})
+    facts = {"plane": "axial", "kernel": "soft", "contrast": "no", "states": "", "why": ""}
+    measures = Measures(40, 40, 1400, 130, 0.1, 0.4, -1000, 32, 4, 1, 0, 0, 2, 230)
+    checks = {check.name: check for check in check_series(table, facts, measures, asked=False)}
+    assert checks["readable"] == ("readable", verdict, f"{unread} of 40 cannot be read")
 
 
 # ---- noise ----
