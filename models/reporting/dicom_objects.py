@@ -129,15 +129,17 @@ def _of_slice(
 
 
 def _presence(answer: Answer, column: int) -> sr.CodedConcept:
-    """Present or absent, where a threshold of studies says so; of a kind beyond any doubt alone."""
+    """Absent below the threshold at which 95 % of studies with hemorrhage are found, and every kind with it.
+
+    Present from that on at which 95 % of those without get no alarm; a kind, where it is more probable than not, too.
+    Undecided is what lies between, or where there is no such threshold.
+    """
     assert answer.study_probability is not None  # it is answered
-    if answer.alarm is None:
-        return _UNDECIDED
-    if column == ANY:
-        return _PRESENT if answer.alarm else _ABSENT
-    if not answer.alarm:
+    if answer.alarm is not None and not answer.alarm:
         return _ABSENT
-    return _PRESENT if answer.study_probability[column] >= 0.5 else _UNDECIDED
+    specific = answer.points.get("specificity")
+    sure = specific is not None and answer.any >= specific.threshold
+    return _PRESENT if sure and (column == ANY or answer.study_probability[column] >= 0.5) else _UNDECIDED
 
 
 def _measurement(value: float, sources: Sequence[Source]) -> sr.Measurement:

@@ -11,9 +11,10 @@ import pydicom
 import pytest
 from head_ct import data_of
 
-from models.common.labels import LABELS
+from models.common.labels import ANY, LABELS
 from models.inference.answer import Answer, row_of, to_json
 from models.inference.judging import Check
+from models.inference.operating import Point, Range
 from models.preprocessing.grouping import Look
 from models.reporting import answers, dicom_objects
 from models.reporting.answer_page import sentence
@@ -131,6 +132,32 @@ def test_a_slice_that_cannot_be_read_is_never_the_most_suspicious_one(partly_rea
     monkeypatch.setattr(dicom_objects.sr, "MeasurementReport", lambda **_: None)
     dicom_objects._content(partly_read, [], Sources({name: name for name in "abc"}), "identity")
     assert shown == ["b"] * len(LABELS)
+
+
+@pytest.mark.parametrize(
+    ("points", "value", "meaning"),
+    [
+        ({"sensitivity": 0.1, "specificity": 0.6}, 0.05, "Absent"),
+        ({"sensitivity": 0.1, "specificity": 0.6}, 0.1, "Indeterminate"),
+        ({"sensitivity": 0.1, "specificity": 0.6}, 0.6, "Present"),
+        ({"sensitivity": 0.6, "specificity": 0.1}, 0.3, "Absent"),  # of an able network
+        ({"sensitivity": 0.6, "specificity": 0.1}, 0.6, "Present"),
+        ({"sensitivity": 0.1}, 0.05, "Absent"),
+        ({"sensitivity": 0.1}, 0.99, "Indeterminate"),
+        ({"specificity": 0.6}, 0.05, "Indeterminate"),
+        ({"specificity": 0.6}, 0.6, "Present"),
+        ({}, 0.99, "Indeterminate"),
+    ],
+)
+def test_hemorrhage_is_present_where_an_alarm_is_specific_and_absent_where_none_is_missed(
+    points, value, meaning, answer
+):
+    share = Range(0.95, 0.8, 1.0)
+    told = {name: Point(threshold, share, share, 20, 20) for name, threshold in points.items()}
+    said = replace(answer, points=told, study_probability=np.array([0.01, 0.01, 0.01, 0.01, 0.5, value]))
+    kinds = [dicom_objects._presence(said, column).meaning for column in range(len(LABELS))]
+    assert kinds[ANY] == kinds[LABELS.index("subdural")] == meaning
+    assert kinds[0] == ("Absent" if meaning == "Absent" else "Indeterminate")  # it is less probable than a half
 
 
 def test_of_what_no_object_can_be_made_it_is_said_and_the_other_studies_are_answered(
