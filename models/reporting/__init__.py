@@ -6,7 +6,7 @@ tables         scores, calibration        (studies: as a whole; subgroups: by ki
 certainty      whether the sure answers are the right ones, and where networks disagree
 mistakes       the worst and the best, as pictures         (looks, tints: where the network looked)
 external       answers to a published set -> tables on the screen
-figures        curves as SVG
+figures        curves as SVG                               (ends: what those of a series are called)
 export         stored series -> volumes and pictures       (nifti)
 predicting     your own head CT -> answers, or a drop folder of it        (answers: the folder of them)
 answer_page    an answer -> page.html                      (answer.html; key_slices: its pictures)

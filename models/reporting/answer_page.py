@@ -10,6 +10,7 @@ from models.common.labels import ANY, LABELS, SUBTYPES
 from models.inference.answer import WARNING, Answer
 from models.inference.judging import reasons_of
 from models.inference.operating import predictive_values
+from models.reporting.ends import ends_of
 from models.reporting.key_slices import KeySlice, all_slices, large
 from models.reporting.markup import fill
 
@@ -20,6 +21,7 @@ _PREVALENCES = (0.02, 0.1, 0.3)  # of which the page tells where nobody has name
 def render_answer(answer: Answer, keys: Sequence[KeySlice], work: Work, command: str) -> str:
     """The page of an answer. Raises InputError if the store is damaged."""
     is_answered = answer.probability is not None
+    start, end = ends_of(answer.slices) if len(answer.slices) else ("", "")
     return fill(
         "answer.html",
         {"percent": percent, "known": _known},
@@ -31,6 +33,8 @@ def render_answer(answer: Answer, keys: Sequence[KeySlice], work: Work, command:
         subtypes=SUBTYPES,
         keys=[_caption(answer, key) | {"pictures": large(key)} for key in keys],
         heat=any(key.heat is not None for key in keys),
+        start=start,
+        end=end,
         curve=_curve(answer, keys),
         grid=all_slices(answer, work) if answer.measures is not None else [],
         z=[float(value) for value in answer.slices["z"]],

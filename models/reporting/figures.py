@@ -11,12 +11,11 @@ from matplotlib.figure import Figure
 
 from models.common.colours import BLUE, GREY, LABEL_COLOURS, LABEL_DASHES, VERMILION
 from models.common.labels import ANY, LABELS
-from models.preprocessing.geometry import known_z, plane_of
+from models.preprocessing.geometry import known_z
 from models.preprocessing.origin import SYNTHETIC
+from models.reporting.ends import ends_of
 from models.reporting.markup import data_uri
 
-_ENDS = {"coronal": ("front", "back"), "sagittal": ("right", "left")}  # of a series along z
-_ENDS |= dict.fromkeys(("axial", "unknown"), ("feet", "head"))
 _NUMBERED = 12  # slices at most that have their number on a figure
 _TICKS = (0.01, 0.1, 0.3, 0.6, 1)  # of axes that are stretched towards 0
 _POINTS = 400  # of a curve: as many as a screen shows
@@ -153,7 +152,7 @@ def plot_course(slices: pd.DataFrame, target: np.ndarray, probability: np.ndarra
 
 @matplotlib.rc_context(_STYLE)
 def draw_along_z(slices: pd.DataFrame, probability: np.ndarray, title: str) -> bytes:
-    """Probabilities (slices, 6) of a series over z, by its rows of the metadata, as PNG: the head is at the right."""
+    """Probabilities (slices, 6) of a series over z, by its rows of the metadata, as PNG: its last slice is at the right."""
     figure = plot_along_z(slices, probability, title)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
@@ -173,7 +172,7 @@ def plot_along_z(slices: pd.DataFrame, probability: np.ndarray, title: str) -> F
         }
         axes.plot(z, probability[:, number], label=label, marker=".", **look)
     where = "z, mm along the normal of the slices" if slices["z"].notna().all() else "z unknown, 5 mm a slice"
-    start, end = _ENDS[plane_of(slices)]
+    start, end = ends_of(slices)
     axes.set_xlabel(f"{start}  \N{LEFTWARDS ARROW}  {where}  \N{RIGHTWARDS ARROW}  {end}")
     axes.set(ylabel="predicted probability", ylim=(-0.02, 1.02))
     numbered = np.arange(0, len(z), -(-len(z) // _NUMBERED))
@@ -200,7 +199,7 @@ def plot_answer(slices: pd.DataFrame, probability: np.ndarray, shown: Sequence[i
         axes.plot(z, probability[:, number], label=label, linewidth=2.2 if number == ANY else 1, **look)
     axes.plot(z[list(shown)], probability[list(shown), ANY], "o", color="black", markersize=6, label="_shown")
     where = "z, mm" if slices["z"].notna().all() else "z unknown, 5 mm a slice"
-    start, end = _ENDS[plane_of(slices)]
+    start, end = ends_of(slices)
     axes.set_xlabel(f"{start}  \N{LEFTWARDS ARROW}  {where}  \N{RIGHTWARDS ARROW}  {end}")
     axes.set(ylim=(-0.02, 1.02), ylabel="probability")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)

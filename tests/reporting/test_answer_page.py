@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from browsing import PAYLOADS, has_run, requests, visit
@@ -13,10 +14,12 @@ from models.common.labels import LABELS
 from models.inference.answer import Answer
 from models.inference.answering import Court, answer_study, open_court
 from models.inference.judging import Check
+from models.preprocessing.geometry import ORIENTATION
 from models.preprocessing.given import find_given
 from models.preprocessing.own_studies import find_studies
 from models.preprocessing.pseudonyms import Pseudonyms
 from models.reporting.answer_page import percent, render_answer, sentence
+from models.reporting.figures import plot_along_z, plot_answer
 from models.reporting.key_slices import KeySlice, key_slices
 
 
@@ -78,6 +81,29 @@ def test_the_page_is_one_file_that_says_what_the_answer_says(made, pages):
 
 def test_the_same_answer_gives_the_same_bytes(made, pages, tmp_path):
     assert made.write(tmp_path / "again.html").read_bytes() == pages[0].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("known", "start", "end"),
+    [
+        ({}, "feet", "head"),
+        ({"image_orientation_4": 0.0, "image_orientation_5": -1.0}, "front", "back"),
+        (dict.fromkeys(ORIENTATION, np.nan), "first slice", "last slice"),
+        ({"z": np.nan}, "first slice", "last slice"),
+    ],
+    ids=["axial", "coronal", "orientation is not told", "positions are not told"],
+)
+def test_page_and_figure_name_the_ends_of_a_series_where_they_are_known(known, start, end, made, tmp_path):
+    answer = replace(made.answer, slices=made.answer.slices.assign(**known))
+    text = made.write(tmp_path / "page.html", answer).read_text()
+    assert text.count(f"From the {start} to the {end}") == 2
+    assert ("feet" in text) == (start == "feet")
+    for figure in (
+        plot_answer(answer.slices, answer.probability, [0]),
+        plot_along_z(answer.slices, answer.probability, ""),
+    ):
+        label = figure.axes[0].get_xlabel()
+        assert (label.split("  ")[0], label.split("  ")[-1]) == (start, end)
 
 
 @pytest.mark.parametrize("width", [1280, 390])
