@@ -5,6 +5,7 @@ import io
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import numpy as np
@@ -19,11 +20,12 @@ from models.common.config import TrainConfig
 from models.common.errors import InputError
 from models.common.files import read_json
 from models.common.labels import ANY, LABELS
+from models.inference import robustness
 from models.inference.calibration import Calibration
 from models.inference.ensemble import Ensemble
 from models.inference.halving import halve
 from models.inference.operating import YOUDEN, calibrated, operating_points
-from models.inference.own_slices import ask_own, own_slices
+from models.inference.own_slices import Own, Said, ask_own, own_slices
 from models.inference.release import RUN_FILES, points_from_json, points_to_json
 from models.inference.release_options import ReleaseOptions
 from models.inference.robustness import CHANGES, change_all, leave_out, make_thick, shift
@@ -181,6 +183,21 @@ def test_robustness_is_measured_for_each_change_beside_the_same_slices(released)
     assert len(set(same)) == 1
 
 
+def test_a_network_that_is_right_about_thin_and_thick_slices_loses_nothing_by_thick_ones(few, monkeypatch):
+    def say_what_is_there(own: Own, *_: object) -> Said:
+        return Said(np.clip(own.target, 0.02, 0.98), np.full(len(own.series), np.nan))
+
+    own = own_slices(few, 0, 80)
+    for table in own.series:
+        table["any"] = np.arange(len(table)) // 3 % 2  # every other joint lies between blood and none
+    monkeypatch.setattr(robustness, "ask_own", say_what_is_there)
+    looking = SimpleNamespace(image_sizes={64})
+    scores, _ = robustness.measure_changes(own, [looking], None, "cpu")
+    for score in scores.values():
+        assert score["weighted log loss as it is"] == pytest.approx(score["weighted log loss"])
+        assert (score["AUC any as it is"], score["AUC any"], score["mean move of any"]) == (1, 1, 0)
+
+
 def test_changes_are_what_they_say():
     values = np.arange(5.0)[:, None, None] * np.ones((5, 4, 4))
     assert shift(10.0, values, 0).values == pytest.approx(values + 10)
@@ -322,7 +339,7 @@ def test_a_thick_slice_has_what_either_of_its_parts_has(few, tmp_path):
         pair = table.iloc[[2 * place, 2 * place + 1]]
         assert (thick[list(LABELS)].iloc[place] == pair[list(LABELS)].max()).all()
         assert thick["z"].iloc[place] == pytest.approx(pair["z"].mean())
-    assert (own.slices["image_id"].to_numpy()[rows] == changed.slices["image_id"]).all()
+    assert (own.slices["image_id"].to_numpy()[rows[:, 0]] == changed.slices["image_id"]).all()
     assert (thick["any"] == 1).all()
     before, after = (
         np.stack(Series(one.work.series(64, table["series_id"].iloc[0])).read_some([0, 1])) for one in (own, changed)

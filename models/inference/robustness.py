@@ -32,6 +32,11 @@ class Changed(NamedTuple):
     kept: list[int]  # the slices of before, of which these are
     with_next: bool = False  # each is joined with the slice after it
 
+    def parts(self, count: int) -> np.ndarray:
+        """The slices of before, of `count`, that each is made of, (slices, 2); twice the same where it is of one."""
+        kept = np.array(self.kept)
+        return np.stack([kept, np.minimum(kept + self.with_next, count - 1)], axis=1)
+
 
 Change = Callable[[np.ndarray, int], Changed]
 
@@ -82,6 +87,7 @@ def measure_changes(
 ) -> tuple[dict[str, dict[str, float | None]], dict[str, dict[str, float | None]]]:
     """Scores after each of CHANGES beside those of the same slices as they are, and how strange the series become.
 
+    Two slices that are joined have what either has; so their probability as they are is the larger of both.
     Raises InputError as `ask_own`.
     """
     before = ask_own(own, folds, shares, device)
@@ -92,12 +98,12 @@ def measure_changes(
             after = ask_own(changed, folds, shares, device)
         strange[name] = _strange(after)
         if name in CHANGES:
-            scores[name] = _scores(changed.target, before.probability[rows], after.probability)
+            scores[name] = _scores(changed.target, before.probability[rows].max(axis=1), after.probability)
     return scores, strange
 
 
 def change_all(own: Own, image_sizes: Sequence[int], change: Change, folder: str) -> tuple[Own, np.ndarray]:
-    """Changed series in a working folder of their own, and which of the slices of before theirs are, (slices,).
+    """Changed series in a working folder of their own, and of which slices of before theirs are made, (slices, 2).
 
     Raises InputError if a store is damaged, or the folder cannot be written to.
     """
@@ -105,10 +111,10 @@ def change_all(own: Own, image_sizes: Sequence[int], change: Change, folder: str
     for table in own.series:
         *_, last = (_change_series(table, own.work, work, size, change) for size in image_sizes)  # all keep the same
         series.append(_rows(table, last))
-        rows += [first + place for place in last.kept]
+        rows.append(first + last.parts(len(table)))
         first += len(table)
     write_parquet(work.metadata("train"), pd.concat(series, ignore_index=True))  # neighbours in mm are looked up there
-    return Own(work, series), np.array(rows)
+    return Own(work, series), np.concatenate(rows)
 
 
 def _change_series(table: pd.DataFrame, before: Work, after: Work, size: int, change: Change) -> Changed:
@@ -125,7 +131,7 @@ def _rows(table: pd.DataFrame, changed: Changed) -> pd.DataFrame:
     """The metadata of a changed series: a slice that is joined with the next one has what either has."""
     kept = table.iloc[changed.kept].reset_index(drop=True)
     if changed.with_next:
-        after = table.iloc[np.minimum(np.array(changed.kept) + 1, len(table) - 1)].reset_index(drop=True)
+        after = table.iloc[changed.parts(len(table))[:, 1]].reset_index(drop=True)
         kept[list(LABELS)] = np.maximum(kept[list(LABELS)], after[list(LABELS)])
         kept["z"] = (kept["z"] + after["z"]) / 2
     return kept.assign(chunk=range(len(kept)))
