@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import jsonschema
 import numpy as np
@@ -21,8 +22,10 @@ from models.common.errors import InputError
 from models.common.files import read_json
 from models.common.labels import ANY, LABELS
 from models.inference import robustness
+from models.inference.answer import row_of
 from models.inference.calibration import Calibration
 from models.inference.ensemble import Ensemble
+from models.inference.external_names import Set
 from models.inference.halving import halve
 from models.inference.operating import YOUDEN, calibrated, operating_points
 from models.inference.own_slices import Own, Said, ask_own, own_slices
@@ -196,6 +199,18 @@ def test_a_network_that_is_right_about_thin_and_thick_slices_loses_nothing_by_th
     for score in scores.values():
         assert score["weighted log loss as it is"] == pytest.approx(score["weighted log loss"])
         assert (score["AUC any as it is"], score["AUC any"], score["mean move of any"]) == (1, 1, 0)
+
+
+def test_what_the_card_sends_its_readers_to_is_there(released, card):
+    text = " ".join(card.split())
+    assert text.count("`models/score.py --external`") == text.count("models/score.py") == 2
+    assert text.count("in four published sets") == 2
+    assert len(get_args(Set)) == 4
+    refused = dict.fromkeys(("study_probability", "any_range"), None)
+    empty = dict.fromkeys(("study", "verdict", "series", "patient", "synthetic"), "")
+    row = row_of(refused | empty | {"slices": [], "operating_points": {}, "reasons": []}, "")
+    (column,) = re.findall(r"the column `(\w+)` of `answers.csv`", text)
+    assert column in row
 
 
 def test_changes_are_what_they_say():

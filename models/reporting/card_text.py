@@ -25,8 +25,8 @@ OWN_LABELS = (
     "Labels are those that came with the slices. Who has set them is told under Data, by whoever has released it."
 )
 EXTERNAL = (
-    "Not measured, because this command is given no other data than that of the training. `models/score.py` measures "
-    "it elsewhere, at the thresholds of this release, which are not fitted again."
+    "Not measured, because this command is given no other data than that of the training. `models/score.py --external` "
+    "measures it in four published sets, at the thresholds of this release, which are not fitted again."
 )
 ENERGY = "Energy: not measured, because neither training nor this command reads a power meter."
 DEMOGRAPHICS = (
@@ -51,8 +51,9 @@ WARNINGS = (
 DIRECTIONS = (
     "`predict.py PATH --weights FOLDER` answers studies; `infer_<name>.py --weights FOLDER` predicts the slices of a "
     "cache. Both check each file by its sha256 first.",
-    "Before use: measure it on labelled studies of your own with `models/score.py`, at its frozen thresholds, and have "
-    "somebody responsible look at what it misses.",
+    "Before use: answer labelled studies of your own, compare the column `alarm` of `answers.csv` with the labels, and "
+    "have somebody responsible look at what it misses. `models/score.py --external` measures it at its frozen thresholds "
+    "in four published sets.",
 )
 MECHANISM = (
     "Outcome: whether a slice of head CT shows epidural, intraparenchymal, intraventricular, subarachnoid or subdural "
