@@ -155,8 +155,8 @@ def _robustness(show: Traced) -> Iterator[Block]:
     yield (
         f"Measured on {show(*measured_on, 'slices', style=',d')} slices of {show(*measured_on, 'series', style=',d')} "
         f"series of the own validation of fold {show(*measured_on, 'fold', style='d')}, each as one view, and not "
-        "calibrated. Beside each score stands that of the same slices as they are, of two that are joined by the larger "
-        "probability, for they have what either has."
+        "calibrated. Beside each score stands that of the same slices as they are, of two that are joined by the "
+        "larger probability, for they have what either has."
     )
     rows = []
     for name in show.names(FACTS, "robustness"):

@@ -52,8 +52,8 @@ DIRECTIONS = (
     "`predict.py PATH --weights FOLDER` answers studies; `infer_<name>.py --weights FOLDER` predicts the slices of a "
     "cache. Both check each file by its sha256 first.",
     "Before use: answer labelled studies of your own, compare the column `alarm` of `answers.csv` with the labels, and "
-    "have somebody responsible look at what it misses. `models/score.py --external` measures it at its frozen thresholds "
-    "in four published sets.",
+    "have somebody responsible look at what it misses. `models/score.py --external` measures it at its frozen "
+    "thresholds in four published sets.",
 )
 MECHANISM = (
     "Outcome: whether a slice of head CT shows epidural, intraparenchymal, intraventricular, subarachnoid or subdural "

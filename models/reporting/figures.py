@@ -152,7 +152,7 @@ def plot_course(slices: pd.DataFrame, target: np.ndarray, probability: np.ndarra
 
 @matplotlib.rc_context(_STYLE)
 def draw_along_z(slices: pd.DataFrame, probability: np.ndarray, title: str) -> bytes:
-    """Probabilities (slices, 6) of a series over z, by its rows of the metadata, as PNG: its last slice is at the right."""
+    """Probabilities (slices, 6) of a series over z, by its rows of the metadata, as PNG: the last is at the right."""
     figure = plot_along_z(slices, probability, title)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
