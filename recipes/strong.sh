@@ -11,6 +11,7 @@ set -eu
 repository=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-$repository/.venv/bin/python}
 convnext=timm/convnext_tiny.fb_in22k_ft_in1k_384
+gpus=${GPUS:-1}
 
 if [ "${SMALL:-no}" = yes ]; then
     prepared="--image-size 64 --folds 2" folds="0 1"
@@ -32,14 +33,14 @@ step() { # a script, and its flags
 }
 
 on_gpus() { # the same, by all GPUs
-    if [ "${GPUS:-1}" -eq 1 ]; then
+    if [ "$gpus" -eq 1 ]; then
         step "$@"
         return
     fi
-    echo "+ $GPUS x models/$*"
+    echo "+ $gpus x models/$*"
     script=$1
     shift
-    "$python" -m torch.distributed.run --standalone --nproc-per-node "$GPUS" "$repository/models/$script" "$@"
+    "$python" -m torch.distributed.run --standalone --nproc-per-node "$gpus" "$repository/models/$script" "$@"
 }
 
 each_fold() {
@@ -58,8 +59,11 @@ done
 each_fold train_sequence.py --runs convnext effnetv2 $sequence
 each_fold infer_sequence.py
 
-# One of them and a transformer over the study, trained on together.
+# One of them and a transformer over the study, trained on together: by two GPUs at most, for a batch is two studies.
+every=$gpus
+[ "$gpus" -le 2 ] || gpus=2
 each_fold train_study.py --start convnext $study
+gpus=$every
 each_fold infer_study.py
 
 # Calibrated, and for each label the simplest of the best ways on patients that no part has learnt from.

@@ -149,18 +149,19 @@ def test_the_pipeline_can_be_followed_from_top_to_bottom(page, checkout, capsys)
 
 @pytest.fixture
 def parse(monkeypatch):
-    """Reads the words of a command as its script does, and does nothing of what they ask for."""
+    """Reads the words of a command as its script does, and does nothing of what they ask for; the options."""
     read, reached = tyro.cli, []
 
     def only_read(*arguments, **options):
         reached.append(read(*arguments, **options))
         raise SystemExit(0)
 
-    def parse_command(command: list[str]) -> None:
+    def parse_command(command: list[str]) -> object:
         place = next(place for place, word in enumerate(command) if word.endswith(".py"))
         script, count = REPOSITORY / command[place], len(reached)
         call(script, command[place + 1 :])
         assert len(reached) > count or "--help" in command
+        return reached[-1] if len(reached) > count else None
 
     monkeypatch.setattr(tyro, "cli", only_read)
     monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
@@ -231,3 +232,12 @@ def test_the_flags_of_the_recipe_are_known_to_its_scripts(gpus, tmp_path, parse)
         parse(step)
     shared = [step for step in steps if step[:2] == ["-m", "torch.distributed.run"]]
     assert len(shared) == (0 if gpus == "1" else 4 * 5 * 2)
+
+
+@pytest.mark.parametrize("gpus", ["2", "3", "8"])
+def test_all_gpus_share_a_training_of_the_recipe_or_as_many_as_its_batch_can_be_divided_among(gpus, tmp_path, parse):
+    trained = [step for step in steps_of_recipe(tmp_path, GPUS=gpus) if "/train_" in " ".join(step)]
+    assert len(trained) == 4 * 5
+    for step in trained:
+        count = int(step[step.index("--nproc-per-node") + 1])
+        assert count == min(int(gpus), parse(step).config.batch_size)

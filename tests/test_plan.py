@@ -364,6 +364,20 @@ def test_several_gpus_share_the_time_and_it_is_said():
             assert shared == alone
 
 
+def test_no_more_cards_share_a_training_than_its_batch_has_studies():
+    """Of eight two train on two studies a step, and all eight predict."""
+    two, eight = (
+        {line.step: line for line in plan(train_study.CONFIG, CHALLENGE, SPEED, PREPARE, n, 8)} for n in (2, 8)
+    )
+    for step in ("train, an epoch of a fold", "train, 3 epochs, a fold", "train, 3 epochs, 5 folds"):
+        assert eight[step].seconds == two[step].seconds
+        assert (two[step].source, eight[step].source) == ("told, shared by 2 GPUs", "told, shared by 2 of 8 GPUs")
+    predicted = eight["infer, D4, 5 folds"]
+    assert (predicted.seconds, predicted.source) == (two["infer, D4, 5 folds"].seconds / 4, "told, shared by 8 GPUs")
+    beside = plan(train_study.CONFIG, CHALLENGE, SPEED, PREPARE, 8, 8, side_by_side=True)
+    assert beside[2].seconds == 2 * two["train, 3 epochs, a fold"].seconds
+
+
 # ---- the script ----
 
 

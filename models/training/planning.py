@@ -98,19 +98,23 @@ def plan(
     """A line for each step, from the raw files to the submission, on so many GPUs of a speed.
 
     `prepare` is that of models/prepare.py, `views` are those of the embeddings, `folds` how many are trained (none:
-    all). Several GPUs share each fold or, side by side, have a fold each: then those of the last round may be idle.
+    all). Several GPUs share each fold or, side by side, have a fold each: then those of the last round may be idle. At
+    most as many share a training as its batch has slices, or studies.
     """
     folds, every, by = folds or slices.folds, slices.train + slices.test, speed.source
     sharing, rounds = (1, math.ceil(folds / gpus)) if side_by_side else (gpus, folds)
     if gpus > 1:
         by += f", a fold on each of {gpus} GPUs" if side_by_side else f", shared by {gpus} GPUs"
-    epoch, valid = epoch_seconds(config, slices, speed) / sharing, slices.train / slices.folds / speed.d4 / sharing
+    training, trained_by = sharing, by
+    if config.batch_size < sharing:
+        training, trained_by = config.batch_size, f"{speed.source}, shared by {config.batch_size} of {gpus} GPUs"
+    epoch, valid = epoch_seconds(config, slices, speed) / training, slices.train / slices.folds / speed.d4 / training
     fold = config.epochs * epoch + valid  # the out-of-fold predictions
     epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     lines = [
         prepare,
-        Line("train, an epoch of a fold", None, epoch, speed.memory, by, is_part=True),
-        *_of_folds(f"train, {epochs}", None, fold, speed.memory, by, folds, rounds),
+        Line("train, an epoch of a fold", None, epoch, speed.memory, trained_by, is_part=True),
+        *_of_folds(f"train, {epochs}", None, fold, speed.memory, trained_by, folds, rounds),
         *_of_folds("infer, D4", None, slices.test / speed.d4 / sharing, speed.d4_memory, by, folds, rounds),
     ]
     if not isinstance(config, StudyConfig):  # which has recurrent layers of its own
