@@ -3,13 +3,16 @@
 import json
 import re
 import resource
-import runpy
 import sys
 import sysconfig
 import time
 import venv
 from functools import partial
+from importlib.metadata import PackageNotFoundError
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from subprocess import CalledProcessError
+from types import ModuleType
 
 import nbformat
 import pandas as pd
@@ -18,6 +21,7 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 from once import HANG
+from packaging.requirements import Requirement
 from packed import build_wheel, packed_again
 
 from models import train_session, train_session_sequence
@@ -136,11 +140,80 @@ def test_the_figures_of_the_page_are_the_planners():
     assert f"the whole is {whole:.0f} GB: {parts}" in " ".join(page.split())
 
 
-def test_the_wheels_are_of_all_that_a_training_imports():
-    collect = runpy.run_path(str(KAGGLE / "collect_wheels.py"))
-    found = collect["needed"](collect["REQUIRED"])
-    assert {*collect["SOURCES"], "fastai", "timm", "safetensors", "pydicom", "scikit-learn"} <= set(found)
-    assert not any(name.startswith(("torch", "nvidia")) for name in found)
+@pytest.fixture(scope="module")
+def collect() -> ModuleType:
+    """The script that collects the wheels."""
+    spec = spec_from_file_location("collect_wheels", KAGGLE / "collect_wheels.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def pip(collect, tmp_path, monkeypatch) -> list[tuple[object, ...]]:
+    """The words of each call of pip, in whose place a file is written; the folder of the wheels is another one."""
+    called: list[tuple[object, ...]] = []
+
+    def note(step: str, folder: Path, *words: object) -> None:
+        called.append((step, *words))
+        (folder / f"{len(called)}.whl").touch()
+
+    monkeypatch.setattr(collect, "FOLDER", tmp_path / "wheels")
+    monkeypatch.setattr(collect, "pip", note)
+    monkeypatch.setattr(collect, "copy_weights", lambda folder: (folder / "hub").mkdir())
+    return called
+
+
+def test_the_wheels_are_of_all_that_a_training_imports(collect):
+    for python in collect.PYTHONS:
+        found = collect.needed(collect.REQUIRED, python)
+        assert {*collect.SOURCES, "fastai", "timm", "safetensors", "pydicom", "scikit-learn"} <= set(found)
+        assert not any(name.startswith(("torch", "nvidia")) for name in found)
+
+
+def test_what_an_extra_requires_is_collected_though_the_package_was_asked_for_without_it_before(collect):
+    """The chain is that of blosc2, which asks for httpx[http2]."""
+    found = collect.needed(collect.REQUIRED, "3.11.13")
+    assert {"httpx", "h2", "hpack", "hyperframe"} <= set(found)
+    for asked in (["httpx", "httpx[http2]"], ["httpx[http2]", "httpx"]):
+        assert {"httpcore", "h2"} <= set(collect.needed(asked, "3.11.13"))
+    assert "h2" not in collect.needed(["httpx"], "3.11.13")
+    assert collect.applies(Requirement("h11; extra != 'http2'"), "3.11.13", {"http2"})  # without it, too
+
+
+def test_versions_are_those_of_each_python_whichever_of_them_this_is(collect, pip, monkeypatch):
+    here = collect.requires
+
+    def requires(name: str) -> list[str] | None:
+        if name == "importlib-resources":  # which is not installed beside Python 3.12
+            raise PackageNotFoundError(name)
+        return here(name)
+
+    monkeypatch.setattr(collect, "requires", requires)
+    collect.main()
+    older, newer = ({str(word) for word in words} for step, *words in pip if step == "download")
+    assert {"3.11.13", "imagecodecs==2026.3.6"} <= older
+    assert {"3.12.11", "imagecodecs==2026.10.10"} <= newer
+    assert any(word.startswith("importlib-resources==") for word in older)
+    assert not any(word.startswith("importlib-resources==") for word in newer)
+
+
+def test_the_wheels_of_before_stay_until_the_new_ones_are_complete(collect, pip, tmp_path, monkeypatch):
+    collect.main()
+    whole = {path.name for path in (tmp_path / "wheels").iterdir()}
+    assert {"1.whl", "dataset-metadata.json", "hub"} < whole
+
+    assert [path.name for path in tmp_path.iterdir()] == ["wheels"]
+
+    def fails(*_) -> None:
+        raise CalledProcessError(1, "pip")
+
+    monkeypatch.setattr(collect, "collect", fails)
+    with pytest.raises(CalledProcessError):
+        collect.main()
+    assert {path.name for path in (tmp_path / "wheels").iterdir()} == whole
+    ignored = (REPOSITORY / ".gitignore").read_text().split()
+    assert {"/kaggle/wheels/", "/kaggle/wheels_new/"} <= set(ignored)
 
 
 # ---- the notebook, executed ----
