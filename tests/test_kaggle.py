@@ -1,6 +1,7 @@
 """The session of Kaggle's: its notebook runs from the competition's files to a submission, as Kaggle lays them out."""
 
 import json
+import os
 import re
 import resource
 import sys
@@ -214,6 +215,31 @@ def test_the_wheels_of_before_stay_until_the_new_ones_are_complete(collect, pip,
     assert {path.name for path in (tmp_path / "wheels").iterdir()} == whole
     ignored = (REPOSITORY / ".gitignore").read_text().split()
     assert {"/kaggle/wheels/", "/kaggle/wheels_new/"} <= set(ignored)
+
+
+# ---- cells of the notebook ----
+
+
+def cell(text: str) -> str:
+    """The only one that holds a text."""
+    (found,) = (cell.source for cell in code_cells() if text in cell.source)
+    return found
+
+
+def test_a_card_that_torch_has_no_kernels_for_is_refused_before_any_work(monkeypatch, tmp_path):
+    """A P100 beside one that can compute."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.get_arch_list", lambda: ["sm_75", "sm_90"])
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (7, 5) if device.index == 0 else (6, 0))
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: f"card {device.index}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    settings = {"HOURS": 1.0, "KEEP_FREE_GB": 1.0, "PART": None, "CORES": 4}
+    settings |= {"WORK": tmp_path, "SCRATCH": tmp_path / "temp", "wheels": tmp_path, "earlier": []}
+    with pytest.raises(
+        InputError, match=r"card 1 has compute capability 6\.0, .* take another card \(on Kaggle T4 x2\)"
+    ):
+        exec(cell("import torch"), {"os": os, **settings})
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---- the notebook, executed ----
