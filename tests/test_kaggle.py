@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from subprocess import CalledProcessError
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import nbformat
 import pandas as pd
@@ -46,7 +46,6 @@ TINY = {
         'TRAIN = "--network small --no-pretrained --batch-size 16 --tta none".split()\n'
         'SEQUENCE = "--views none --epochs 1 --batch-size 2".split()'
     ),
-    "FOLDS, devices, *size)": 'FOLDS, devices, *size, "--network", "small", "--batch-size", 16)',
 }
 NO_NETWORK = """
 import socket
@@ -242,6 +241,16 @@ def test_a_card_that_torch_has_no_kernels_for_is_refused_before_any_work(monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_epochs_are_counted_with_the_flags_that_the_training_is_given():
+    asked = []
+    session = SimpleNamespace(epochs=lambda *words: asked.extend(words) or 3)
+    told = {"goes_on": True, "session": session, "IMAGE_SIZE": 224, "FOLDS": range(5), "devices": ["cpu"]}
+    told["TRAIN"] = ["--network", "efficientnet-b5", "--batch-size", "12"]
+    exec(cell("session.epochs("), told)
+    assert asked == ["session", range(5), ["cpu"], "--image-size", 224, *told["TRAIN"]]
+    assert told["epochs"] == ["--epochs", 3]
+
+
 # ---- the notebook, executed ----
 
 
@@ -418,6 +427,10 @@ def test_how_many_epochs_the_hours_hold_is_what_the_planner_says_last(scripts, c
         "--work working --work-from last --image-size 32"
     )
     assert told.startswith("session: 3 epochs, ")
+    session.epochs(
+        "session", range(4), ["cpu"], "--network", "small", "--augment", "hard", "--batch-size=12", "--no-ema"
+    )
+    assert capsys.readouterr().out.splitlines()[0].endswith("--work-from last --network small --batch-size=12")
     answer.write_text("session: 1 epoch, with which last/runs/session/fold0 was begun\n")
     assert Steps(Path("working"), 0.0).epochs("session", range(1), ["cpu"]) == 1
     answer.write_text("session: 4 epochs were not what it said last\nelse")

@@ -13,6 +13,7 @@ from subprocess import DEVNULL, PIPE, STDOUT
 from models.common.errors import InputError
 from models.common.session import UNFINISHED
 
+_PLANNED = ("--network", "--image-size", "--batch-size")  # flags of a training that models/plan.py has, too
 _LEAST = 1e-3  # hours: in less no step comes to anything
 
 
@@ -78,13 +79,14 @@ class Steps:
     def epochs(self, preset: str, folds: Sequence[int], devices: Sequence[str], *words: object) -> int:
         """How many epochs models/plan.py counts for what is left of the hours, by some steps on the first device.
 
-        A preset that an earlier session has begun keeps its own. What is counted stands here, the number in its last
-        line. Raises InputError if it has failed.
+        `words` are those of the training. A preset that an earlier session has begun keeps its own. What is counted
+        stands here, the number in its last line. Raises InputError if it has failed.
         """
         left = max(0.0, (self.end - time.monotonic()) / 3600)
         counted = ["--hours", f"{left:.4f}", "--folds", len(folds), "--gpus", len(devices), "--side-by-side"]
         places = ["--work", self.work, *(["--work-from", *self.work_from] if self.work_from else [])]
-        asked = ["--preset", preset, "--measure", "--device", devices[0], "--own", *counted, *places, *words]
+        asked = ["--preset", preset, "--measure", "--device", devices[0], "--own", *counted, *places]
+        asked += _of_plan(words)
         command = [str(word) for word in (sys.executable, "-m", "models.plan", *asked)]
         done = subprocess.run(command, stdin=DEVNULL, stdout=PIPE, text=True, check=False)
         print(done.stdout, end="")
@@ -97,3 +99,13 @@ class Steps:
         self.unfinished.append(script)
         print(f"models/{script}.py is not finished: the hours of this session are over")
         return False
+
+
+def _of_plan(words: Sequence[object]) -> list[object]:
+    """Of the words of a training the flags that models/plan.py has, with their values."""
+    known: list[object] = []
+    for place, word in enumerate(words):
+        flag, joined, _ = str(word).partition("=")
+        if flag in _PLANNED:
+            known += words[place : place + (1 if joined else 2)]
+    return known
