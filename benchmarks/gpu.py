@@ -7,7 +7,8 @@ Writes gpu.json, anew after each row, gpu.log, and gpu_tests.log to the folder, 
 benchmarks/gpu.json it is what models/plan.py plans by.
 
 Slices come from a small phantom, whose series stand in the store under 2,000 names: so many files are opened. Of each
-preset, in bf16 and channels-last from random weights, by the steps, the loader and the predictions of a real run:
+preset, in the precision of a training on that card (--precision auto) and channels-last, from random weights, by the
+steps, the loader and the predictions of a real run:
 
 loader       batches that nobody uses
 alone        a training on one batch, which is on the device already

@@ -29,6 +29,7 @@ from models.training.device import choose_device, count_workers, use_device
 from models.training.fold import kind_of
 from models.training.loading import make_loader
 from models.training.memory import peak_gib, reset_peak
+from models.training.precision import usable_precision
 from models.training.processes import Processes
 from models.training.timing import OneBatch, Pace, load_rate, predict_rate, train_rate
 
@@ -75,15 +76,15 @@ class Setting(NamedTuple):
 
 def settings(presets: tuple[str, ...]) -> list[Setting]:
     """All that is measured, what matters most first: the last may find no time left."""
-    plain = [Setting(preset, "bf16", True, False, ("alone", "both", "loader", "d4")) for preset in presets]
-    compiled = [Setting(preset, "bf16", True, True, ("alone", "both")) for preset in presets]
+    plain = [Setting(preset, "auto", True, False, ("alone", "both", "loader", "d4")) for preset in presets]
+    compiled = [Setting(preset, "auto", True, True, ("alone", "both")) for preset in presets]
     others = [Setting(preset, "fp16", True, False, ("alone",)) for preset in presets]
-    others += [Setting(preset, "bf16", False, False, ("alone",)) for preset in presets]
+    others += [Setting(preset, "auto", False, False, ("alone",)) for preset in presets]
     return plain + compiled[:1] + others + compiled[1:]
 
 
 def empty_row(setting: Setting, quick: bool) -> Row:
-    """A row without numbers, beside what is published of its network."""
+    """A row without numbers, in the precision that is asked for, beside what is published of its network."""
     config = setting.config(quick)
     published = {one.card: round(one.scaled(config.input_size)) for one in anchors_of(config.network)}
     return {
@@ -173,9 +174,10 @@ def _measure(connection: Connection, setting: Setting, options: RowOptions) -> N
 
 
 def _tried(name: str, setting: Setting, options: RowOptions) -> Row:
-    """What a measurement says of a number, or why it cannot."""
+    """What a measurement says of a number and of the precision that it is computed in, or why it cannot."""
     try:
-        return getattr(_measurement(setting, options), name)()
+        measurement = _measurement(setting, options)
+        return {"precision": measurement.precision, **getattr(measurement, name)()}
     except Exception as error:  # whatever a driver, a compiler or a card may raise: it is one number less
         return {"why": {name: f"error: {type(error).__name__}: {' '.join(str(error).split())[:300]}"}}
 
@@ -194,6 +196,7 @@ class Measurement:
         machine = Machine(options.work.root, device=options.device, workers=options.workers)
         self.options = TrainOptions(config, compile=setting.compile, machine=machine)
         self.device = use_device(choose_device(options.device))
+        self.precision = usable_precision(config.precision, self.device)
         self.processes = Processes(self.device)
         self.workers = count_workers(options.workers, self.device)
         self.pace = Pace(2, options.seconds, warm_up=1) if options.quick else Pace(20, options.seconds)

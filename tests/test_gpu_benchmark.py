@@ -39,7 +39,7 @@ def rows(modules):
 
 @pytest.fixture
 def setting(rows):
-    return rows.Setting("b0", "bf16", True, False, ("alone", "both", "loader"))
+    return rows.Setting("b0", "auto", True, False, ("alone", "both", "loader"))
 
 
 @pytest.fixture
@@ -48,6 +48,8 @@ def measure(rows, setting, monkeypatch, tmp_path):
 
     def measured(limit: float = 60, **numbers):
         class Stub:
+            precision = "fp16"
+
             def __init__(self, *_):
                 for name, number in numbers.items():
                     setattr(self, name, number if callable(number) else lambda said={name: number}: said)
@@ -84,6 +86,7 @@ def test_efficiency_is_that_of_both_beside_the_slower(measure, rows):
     require_whole(row, rows)
     assert row["efficiency"] == 0.9
     assert row["why"]["d4"] == "not asked of this setting"
+    assert row["precision"] == "fp16"  # what it was computed in
     rates = {"A100": 2489, "RTX 3090": 1752, "V100": 1301}
     assert row["published"] == {card: round(rate * (224 / 512) ** 2) for card, rate in rates.items()}
 
@@ -140,6 +143,7 @@ def test_what_has_no_time_left_is_not_begun(measure, rows):
     require_whole(row, rows)
     assert row["alone"] is None
     assert row["why"]["alone"].startswith("left out: time")
+    assert row["precision"] == "auto"
 
 
 def test_what_matters_most_comes_first_and_all_is_asked_for(rows):
@@ -149,7 +153,9 @@ def test_what_matters_most_comes_first_and_all_is_asked_for(rows):
     assert all(set(one.asked) == {"loader", "alone", "both", "d4"} for one in settings[:5])
     for preset in presets:
         ways = {one[1:4] for one in settings if one.preset == preset}
-        assert ways == {("bf16", True, False), ("fp16", True, False), ("bf16", False, False), ("bf16", True, True)}
+        assert ways == {("auto", True, False), ("fp16", True, False), ("auto", False, False), ("auto", True, True)}
+    planned_by = [one for one in settings if {"both", "d4"} <= set(one.asked)]  # of which models/plan.py takes one
+    assert {one.config(False).precision for one in planned_by} == {import_module("models.train_b2").CONFIG.precision}
     assert sum(one.needs(5.0) for one in settings if not one.compile) < 360  # seconds, of eight minutes
     assert settings[-1].compile
 
@@ -249,7 +255,8 @@ def test_the_whole_script_on_the_cpu(modules, prepared, tmp_path, monkeypatch, c
     assert min(first["loader"], first["both"], first["efficiency"], first["d4"]) > 0
     assert {row["loader"] for row in written["rows"]} == {first["loader"]}
     printed = capsys.readouterr().out
-    assert printed.count("bf16, channels first") == 2  # as it is measured, and in the table
+    assert {row["precision"] for row in written["rows"]} == {"fp32"}  # of a CPU
+    assert printed.count("fp32, channels first") == 2  # as it is measured, and in the table
 
 
 def small(setting, _):

@@ -64,6 +64,7 @@ ROW = {
     "network": "efficientnet-b2",
     "size": 512,
     "batch": 56,
+    "precision": "bf16",
     "compile": False,
     "both": 600.0,
     "d4": 200.0,
@@ -92,7 +93,8 @@ def test_a_card_is_known_by_a_part_of_its_name(asked, name, meant):
 def test_what_was_measured_is_taken_as_it_is():
     speed = measured_speed(RESULTS, B2, "h100")
     assert speed[:5] == (600, 1600, 200, 14, 3)
-    assert speed.source == "measured, benchmarks/gpu.json: NVIDIA H100 80GB HBM3, 2026-01-02, commit 0123456"
+    told = "measured, benchmarks/gpu.json: NVIDIA H100 80GB HBM3 in bf16, 2026-01-02, commit 0123456"
+    assert speed.source == told
 
 
 def test_at_another_size_it_is_scaled_by_pixels_and_memory_by_the_batch_too():

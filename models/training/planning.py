@@ -211,7 +211,7 @@ def measured_speed(results: dict, config: TrainConfig, card: str) -> Speed | Non
         row["d4"] * pixels,
         None if row["peak_gib"] is None or of_studies else row["peak_gib"] * more,
         None if row["d4_peak_gib"] is None else row["d4_peak_gib"] / pixels,
-        f"measured, benchmarks/gpu.json: {results['card']}, {results['date'][:10]}, "
+        f"measured, benchmarks/gpu.json: {results['card']} in {row['precision']}, {results['date'][:10]}, "
         f"commit {results['commit'][:7]}{scaled}",
     )
 
