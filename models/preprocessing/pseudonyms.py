@@ -51,7 +51,7 @@ class Pseudonyms:
         others = identifiers[~identifiers.str.fullmatch(_RSNA.pattern).astype(bool)]
         if others.empty:
             return identifiers
-        parts = others.str.extract(r"(?s)^(.*?)(_\d{4})?$").fillna("")
+        parts = others.str.extract(r"(?s)^(.*?)(_\d{4})?\Z").fillna("")
         return identifiers.where(~identifiers.index.isin(others.index), parts[0].map(self.image) + parts[1])
 
     def names(self, identifiers: Names) -> Names:

@@ -44,6 +44,7 @@ def test_names_are_the_same_for_the_same_identifier_alone(one, other):
         min_size=1,
     )
 )
+@example(["\n"])  # an end of a line is none of the text
 def test_many_images_are_called_as_each_is(images):
     assert list(PSEUDONYMS.images(pd.Series(images, dtype=str))) == [PSEUDONYMS.image(image) for image in images]
 
