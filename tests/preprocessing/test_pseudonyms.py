@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pandas as pd
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from models.preprocessing.pseudonyms import Names, Pseudonyms, read_key
