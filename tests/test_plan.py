@@ -84,9 +84,17 @@ PREPARE = Line("prepare.py", 1.0, 2.0, None, "told")
         ("a100", "NVIDIA H100 80GB HBM3", False),
         ("", "RTX 3090", False),
         ("h100", "", False),
+        ("rtx 3090", "NVIDIA GeForce RTX 3090 Ti", True),
+        ("A100-SXM4", "NVIDIA A100-SXM4-80GB", True),
+        ("a10", "NVIDIA A100-SXM4-80GB", False),
+        ("a10", "NVIDIA A10", True),
+        ("h20", "NVIDIA H200", False),
+        ("h200", "NVIDIA GH200 480GB", False),
+        ("l4", "NVIDIA L40S", False),
+        ("-", "RTX 3090", False),
     ],
 )
-def test_a_card_is_known_by_a_part_of_its_name(asked, name, meant):
+def test_a_card_is_known_by_whole_words_of_its_name(asked, name, meant):
     assert is_card(asked, name) is meant
 
 

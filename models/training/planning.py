@@ -4,6 +4,7 @@ A speed was measured, by benchmarks/gpu.py or here (timing.py), or published (an
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -253,6 +254,9 @@ def by_bandwidth(anchor: Anchor, card: str) -> tuple[float, str]:
 
 
 def is_card(asked: str, name: str) -> bool:
-    """Whether a card's full name is meant: "h100" of "NVIDIA H100 80GB HBM3", "rtx3090" of "RTX 3090"."""
-    plain_name, plain = ("".join(filter(str.isalnum, text.lower())) for text in (name, asked))
-    return bool(plain) and plain in plain_name
+    """Whether a card's full name is meant: "h100" of "NVIDIA H100 80GB HBM3", "rtx3090" of "RTX 3090".
+
+    By whole words, so that "a10" is no "A100"; what stands between letters and digits does not matter.
+    """
+    words = r"[^a-z0-9]*".join(filter(str.isalnum, asked.lower()))
+    return bool(words) and re.search(rf"(?<![a-z0-9]){words}(?![a-z0-9])", name.lower()) is not None
