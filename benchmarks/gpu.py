@@ -47,6 +47,7 @@ from models.common.files import write_parquet, write_text
 from models.common.folders import Work
 from models.preprocessing.tables import UNREADABLE, read_slices
 from models.training.anchors import ANCHORS
+from models.training.device import choose_device
 
 REPOSITORY = Path(__file__).parent.parent
 SERIES = 2000  # in the store: of the challenge's 21,744, a loader has a series open by chance only
@@ -87,7 +88,7 @@ def main(options: GpuOptions) -> int:
     """
     end = time.monotonic() + 60 * options.minutes
     options.output.mkdir(parents=True, exist_ok=True)
-    machine = separately(run.describe_machine)
+    machine = separately(describe_machine, options.device)
     if machine["gpu"] is None and options.device != "cpu":
         raise InputError("no CUDA device here; --device cpu --quick rehearses without one")
     results: dict[str, Any] = {**described(machine, options), "tests": None, "rows": []}
@@ -105,6 +106,18 @@ def main(options: GpuOptions) -> int:
         measure_rows(results, work, options, end)
     print(f"\n{table(results['rows'])}\n\n{options.output / 'gpu.json'}")
     return 0 if went_well(results) else 1
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """As run.describe_machine, of a device that is measured: a CPU has no card. In a process of its own.
+
+    Raises InputError for a card that is not there, where there are others.
+    """
+    machine = run.describe_machine()
+    if machine["gpu"] is None:
+        return machine
+    measured = choose_device(device)
+    return machine | {"gpu": torch.cuda.get_device_name(measured) if measured.type == "cuda" else None}
 
 
 def described(machine: dict[str, Any], options: GpuOptions) -> dict[str, Any]:

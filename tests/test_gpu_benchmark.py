@@ -224,16 +224,28 @@ def test_the_series_of_the_store_stand_there_under_many_names(modules, few, tmp_
 
 def test_without_a_gpu_it_is_one_line(modules, tmp_path, monkeypatch):
     gpu = modules("gpu")
-    monkeypatch.setattr(gpu, "separately", lambda _: {"gpu": None})
+    monkeypatch.setattr(gpu, "separately", lambda *_: {"gpu": None})
     with pytest.raises(InputError, match="no CUDA device here; --device cpu --quick rehearses without one"):
         gpu.main(gpu.GpuOptions(tmp_path))
+
+
+def test_the_card_is_the_one_that_is_measured_and_none_where_a_cpu_is(modules, monkeypatch):
+    gpu, cards = modules("gpu"), ["NVIDIA H100 80GB HBM3", "Tesla T4"]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(cards))
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device=None: cards[getattr(device, "index", None) or 0])
+    for device, card in (("cuda:0", cards[0]), ("cuda", cards[0]), ("cuda:1", cards[1]), ("cpu", None)):
+        machine = gpu.describe_machine(device)
+        assert gpu.described(machine, gpu.GpuOptions(Path(), device=device))["card"] == card
+    with pytest.raises(InputError, match="--device cuda:2 is not there"):
+        gpu.describe_machine("cuda:2")
 
 
 def test_the_whole_script_on_the_cpu(modules, prepared, tmp_path, monkeypatch, capsys):
     """Of the small network on a store that is there; the torture runs the rest too."""
     gpu = modules("gpu")
     machine = {"gpu": None, "cpu": "some", "python": "3", "torch": "2"}
-    monkeypatch.setattr(gpu, "separately", lambda _: machine)
+    monkeypatch.setattr(gpu, "separately", lambda *_: machine)
     monkeypatch.setattr(gpu, "make_store", lambda work, _: linked(prepared, work.root))
     monkeypatch.setattr(gpu.gpu_rows.Setting, "config", small)
     tests = tmp_path / "test_some.py"

@@ -71,7 +71,13 @@ ROW = {
     "peak_gib": 14.0,
     "d4_peak_gib": 3.0,
 }
-RESULTS = {"card": "NVIDIA H100 80GB HBM3", "date": "2026-01-02T03:04:05", "commit": "0123456789", "rows": [ROW]}
+RESULTS = {
+    "card": "NVIDIA H100 80GB HBM3",
+    "date": "2026-01-02T03:04:05",
+    "commit": "0123456789",
+    "quick": False,
+    "rows": [ROW],
+}
 SPEED = Speed(train=100.0, predict=1000.0, d4=50.0, memory=7.0, d4_memory=2.0, source="told")
 PREPARE = Line("prepare.py", 1.0, 2.0, None, "told")
 
@@ -116,6 +122,7 @@ def test_at_another_size_it_is_scaled_by_pixels_and_memory_by_the_batch_too():
     [
         RESULTS | {"card": None},
         RESULTS | {"card": "NVIDIA A100"},
+        RESULTS | {"quick": True},  # a rehearsal on small pictures
         RESULTS | {"rows": [ROW | {"network": "efficientnet-b0"}]},
         RESULTS | {"rows": [ROW | {"both": None}]},
         RESULTS | {"rows": [ROW | {"d4": None}]},

@@ -191,11 +191,11 @@ def plan_of_prepare(
 
 
 def measured_speed(results: dict, config: TrainConfig, card: str) -> Speed | None:
-    """What benchmarks/gpu.py has measured of a network on a card; None if it has not.
+    """What benchmarks/gpu.py has measured of a network on a card; None if it has not, or has only rehearsed it.
 
     At another size or batch: as many pixels a second, and as much memory a pixel.
     """
-    if not is_card(card, results["card"] or ""):
+    if results["quick"] or not is_card(card, results["card"] or ""):
         return None
     rows = [row for row in results["rows"] if row["network"] == config.network and row["both"] and row["d4"]]
     if not rows:
