@@ -60,7 +60,7 @@ class GpuOptions:
     output: Path
     """folder for gpu.json and the logs"""
     presets: tuple[str, ...] = ("b0_224", "b0", "b2", "b5", "resnext101")
-    """training scripts, without their train_"""
+    """training scripts that look at images, without their train_"""
     minutes: float = 8.0
     """for all of it; what does not fit is left out, and said"""
     test_minutes: float = 2.5
@@ -150,7 +150,7 @@ def driver() -> str | None:
 def make_store(work: Work, options: GpuOptions) -> None:
     """A phantom and its store, each series of which stands there under many names.
 
-    Raises InputError if one of the two scripts fails.
+    Raises InputError if one of the two scripts fails, and, before any work, for a preset that is not there.
     """
     configs = [setting.config(options.quick) for setting in gpu_rows.settings(options.presets)]
     sizes = sorted({config.image_size for config in configs})

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -23,6 +22,7 @@ import torch
 from models.common.config import Precision, TrainConfig
 from models.common.folders import Work
 from models.common.options import Machine, TrainOptions
+from models.plan import preset_named
 from models.preprocessing.tables import UNREADABLE, read_slices
 from models.training.anchors import anchors_of
 from models.training.device import choose_device, count_workers, use_device
@@ -61,9 +61,8 @@ class Setting(NamedTuple):
     asked: tuple[str, ...]
 
     def config(self, quick: bool) -> TrainConfig:
-        """The preset's configuration in that precision, from random weights."""
-        config = import_module(f"models.train_{self.preset}").CONFIG
-        config = replace(config, precision=self.precision, pretrained=False)
+        """The preset's configuration in that precision, from random weights. Raises InputError if there is none."""
+        config = replace(preset_named(self.preset), precision=self.precision, pretrained=False)
         if quick:
             crop = config.crop_size and 26
             config = replace(config, image_size=32, crop_size=crop, batch_size=4, skip_low_information=False)

@@ -156,18 +156,23 @@ def counted(epochs: int) -> str:
 
 
 def preset(options: PlanOptions) -> TrainConfig:
-    """The configuration of a training script, with the sizes that are asked for. Raises InputError if there is none."""
-    scripts = {path.stem.removeprefix("train_"): path.stem for path in SCRIPTS.glob("train_*.py")}
-    for name in (SEQUENCE.name, SESSION_SEQUENCE.name):  # a step of the plan for each of the others
-        scripts.pop(name)
-    if options.preset not in scripts:
-        raise InputError(f"no preset {options.preset!r}; name one of {', '.join(sorted(scripts))} with --preset")
-    config = import_module(f"models.{scripts[options.preset]}").CONFIG
+    """A preset with the sizes that are asked for. Raises InputError if there is none."""
+    config = preset_named(options.preset)
     config = config if options.network is None else replace(config, network=options.network)
     if options.image_size is not None:
         crop = config.crop_size and round(config.crop_size * options.image_size / config.image_size)
         config = replace(config, image_size=options.image_size, crop_size=crop)
     return config if options.batch_size is None else replace(config, batch_size=options.batch_size)
+
+
+def preset_named(name: str) -> TrainConfig:
+    """The configuration of a training script that looks at images. Raises InputError if there is none."""
+    scripts = {path.stem.removeprefix("train_"): path.stem for path in SCRIPTS.glob("train_*.py")}
+    for other in (SEQUENCE.name, SESSION_SEQUENCE.name):  # a step of the plan for each of the others
+        scripts.pop(other)
+    if name not in scripts:
+        raise InputError(f"no preset {name!r} that looks at images; name one of {', '.join(sorted(scripts))}")
+    return import_module(f"models.{scripts[name]}").CONFIG
 
 
 def speed_of(config: TrainConfig, options: PlanOptions) -> Speed:

@@ -160,6 +160,15 @@ def test_what_matters_most_comes_first_and_all_is_asked_for(rows):
     assert settings[-1].compile
 
 
+@pytest.mark.parametrize("name", ["sequence", "b22"])
+def test_a_preset_that_looks_at_no_images_or_is_misspelt_is_one_line_before_any_work(name, modules, tmp_path):
+    gpu = modules("gpu")
+    message = rf"no preset '{name}' that looks at images; name one of b0, b0_224, "
+    with pytest.raises(InputError, match=message):
+        gpu.make_store(Work(tmp_path), gpu.GpuOptions(tmp_path, ("small", name)))
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---- the tests in it ----
 
 SOME = """

@@ -427,7 +427,10 @@ def test_sizes_are_the_presets_or_those_that_are_asked_for():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (script.PlanOptions("sequence", "h100"), r"no preset 'sequence'; name one of b0, b0_224, .* with --preset"),
+        (
+            script.PlanOptions("sequence", "h100"),
+            r"no preset 'sequence' that looks at images; name one of b0, b0_224, ",
+        ),
         (script.PlanOptions("b2"), r"name a card with --gpu, like h100, or measure this machine with --measure"),
         (script.PlanOptions("small", "h100"), r"nothing is published of small; measure it .* with --measure"),
     ],
