@@ -3,7 +3,8 @@
     python benchmarks/startup.py
     git worktree add ../old 032d62a && python benchmarks/startup.py ../old
 
-A script a row, a checkout a column, all run by this Python. The median of `--rounds`, which take turns.
+A script a row, of those that all checkouts have, and a checkout a column, all run by this Python. The median of
+`--rounds`, which take turns.
 """
 
 import os
@@ -35,11 +36,17 @@ class StartupOptions:
 
 
 def main(options: StartupOptions) -> None:
-    """Print the seconds of each script, then their median and the largest."""
+    """Print the seconds of each script that all checkouts have, then their median and the largest.
+
+    Raises InputError for a folder without any script.
+    """
     checkouts = [HERE, *(path.resolve() for path in options.checkouts)]
-    scripts = [path.name for path in sorted((HERE / "models").glob("*.py")) if path.stem != "__init__"]
+    there = [scripts_of(checkout) for checkout in checkouts]
+    scripts = set.intersection(*there)
+    if others := set.union(*there) - scripts:
+        print(f"left out, for not all checkouts have them: {', '.join(sorted(others))}")
     rows = {}
-    for script in scripts:
+    for script in sorted(scripts):
         taken = {checkout: [] for checkout in checkouts}
         for _ in range(options.rounds):
             for checkout, seconds in taken.items():
@@ -48,6 +55,14 @@ def main(options: StartupOptions) -> None:
         print(script, *(f"{value:.2f}" for value in rows[script].values()), flush=True)
     table = pd.DataFrame.from_dict(rows, orient="index")
     print(pd.DataFrame({"median": table.median(), "largest": table.max()}).to_string(float_format="{:.2f}".format))
+
+
+def scripts_of(checkout: Path) -> set[str]:
+    """The names of its scripts. Raises InputError if it has none."""
+    names = {path.name for path in (checkout / "models").glob("*.py") if path.stem != "__init__"}
+    if not names:
+        raise InputError(f"no script in {checkout / 'models'}; name the folder of a checkout of this project")
+    return names
 
 
 def cpu_seconds(checkout: Path, script: str) -> float:

@@ -329,6 +329,25 @@ def test_what_a_script_costs_to_ask_is_its_cpu_time_and_a_missing_one_is_named(b
         startup.cpu_seconds(tmp_path, "train_b2.py")
 
 
+def test_scripts_are_compared_that_all_checkouts_have_and_the_others_are_named(
+    benchmark, tmp_path, monkeypatch, capsys
+):
+    startup, old, nothing = benchmark("startup"), tmp_path / "old", tmp_path / "nothing"
+    for folder in (old / "models", nothing):
+        folder.mkdir(parents=True)
+    for name in ("__init__", "score", "train_b2", "gone"):
+        (old / "models" / f"{name}.py").touch()
+    monkeypatch.setattr(startup, "cpu_seconds", lambda checkout, _: 7.0 if checkout == old else 0.5)
+    startup.main(startup.StartupOptions((old,), rounds=1))
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("left out, for not all checkouts have them: ")
+    assert {"gone.py", "plan.py", "train_session.py"} <= set(first.partition(": ")[2].split(", "))
+    assert lines[:2] == ["score.py 0.50 7.00", "train_b2.py 0.50 7.00"]
+    assert len(lines) == 5
+    with pytest.raises(InputError, match=r"no script in .*nothing/models; name the folder of a checkout"):
+        startup.main(startup.StartupOptions((old, nothing)))
+
+
 def test_the_last_steps_are_measured_at_any_size_and_written(benchmark, tmp_path, monkeypatch, capsys):
     full_size = benchmark("full_size")
     monkeypatch.setattr(full_size, "separately", lambda function, *arguments: function(*arguments))
