@@ -227,6 +227,27 @@ def test_a_drop_folder_is_answered_once_when_it_is_quiet(heads, answers, monkeyp
     assert stamps() == before
 
 
+def test_a_study_that_grows_after_its_answer_is_answered_again(heads, answers, monkeypatch, tmp_path):
+    """Its slices are kept with --work, where those of the first answer lay."""
+    drop, seen, clock = tmp_path / "drop", [], [0.0]
+    write(drop, heads[0].some(slice(2, None)))
+
+    def look(_: float) -> None:
+        clock[0] += 6
+        seen.append([len(one["slices"]) for one in Folder(tmp_path / "answers", 0).told])
+        if len(seen) == 4:
+            write(drop, heads[0])  # two slices more
+        if len(seen) == 8:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(predicting, "sleep", look)
+    monkeypatch.setattr(predicting, "monotonic", lambda: clock[0])
+    with pytest.raises(KeyboardInterrupt):
+        answers(watch=drop, quiet=10, work=tmp_path / "kept")
+    count = len(heads[0].hounsfield)
+    assert [told for told, _ in itertools.groupby(seen)] == [[], [count - 2], [count]]
+
+
 def test_what_is_renamed_or_moved_while_it_is_looked_for_ends_no_watch(answers, monkeypatch, tmp_path, capsys):
     """A sender writes a.dcm.part and renames it; at last somebody takes the folder away."""
     drop, looks, real = tmp_path / "drop", itertools.count(1), predicting.find_given

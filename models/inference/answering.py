@@ -26,6 +26,7 @@ from models.preprocessing.notes import SeriesNotes
 from models.preprocessing.own_studies import OwnStudy, ReadStudy, read_study, write_chosen
 from models.preprocessing.store import Series
 from models.preprocessing.tables import UNREADABLE
+from models.training.planes import open_series
 
 if TYPE_CHECKING:
     from models.inference.ensemble import Ensemble
@@ -100,6 +101,7 @@ def answer_study(study: OwnStudy, court: Court, work: Work) -> Answer:
     Raises InputError if that cannot be written, or weights are damaged.
     """
     read = read_study(study, work, court.image_sizes, court.series)
+    open_series.cache_clear()  # of a study that has grown, other slices lie under the same names
     tables = {notes.series_id: slice_table([notes])[0] for notes in read.notes}
     order = rank(candidates_of(list(tables.values()), read.series, usual_spacing(court.folds)), court.series)
     notes = {one.series_id: one for one in read.notes}
