@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import beta
 
 from models.common.labels import LABELS
 from models.inference.comparing import intervals, resample
 from models.inference.external_joining import Rows
-from models.inference.operating import Range
+from models.inference.operating import Range, certain, jeffreys
 from models.training.fingerprint import Counts, Fingerprint
 from models.training.metric import prior, slice_losses
 
@@ -23,7 +22,7 @@ _UNKNOWN = Range(np.nan, np.nan, np.nan)
 def score_labels(rows: Rows, labels: Sequence[str]) -> pd.DataFrame:
     """A row for each label of a set: `positive`, AUC and log loss, both with low and high, and the prior's log loss.
 
-    Patients are drawn as `resample` does it; where an AUC is 1 no draw tells how sure that is, and `_certain` does.
+    Patients are drawn as `resample` does it; where an AUC is 1 no draw tells how sure that is, and `certain` does.
     `predicted` is the mean probability, and `observed` the share that has the label: calibration in the large.
     """
     target, probability, patients = rows
@@ -35,7 +34,7 @@ def score_labels(rows: Rows, labels: Sequence[str]) -> pd.DataFrame:
         loss, positive = scores.loc[f"log loss {label}"], target[:, place] == 1
         sides = [len(np.unique(patients[chosen])) for chosen in (positive, ~positive)]
         found = [float(value) for value in scores.loc[f"AUC {label}"].to_numpy(float)]
-        auc = _certain(Range(*found), *sides)
+        auc = certain(Range(*found), min(sides))
         table[label] = {
             "positive": positive.sum(),
             **{"AUC": auc.value, "AUC low": auc.low, "AUC high": auc.high},
@@ -103,30 +102,14 @@ def _auc_of_counts(counts: np.ndarray, patients: int) -> Range:
         for count, placed in ((counts[1], below), (counts[0], above))
     )
     half = 1.959964 * float(np.sqrt(spread))
-    return _certain(Range(value, value - half, value + half), positives * share, negatives * share)
-
-
-def _certain(auc: Range, positives: float, negatives: float) -> Range:
-    """An AUC with its interval within 0 ... 1; that of an AUC of 0 or 1 is the one of a share of as many patients.
-
-    Of those with or without the label, of which there are fewer.
-    """
-    if auc.value in (0, 1) and not np.isnan(auc.low):
-        return _jeffreys(auc.value, min(positives, negatives))
-    return Range(auc.value, float(np.clip(auc.low, 0, 1)), float(np.clip(auc.high, 0, 1)))
+    return certain(Range(value, value - half, value + half), min(positives, negatives) * share)
 
 
 def _share(right: np.ndarray, patients: np.ndarray) -> Range:
     """The share of bools (studies,) that are so, with its interval; nothing of none."""
     if not len(right):
         return _UNKNOWN
-    return _jeffreys(float(right.mean()), len(np.unique(patients)))
-
-
-def _jeffreys(value: float, count: float) -> Range:
-    """A share of so many patients, with its interval."""
-    low, high = beta(value * count + 0.5, (1 - value) * count + 0.5).interval(0.95)
-    return Range(value, min(float(low), value), max(float(high), value))
+    return jeffreys(float(right.mean()), len(np.unique(patients)))
 
 
 def worse(difference: Range) -> str:

@@ -117,8 +117,8 @@ def operating_points(counts: np.ndarray, calibration: Calibration, positives: in
     return {
         name: Point(
             float(expit(calibration(EDGES[place]))),
-            _range(float(sensitivity[place]), positives),
-            _range(float(specificity[place]), negatives),
+            jeffreys(float(sensitivity[place]), positives),
+            jeffreys(float(specificity[place]), negatives),
             positives,
             negatives,
         )
@@ -127,11 +127,21 @@ def operating_points(counts: np.ndarray, calibration: Calibration, positives: in
     }
 
 
-def _range(value: float, count: int) -> Range:
+def jeffreys(value: float, count: float) -> Range:
     """A share of so many patients, with Jeffreys' interval."""
     low, high = betaincinv(*_posterior(value, count), (0.025, 0.975))
     return Range(value, min(float(low), value), max(float(high), value))
 
 
-def _posterior(value: float, count: int) -> tuple[float, float]:
+def certain(auc: Range, fewest: float) -> Range:
+    """An AUC with its interval within 0 ... 1; that of an AUC of 0 or 1 is the one of a share of so many patients.
+
+    Of those with or without the label, of which there are fewer: no draw of them tells how sure an AUC of 1 is.
+    """
+    if auc.value in (0, 1) and not np.isnan(auc.low):
+        return jeffreys(auc.value, fewest)
+    return Range(auc.value, float(np.clip(auc.low, 0, 1)), float(np.clip(auc.high, 0, 1)))
+
+
+def _posterior(value: float, count: float) -> tuple[float, float]:
     return value * count + 0.5, (1 - value) * count + 0.5

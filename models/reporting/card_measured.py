@@ -37,8 +37,8 @@ def measured(show: Traced) -> list[Field]:
 def _scores(show: Traced, of: str) -> Iterator[Block]:
     table = FACTS, "scores", of
     yield (
-        "Out-of-fold; in brackets the 95 % interval of a bootstrap of patients. The prior's is the loss of the best "
-        "constant prediction." + (" A study is as probable as its highest slice, calibrated by other patients."
+        "Out-of-fold; in brackets the 95 % interval of a bootstrap of patients, and Jeffreys' of an AUC by which all "
+        "draws are alike. The prior's is the loss of the best constant prediction." + (" A study is as probable as its highest slice, calibrated by other patients."
                                   if of == "studies" else "")
     )  # fmt: skip
     rows = [

@@ -12,6 +12,8 @@ import pandas as pd
 from scipy.sparse import coo_array
 
 from models.inference.comparing import drawn_patients, patient_totals, tails
+from models.inference.operating import Range, certain, jeffreys
+from models.training.scoring import auc
 
 DRAWS = 1000
 _SEED = 0
@@ -39,6 +41,16 @@ def to_interval(values: np.ndarray, count: int | None = None) -> np.ndarray:
 def mean_interval(values: np.ndarray, patients: np.ndarray) -> np.ndarray:
     """The interval of a mean over values (slices,) of the patients (slices,), (2,); NaN for a single patient."""
     return to_interval(resample_means(values[:, None].astype(float), patients)[:, 0], several(patients))
+
+
+def share_interval(values: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """The interval of the share of bools (slices,) that are so, of the patients (slices,), (2,); NaN for a single one.
+
+    It holds that of the bootstrap, and Jeffreys' of so many patients: where all are so, no draw has one that is not.
+    """
+    low, high = mean_interval(values, patients)
+    likely = jeffreys(float(values.mean()), len(set(patients)))
+    return np.array([np.minimum(low, likely.low), np.maximum(high, likely.high)])
 
 
 def several(patients: np.ndarray) -> int | None:
@@ -71,10 +83,13 @@ def resample_auc(target: np.ndarray, probability: np.ndarray, patients: np.ndarr
 def auc_interval(target: np.ndarray, probability: np.ndarray, patients: np.ndarray) -> np.ndarray:
     """The interval of the area under the ROC curve, (2,), of targets, probabilities and patients (slices,).
 
-    NaN as `resample_auc`; with the count of patients of the class that has fewer.
+    NaN as `resample_auc`; with the count of patients of the class that has fewer, and of an AUC of 0 or 1, by which
+    all draws are alike, that of a share of so many.
     """
     fewest = min(len(set(patients[target == value])) for value in (0, 1))
-    return to_interval(resample_auc(target, probability, patients), fewest if fewest > 1 else None)
+    ends = to_interval(resample_auc(target, probability, patients), fewest if fewest > 1 else None)
+    found = certain(Range(auc(target, probability), *ends), fewest)
+    return np.array([found.low, found.high])
 
 
 def can_be_resampled(target: np.ndarray, patients: np.ndarray) -> bool:

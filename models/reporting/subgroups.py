@@ -6,7 +6,7 @@ import pandas as pd
 from models.common.folders import Work
 from models.common.labels import ANY, METRIC_WEIGHTS
 from models.preprocessing.geometry import known_z
-from models.reporting.resampling import auc_interval, mean_interval
+from models.reporting.resampling import auc_interval, mean_interval, share_interval
 from models.reporting.subject import Scored
 from models.training.metric import prior, slice_losses, weighted_log_loss
 from models.training.scoring import auc
@@ -88,7 +88,7 @@ def score_sizes(scored: Scored) -> pd.DataFrame:
             "slices": chosen.sum(),
             "patients": len(set(patients[chosen])),
             "found": found.mean(),
-            **_interval("found", mean_interval(found, patients[chosen])),
+            **_interval("found", share_interval(found, patients[chosen])),
             "AUC": auc(*rank),
             **_interval("AUC", auc_interval(*rank, patients[beside])),
             "few": len(set(patients[chosen])) < FEW,

@@ -170,6 +170,16 @@ def test_bleeds_of_all_sizes_are_found_among_slices_without(metadata):
     assert (known["AUC"] < known["AUC high"]).all()
 
 
+def test_bleeds_that_are_all_found_in_few_patients_may_be_missed_in_others(metadata):
+    rows = scored(metadata)
+    table = score_sizes(rows._replace(probability=0.1 + 0.8 * rows.target))
+    known = table[table["patients"] > 1]
+    assert len(known) > 1
+    for name in ("found", "AUC"):
+        assert (known[[name, f"{name} high"]] == 1).all(axis=None)
+        assert known[f"{name} low"].between(0.2, 0.99).all()
+
+
 def test_kernel_and_thickness_are_those_of_the_series(metadata):
     names = metadata["series_id"].unique()
     series = pd.DataFrame({"kernel": "soft", "thickness": 5.0}, index=names)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from report_pages import Page, pixels, scored
+from scipy.stats import beta
 from sklearn.metrics import (
     average_precision_score,
     log_loss,
@@ -17,7 +18,14 @@ from models.preprocessing.store import Series
 from models.preprocessing.windows import BONE, BRAIN, SUBDURAL, apply_window
 from models.reporting import figures
 from models.reporting.figures import to_svg
-from models.reporting.resampling import auc_interval, mean_interval, resample_auc, steps_of, to_interval
+from models.reporting.resampling import (
+    auc_interval,
+    mean_interval,
+    resample_auc,
+    share_interval,
+    steps_of,
+    to_interval,
+)
 from models.reporting.tables import NO_BLEED, calibrate, score_labels
 from models.training.scoring import WEIGHTED
 
@@ -225,6 +233,19 @@ def test_the_interval_of_a_mean_holds_the_truth_of_few_patients_too():
         held += low <= 0 <= high
     assert held / 200 > 0.87  # .82 of percentiles that many patients would have
     assert np.isnan(mean_interval(np.arange(5), np.zeros(5))).all()
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_what_few_patients_agree_on_is_not_certain(value):
+    """Three patients with blood and six without, of two slices each: no draw differs from another."""
+    patients = np.repeat(np.arange(9), 2)
+    target = (patients < 3).astype(float)
+    low, high = auc_interval(target, np.abs(1 - value - target), patients)
+    likely = beta(0.5 + 3 * value, 0.5 + 3 * (1 - value)).interval(0.95)  # Jeffreys' of three
+    assert (low, high) == pytest.approx((min(likely[0], value), max(likely[1], value)))
+    assert share_interval(target[:6] == value, patients[:6]) == pytest.approx([low, high])
+    assert np.isnan(share_interval(target[:2] == value, patients[:2])).all()
+    assert np.isnan(auc_interval(target[4:], target[4:], patients[4:])).all()
 
 
 def test_draws_rank_as_scikit_learn_does():
