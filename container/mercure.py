@@ -3,7 +3,7 @@
     MERCURE_IN_DIR=in MERCURE_OUT_DIR=out python container/mercure.py
 
 in/[series_UID]#[file_UID].dcm    the slices of a study, or of one series of it; .tags files beside them are left alone
-in/task.json                      "process": {"settings": {...}}; SETTINGS says which there are
+in/task.json                      "process": {"settings": {...}}; SETTINGS says which there are; may be missing
 out/[series_UID]#[file_UID].dcm   a structured report and key slices, which belong into the study
 out/result.json                   what answer.json of predict.py tells of each study, and a line for a notification
 
@@ -64,10 +64,12 @@ def answer(order: Path, results: Path, network: Path) -> None:
 
 
 def read_settings(task: Path) -> dict[str, Any]:
-    """The settings of an order, by their names; none where it has none.
+    """The settings of an order, by their names; none where it has none, or no task, as outside of Mercure.
 
     Raises InputError for a file that is no task of Mercure's, and for settings that are none of SETTINGS.
     """
+    if not task.exists():
+        return {}
     try:
         process = json.loads(task.read_text(encoding="utf-8")).get("process") or {}
         process = process[-1] if isinstance(process, list) else process  # of several modules each has its own

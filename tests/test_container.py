@@ -140,6 +140,16 @@ def test_a_task_that_is_none_is_an_error_or_has_no_settings(text, mercure, tmp_p
             mercure.read_settings(tmp_path / "task.json")
 
 
+def test_an_order_without_a_task_has_no_settings(mercure, network, heads, tmp_path):
+    """As docker run hands over a folder, outside of Mercure."""
+    order = ordered(tmp_path / "in", heads[0])
+    (order / "task.json").unlink()
+    mercure.answer(order, tmp_path / "out", network)
+    (told,) = json.loads((tmp_path / "out" / "result.json").read_text())["studies"]
+    assert told["verdict"].startswith("answered")
+    assert len(list((tmp_path / "out").glob("*.dcm"))) == 4
+
+
 def test_the_entry_point_takes_folders_from_the_environment_and_exits_with_2_for_an_order_without_ct(tmp_path, heads):
     def run(**environment: str) -> subprocess.CompletedProcess:
         whole = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment}
