@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from pages import PAGES, REPOSITORY, blocks
 
-from models import plan
+from models import plan, train_lite0
 from models.common.config import TrainConfig
 from models.inference.evidence import WAYS
 from models.phantom.layouts import LAYOUTS
@@ -251,6 +251,15 @@ def test_results_at_the_challenges_size_are_those_that_were_written():
     assert rows == [(str(row["s CPU"]), str(row["GiB"])) for row in expected["rows"].values()]
     assert f"{expected['settings']['slices']:,} slices" in text
     assert f"commit `{expected['commit'][:7]}`" in text
+
+
+def test_a_start_from_drawings_is_advised_as_it_was_measured():
+    """At a tenth of the preset's rate, and as no gain where the interval holds none."""
+    text = " ".join(sections("phantom.md")["A network that has learnt from drawings"].split())
+    (advised,) = re.findall(r"`(python models/train_lite0.py [^`]*)`", text)
+    assert float(re.search(r" --max-lr (\S+)", advised)[1]) == pytest.approx(train_lite0.CONFIG.max_lr / 10)
+    low, high = (written("real_studies")["rows"]["gently"][end] for end in ("low", "high"))
+    assert ("is not beyond its interval" in text) == (low <= 0 <= high)
 
 
 def test_results_beside_peers_are_those_that_were_written():
