@@ -16,7 +16,10 @@ _POINTS = {
     YOUDEN: "best Youden",
 }
 _FEW = f"not measured, because fewer than {FEWEST} of them have a label, or have not"
-
+_OF_STUDIES = (
+    " A study is as probable as its highest slice: for the log loss as calibrated by other patients, for what ranks "
+    "studies as it is."
+)
 _BEYOND = "not reached: the network is too sure of too many of them"
 
 
@@ -38,9 +41,9 @@ def _scores(show: Traced, of: str) -> Iterator[Block]:
     table = FACTS, "scores", of
     yield (
         "Out-of-fold; in brackets the 95 % interval of a bootstrap of patients, and Jeffreys' of an AUC by which all "
-        "draws are alike. The prior's is the loss of the best constant prediction." + (" A study is as probable as its highest slice, calibrated by other patients."
-                                  if of == "studies" else "")
-    )  # fmt: skip
+        "draws are alike. The prior's is the loss of the best constant prediction."
+        f"{_OF_STUDIES if of == 'studies' else ''}"
+    )
     rows = [
         [
             name,

@@ -19,7 +19,7 @@ from models.reporting.figures import to_svg
 from models.reporting.looks import LOOKED_AT, Looks, look_at
 from models.reporting.markup import fill
 from models.reporting.mistakes import SHOWN, SIDE, Case, nearest_store, worst_mistakes
-from models.reporting.studies import LEVELS, join_studies, operate, predict_values
+from models.reporting.studies import LEVELS, Studies, join_studies, operate, predict_values
 from models.reporting.subgroups import FEW, read_series, score_sizes, score_subgroups
 from models.reporting.subject import Scored, Subject, join_truth
 from models.reporting.tables import calibrate, calibration_error, confuse_named, confuse_types, score_labels
@@ -63,19 +63,20 @@ def render(subject: Subject, metadata: pd.DataFrame, work: Work, heat: bool = Tr
         **_of_studies(studies),
         **_certainty(scored, subject, work),
         mistakes=cases,
-        of_study=_say_of_studies(cases, scored, studies),
+        of_study=_say_of_studies(cases, scored, studies.calibrated),
         looks=look_at(cases, metadata, subject, work) if heat else Looks({}, "not asked for"),
     )
 
 
-def _of_studies(studies: Scored) -> dict:
+def _of_studies(studies: Studies) -> dict:
     """Tables and figures of studies as a whole."""
-    target, probability = studies.target[:, ANY], studies.probability[:, ANY]
-    values = {name: predict_values(studies, *name) for name in FIXED}
-    points = calibrate(target, probability, studies.slices["patient_id"].to_numpy())
+    highest, calibrated = studies
+    target, probability = calibrated.target[:, ANY], calibrated.probability[:, ANY]
+    values = {name: predict_values(highest, *name) for name in FIXED}
+    points = calibrate(target, probability, calibrated.slices["patient_id"].to_numpy())
     return {
-        "study_scores": _rows(score_labels(studies)),
-        "operating": _rows(operate(studies)),
+        "study_scores": _rows(score_labels(calibrated, highest)),
+        "operating": _rows(operate(highest)),
         "levels": LEVELS,
         "values": {f"{name} {level:.0%}": table.to_dict("index") for (name, level), table in values.items()},
         "study_calibration": to_svg(figures.plot_calibration("any", points, "studies")),

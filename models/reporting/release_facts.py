@@ -74,10 +74,10 @@ def measure_scores(scored: Scored, metadata: pd.DataFrame, work: Work, frozen: F
     studies = join_studies(scored)
     return {
         "slices": _table(score_labels(scored)),
-        "studies": _table(score_labels(studies)),
+        "studies": _table(score_labels(studies.calibrated, studies.highest)),
         "calibration": {
             "slices": _calibration(scored._replace(probability=calibrated(scored.probability, frozen.slices))),
-            "studies": _calibration(studies),
+            "studies": _calibration(studies.calibrated),
         },
         "subgroups": {
             name: _table(table) for name, table in score_subgroups(scored, metadata, read_series(work)).items()

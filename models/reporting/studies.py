@@ -18,6 +18,13 @@ LEVELS = (0.90, 0.95)  # of specificity, at which sensitivity is told, and the r
 PREVALENCES = (0.01, 0.02, 0.05, 0.10, 0.20, 0.40)
 
 
+class Studies(NamedTuple):
+    """What is said of studies in two ways, of the same ones in the same order."""
+
+    highest: Scored  # as their highest slice says: these can be ranked, and stand at a threshold
+    calibrated: Scored  # by studies of other patients: these can be believed, but each part has a scale of its own
+
+
 class Point(NamedTuple):
     """Shares of studies at a threshold, of each draw (draws,)."""
 
@@ -25,18 +32,22 @@ class Point(NamedTuple):
     specificity: np.ndarray
 
 
-def join_studies(scored: Scored) -> Scored:
+def join_studies(scored: Scored) -> Studies:
     """The studies of some slices: a label is there if a slice has it, and as probable as in its most probable slice.
 
     That is too high for most studies, since the highest of forty guesses is a high one. So it is calibrated by
-    studies of other patients. The rows of `slices` have `study_id`, `patient_id` and `image_id`, that of a slice.
+    studies of other patients, for losses and calibration. Not for ranks: a part of the patients that bleeds more often
+    than the others is calibrated by these to less, and would lie below them. The rows of `slices` have `study_id`,
+    `patient_id` and `image_id`, that of a slice.
     """
     codes, names = pd.factorize(scored.slices["study_id"])
     table = scored.slices[~pd.Series(codes).duplicated().to_numpy()][["study_id", "patient_id", "image_id"]]
     target, highest = np.zeros((len(names), len(LABELS))), np.zeros((len(names), len(LABELS)))
     np.maximum.at(target, codes, scored.target)
     np.maximum.at(highest, codes, scored.probability)
-    return Scored(table.reset_index(drop=True), target, _calibrate(target, highest, table["patient_id"].to_numpy()))
+    studies = Scored(table.reset_index(drop=True), target, highest)
+    calibrated = _calibrate(target, highest, table["patient_id"].to_numpy())
+    return Studies(studies, studies._replace(probability=calibrated))
 
 
 def _calibrate(target: np.ndarray, probability: np.ndarray, patients: np.ndarray) -> np.ndarray:
@@ -57,6 +68,7 @@ def _calibrate(target: np.ndarray, probability: np.ndarray, patients: np.ndarray
 def operate(studies: Scored) -> pd.DataFrame:
     """A row a label: `positives`, and for each of LEVELS what is reached at it, with its interval.
 
+    Studies are those by their highest slice.
     The columns are `sensitivity at 0.9`, `sensitivity at 0.9 low`, ... `high`, and `specificity at 0.9`, ...: the best
     threshold on these very studies. NaN where a label has one class alone, or a single patient. An interval holds that
     of the bootstrap, and Jeffreys' of so many patients: where no draw has a false alarm, one may yet come.
@@ -79,6 +91,7 @@ def operate(studies: Scored) -> pd.DataFrame:
 def predict_values(studies: Scored, fixed: str, level: float) -> pd.DataFrame:
     """What an alarm for `any`, or none, is worth at PREVALENCES, with the `fixed` share of a Point at a level.
 
+    Studies are those by their highest slice.
     Columns: `PPV` and `NPV`, each with its interval (`PPV low`, `PPV high`): of the studies with an alarm those that
     bleed, and of the others those that do not. Intervals are as wide as those of `operate`.
     """

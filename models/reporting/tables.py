@@ -20,19 +20,19 @@ _CERTAIN = 1e-9  # log loss of a prior that knows: all slices have the label, or
 _LEAST = 1e-4  # share at least of a label in the reference of a type, which may have no slice at all
 
 
-def score_labels(scored: Scored) -> pd.DataFrame:
+def score_labels(scored: Scored, ranked: Scored | None = None) -> pd.DataFrame:
     """A row for the weighted log loss and for each label: what `score_intervals` gives, and how slices are ranked.
 
     Adds `positives`, `AUC` with its interval (`AUC low`, `AUC high`), `average precision`, and `share`, that of the
     positives, which is the average precision of a constant; and `of prior`, the loss as a share of the prior's, with an
     interval (`of prior low`, `of prior high`) in which each draw of patients has a prior of its own. NaN where a label
-    has one class alone.
+    has one class alone. They are ranked as `ranked` says, where that is given, and lose what `scored` says.
     """
     patients = scored.slices["patient_id"].to_numpy()
     table = score_intervals(scored.target, scored.probability, patients)
     table = table.join(_shares_of_prior(scored, patients))
     for number, label in enumerate(LABELS):
-        target, probability = scored.target[:, number], scored.probability[:, number]
+        target, probability = scored.target[:, number], (ranked or scored).probability[:, number]
         low, high = auc_interval(target, probability, patients)
         table.loc[label, "positives"] = target.sum()
         table.loc[label, "share"] = target.mean()

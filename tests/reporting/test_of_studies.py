@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from report_pages import Page, copy_of, pixels, predict, scored, write_run
-from sklearn.metrics import confusion_matrix, log_loss, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, confusion_matrix, log_loss, roc_auc_score, roc_curve
 
 from models.common.config import TrainConfig
 from models.common.files import write_parquet
@@ -21,6 +21,7 @@ from models.reporting.looks import overlay
 from models.reporting.studies import LEVELS, PREVALENCES, join_studies, operate, predict_values
 from models.reporting.subgroups import extents, group_slices, score_sizes
 from models.reporting.subject import Scored, read_subject
+from models.reporting.tables import score_labels
 from models.train_small import CONFIG
 from models.training.networks import build_network
 from models.training.run_record import save_config
@@ -42,7 +43,10 @@ def many_studies(count: int = 200) -> Scored:
 
 def test_a_study_has_what_one_of_its_slices_has(metadata):
     rows = scored(metadata)
-    studies = join_studies(rows)
+    studies, calibrated = join_studies(rows)
+    highest = metadata.assign(**dict(zip(LABELS, rows.probability.T, strict=True))).groupby("study_id")[list(LABELS)]
+    np.testing.assert_array_equal(studies.probability, highest.max().loc[studies.slices["study_id"]])
+    assert calibrated.target is studies.target
     assert len(studies.slices) == metadata["study_id"].nunique()
     by_study = metadata.groupby("study_id")[list(LABELS)].max()
     np.testing.assert_array_equal(studies.target, by_study.loc[studies.slices["study_id"]])
@@ -52,7 +56,7 @@ def test_a_study_has_what_one_of_its_slices_has(metadata):
 
 def test_studies_are_calibrated_by_others():
     slices = many_studies()
-    studies = join_studies(slices)
+    studies = join_studies(slices).calibrated
     highest = pd.DataFrame(slices.probability).groupby(np.arange(200).repeat(2)).max().to_numpy()
     loss = log_loss(studies.target[:, 0], studies.probability[:, 0])
     assert loss < log_loss(studies.target[:, 0], highest[:, 0]) - 0.05
@@ -61,13 +65,35 @@ def test_studies_are_calibrated_by_others():
     assert (studies.probability[:, ANY] >= studies.probability[:, :ANY].max(axis=1)).all()
     lied = slices.target.copy()
     lied[:2] = 1 - lied[:2]  # of the first study, which does not change what is said of it
-    assert join_studies(slices._replace(target=lied)).probability[0, :ANY] == pytest.approx(
-        studies.probability[0, :ANY]
-    )
+    again = join_studies(slices._replace(target=lied)).calibrated
+    assert again.probability[0, :ANY] == pytest.approx(studies.probability[0, :ANY])
+
+
+def test_a_network_that_knows_nothing_ranks_studies_by_chance():
+    """AUC .5, the mean of 60 sets of 20 patients; .35 if each part of them is calibrated to a scale of its own."""
+    generator, ranked = np.random.default_rng(1), []
+    names = [f"s{number}" for number in range(20)]
+    table = pd.DataFrame({"study_id": names, "patient_id": names, "image_id": names})
+    for _ in range(60):
+        target = np.zeros((20, 6))
+        target[generator.permutation(20)[:8], ANY] = 1
+        studies = join_studies(Scored(table, target, generator.uniform(0.01, 0.99, (20, 6)))).highest
+        ranked.append(roc_auc_score(studies.target[:, ANY], studies.probability[:, ANY]))
+    assert np.mean(ranked) == pytest.approx(0.5, abs=0.05)
+
+
+def test_studies_are_ranked_by_their_highest_slice_and_lose_what_is_calibrated():
+    highest, calibrated = join_studies(many_studies(30))
+    row = score_labels(calibrated, highest).loc["any"]
+    target = highest.target[:, ANY]
+    assert row["AUC"] == pytest.approx(roc_auc_score(target, highest.probability[:, ANY]))
+    assert row["AUC low"] < row["AUC"] < row["AUC high"]
+    assert row["average precision"] == pytest.approx(average_precision_score(target, highest.probability[:, ANY]))
+    assert row["log loss"] == pytest.approx(log_loss(target, calibrated.probability[:, ANY]))
 
 
 def test_sensitivity_and_specificity_are_scikit_learns():
-    studies = join_studies(many_studies())
+    studies = join_studies(many_studies()).highest
     table = operate(studies)
     for number, label in enumerate(LABELS):
         alarms, found, _ = roc_curve(studies.target[:, number], studies.probability[:, number], drop_intermediate=False)
@@ -81,7 +107,7 @@ def test_sensitivity_and_specificity_are_scikit_learns():
 
 
 def test_the_worth_of_an_alarm_is_that_of_a_population_with_so_many_bleeds():
-    studies = join_studies(many_studies())
+    studies = join_studies(many_studies()).highest
     values = predict_values(studies, "specificity", 0.9)
     target, probability = studies.target[:, ANY] == 1, studies.probability[:, ANY]
     alarms, _, thresholds = roc_curve(target, probability, drop_intermediate=False)
@@ -97,7 +123,7 @@ def test_the_worth_of_an_alarm_is_that_of_a_population_with_so_many_bleeds():
 
 
 def test_few_studies_without_a_false_alarm_do_not_make_an_alarm_certain():
-    studies = join_studies(many_studies(20))
+    studies = join_studies(many_studies(20)).highest
     perfect = studies._replace(probability=0.1 + 0.8 * studies.target)
     quiet = int((studies.target[:, ANY] == 0).sum())
     row = predict_values(perfect, "specificity", 0.95).loc[0.1]
@@ -112,12 +138,12 @@ def test_the_page_tells_these_numbers_under_their_names(plain, metadata):
     page = Page(plain.read_text())
     predictions = pd.concat(map(pd.read_parquet, plain.parent.glob("runs/small/fold*/valid.parquet")))
     probability = predictions.set_index("image_id").loc[metadata["image_id"]].to_numpy()
-    studies = join_studies(Scored(metadata, metadata[list(LABELS)].to_numpy(), probability))
-    pairs = list(zip(LABELS, studies.target.T, studies.probability.T, strict=True))
+    studies, calibrated = join_studies(Scored(metadata, metadata[list(LABELS)].to_numpy(), probability))
+    pairs = list(zip(LABELS, studies.target.T, studies.probability.T, calibrated.probability.T, strict=True))
     auc, count = page.column("Scores of studies", "AUC"), page.column("Scores of studies", "positive studies")
     loss = page.column("Scores of studies", "log loss")
-    for label, target, said in pairs:
-        assert (auc[label], loss[label]) == (f"{roc_auc_score(target, said):.3f}", f"{log_loss(target, said):.4f}")
+    for label, target, said, believed in pairs:
+        assert (auc[label], loss[label]) == (f"{roc_auc_score(target, said):.3f}", f"{log_loss(target, believed):.4f}")
         assert count[label] == f"{target.sum():.0f}"
     table = operate(studies)
     for name, other in (("sensitivity", "specificity"), ("specificity", "sensitivity")):
@@ -125,7 +151,7 @@ def test_the_page_tells_these_numbers_under_their_names(plain, metadata):
             told = page.column("Sensitivity and specificity of studies", f"{name} at {level:.0%} {other}")
             assert [told[label] for label in LABELS] == [f"{x:.3f}" for x in table[f"{name} at {level}"]]
     study = metadata.set_index("image_id")["study_id"]
-    said = dict(zip(studies.slices["study_id"], studies.probability[:, ANY], strict=True))
+    said = dict(zip(studies.slices["study_id"], calibrated.probability[:, ANY], strict=True))
     courses = [figure for figure in page.figures if figure.caption.startswith("The study as a whole")]
     assert len(courses) == len(page.articles) > 2
     for article, figure in zip(page.articles, courses, strict=True):
