@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from joblib.externals.loky import get_reusable_executor
 from once import made_once
 from scipy.linalg import sqrtm
 
@@ -29,6 +30,7 @@ def bench(monkeypatch):
     """The modules of the benchmark, imported as they are when their folder stands first on the path."""
     before = set(sys.modules)
     monkeypatch.syspath_prepend(FOLDER)
+    get_reusable_executor().shutdown()  # processes of other tests know another path
     yield SimpleNamespace(**{name.removeprefix("realism_"): import_module(name) for name in NAMES})
     for name in set(sys.modules) - before & {path.stem for path in FOLDER.glob("*.py")}:
         del sys.modules[name]
