@@ -6,13 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 import pydicom
 import pytest
 from head_ct import Series, coronal, data_of
+from imported import import_script
 from written import contents
 
 from models import export_onnx
@@ -28,10 +28,7 @@ DOCKERFILE = (CONTAINER / "Dockerfile").read_text()
 @pytest.fixture(scope="module")
 def mercure() -> ModuleType:
     """The module that the container runs."""
-    spec = spec_from_file_location("container_mercure", CONTAINER / "mercure.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return import_script(CONTAINER / "mercure.py")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import time
 import venv
 from functools import partial
 from importlib.metadata import PackageNotFoundError
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from subprocess import CalledProcessError
 from types import ModuleType, SimpleNamespace
@@ -18,6 +17,7 @@ from types import ModuleType, SimpleNamespace
 import nbformat
 import pandas as pd
 import pytest
+from imported import import_script
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
@@ -143,10 +143,7 @@ def test_the_figures_of_the_page_are_the_planners():
 @pytest.fixture(scope="module")
 def collect() -> ModuleType:
     """The script that collects the wheels."""
-    spec = spec_from_file_location("collect_wheels", KAGGLE / "collect_wheels.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return import_script(KAGGLE / "collect_wheels.py")
 
 
 @pytest.fixture

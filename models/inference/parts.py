@@ -15,7 +15,8 @@ from models.common.locks import only_process
 from models.common.options import InferOptions
 from models.common.prediction_files import prediction_table, read_predictions
 from models.common.repair import command_of_run
-from models.preprocessing.tables import UNREADABLE, read_slices
+from models.preprocessing.origin import prepare_command
+from models.preprocessing.tables import UNREADABLE
 from models.training.run_record import RunRecord, require_run
 from models.training.seen import require_same_folds
 
@@ -116,8 +117,10 @@ def is_finished(options: InferOptions, parts: Parts) -> bool:
         return False
     table = read_parquet(output, REPAIR)
     require_origin(output, table, parts.origin)
-    if work.metadata(options.split).is_file() and changed_series(table, read_slices(work, options.split)):
-        return False
+    if (metadata := work.metadata(options.split)).is_file():
+        slices = read_parquet(metadata, prepare_command(work), ["image_id", "series_id", "chunk"])
+        if changed_series(table, slices):
+            return False
     print(f"{output} is there; delete it to predict again")
     parts.delete()  # a kill may have come between the file and this
     return True

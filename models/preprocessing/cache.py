@@ -21,7 +21,7 @@ from models.preprocessing.frames import FRAME
 from models.preprocessing.grouping import Look
 from models.preprocessing.manifest import Known
 from models.preprocessing.options import PrepareOptions
-from models.preprocessing.origin import DRAWN, prepare_command
+from models.preprocessing.origin import DRAWN, noted, prepare_command
 from models.preprocessing.problems import wait_for_decoder
 from models.preprocessing.raw import RawFolder
 from models.preprocessing.tables import UNREADABLE, read_slices
@@ -137,9 +137,9 @@ def lists_of(work: Work, check: bool) -> tuple[Path, Path]:
     return problems, series
 
 
-def mark_unfinished(work: Work, cached: dict) -> None:
-    """Before tables change: what `cached` tells of settings stays, but no longer that the cache is complete."""
-    if cached:
+def mark_unfinished(work: Work) -> None:
+    """Before tables change: what is told of settings stays, but no longer that the cache is complete."""
+    if cached := noted(work):
         write_json(work.prepared, {name: value for name, value in cached.items() if name != "files"})
 
 

@@ -7,6 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
+from models.preprocessing.geometry import unit_normals
 from models.preprocessing.pseudonyms import Pseudonyms
 from models.preprocessing.slices import Prepared
 
@@ -75,21 +76,15 @@ def _look(item: Prepared) -> tuple[Hashable, ...] | None:
     return item.facts.reconstruction, str(pixel), str(item.facts.thickness), item.facts.contrast
 
 
-def _heights(slices: list[Prepared]) -> np.ndarray:
-    """Where slices of one orientation lie along their normal (mm), in order, of those that tell it."""
-    known = [height for item in slices if (height := _height(item)) is not None]
-    return np.sort(np.array(known, float))
-
-
 def _is_even(slices: list[Prepared]) -> bool:
     """Whether slices are a series by themselves: most gaps between them are alike."""
-    gaps = np.diff(_heights(slices))
+    gaps = np.diff(_known_heights(slices))
     return len(gaps) + 1 >= _FEW and bool(np.mean(np.abs(gaps - np.median(gaps)) < 0.1 * np.median(gaps)) >= _EVEN)
 
 
 def _lie_over_each_other(parts: list[list[Prepared]]) -> bool:
     """Whether of some two parts most slices of the shorter one lie between the ends of the other."""
-    pairs = combinations(sorted(map(_heights, parts), key=np.ptp), 2)
+    pairs = combinations(sorted(map(_known_heights, parts), key=np.ptp), 2)
     return any(np.mean((shorter > longer[0]) & (shorter < longer[-1])) > _DOUBLED for shorter, longer in pairs)
 
 
@@ -98,13 +93,14 @@ def _by_order(slices: list[Prepared]) -> list[list[Prepared]]:
 
     One position for all is none: nothing is known of where they lie.
     """
-    positions = {_position(item) for item in slices} - {None}
+    position_of = dict(zip(map(id, slices), _positions(slices), strict=True))
+    positions = {*position_of.values()} - {None}
     if len(positions) == 1 or _shared_positions(slices) < _DOUBLED * len(positions):
         return [slices]
     number = {id(item): float(item.row.get("instance_number", math.nan)) for item in slices}
     seen, places = Counter(), {}
     for item in sorted(slices, key=lambda item: math.inf if math.isnan(number[id(item)]) else number[id(item)]):
-        if (position := _position(item)) is not None:
+        if (position := position_of[id(item)]) is not None:
             places[id(item)] = seen[position]
             seen[position] += 1
     return _divided(slices, lambda item: places.get(id(item)))
@@ -121,27 +117,38 @@ def _divided(slices: list[Prepared], key: Callable[[Prepared], Hashable | None])
     return list(groups.values())
 
 
-def _height(item: Prepared) -> float | None:
-    """Where a slice lies along its normal, mm to a hundredth; None where that is not known."""
-    row = item.row
-    position = np.array([row.get(f"image_position_{i}", math.nan) for i in range(3)], float)
-    axes = np.array([row.get(f"image_orientation_{i}", math.nan) for i in range(6)], float)
-    height = round(float(position @ np.cross(axes[:3], axes[3:])), 2)
-    return None if math.isnan(height) else height
+def _heights(slices: list[Prepared]) -> np.ndarray:
+    """Where slices lie along their normals, (slices,) mm to a hundredth; NaN where that is not known."""
+    position, orientation = (
+        np.array([[item.row.get(f"{name}_{i}", math.nan) for i in range(length)] for item in slices], float)
+        for name, length in (("image_position", 3), ("image_orientation", 6))
+    )
+    return np.round(np.einsum("ij,ij->i", position, unit_normals(orientation)), 2)
 
 
-def _position(item: Prepared) -> tuple[float, ...] | None:
-    """The position of a slice (mm) to a hundredth; None where it is not known.
+def _known_heights(slices: list[Prepared]) -> np.ndarray:
+    """Those that are known, in order."""
+    heights = np.sort(_heights(slices))  # NaN comes last
+    return heights[~np.isnan(heights)]
 
-    Where its orientation is known, too, that is its height: another field of view has another corner there.
+
+def _positions(slices: list[Prepared]) -> list[Hashable | None]:
+    """The position of each slice: its height, for another field of view has another corner there.
+
+    Where its orientation is not known it is the corner, mm to a hundredth; None where that is not known either.
     """
-    if (height := _height(item)) is not None:
-        return (height,)
+    return [
+        _corner(item) if math.isnan(height) else height
+        for item, height in zip(slices, _heights(slices).tolist(), strict=True)
+    ]
+
+
+def _corner(item: Prepared) -> tuple[float, ...] | None:
     position = tuple(round(item.row.get(f"image_position_{i}", math.nan), 2) for i in range(3))
     return None if any(map(math.isnan, position)) else position
 
 
 def _shared_positions(slices: list[Prepared]) -> int:
     """How many positions hold more than one slice."""
-    counts = Counter(position for item in slices if (position := _position(item)) is not None)
+    counts = Counter(position for position in _positions(slices) if position is not None)
     return sum(count > 1 for count in counts.values())

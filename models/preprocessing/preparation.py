@@ -26,7 +26,7 @@ from models.preprocessing.folds import make_folds
 from models.preprocessing.grouping import SeriesTask
 from models.preprocessing.metadata import slice_table
 from models.preprocessing.options import PrepareOptions
-from models.preprocessing.origin import listed, marked, noted, title_of
+from models.preprocessing.origin import listed, marked, title_of
 from models.preprocessing.parallel import progress_batches
 from models.preprocessing.problems import ProblemRows, problem_table, wait_for_decoder
 from models.preprocessing.raw import RawFolder, find_raw
@@ -91,7 +91,7 @@ def make_cache(options: PrepareOptions, share: Share | None) -> int:
         require_slices(raw, lists, tables, series, problems + of_slices)
         tables, of_tables = join_tables(tables, series, truth, found.pseudonyms)
         rows = problem_table(problems + of_slices + of_tables)
-        write_tables(work, lists, tables, series, rows, options, found.settings | found.origin, known_folds)
+        write_tables(work, tables, series, rows, options, found.settings | found.origin, known_folds)
         return judge(lists[0], tables, rows, options.min_readable)
 
 
@@ -158,7 +158,6 @@ def require_slices(
 
 def write_tables(
     work: Work,
-    lists: tuple[Path, Path],
     tables: dict[str, pd.DataFrame],
     series: pd.DataFrame,
     problems: pd.DataFrame,
@@ -178,8 +177,8 @@ def write_tables(
     if not options.check:  # first: they tell of a whole cache
         for split in ("train", "test"):
             work.metadata(split).unlink(missing_ok=True)
-        mark_unfinished(work, noted(work))
-    of_problems, of_series = lists
+        mark_unfinished(work)
+    of_problems, of_series = lists_of(work, options.check)
     write_csv(of_problems, problems)
     write_csv(of_series, listed(series, settings))
     if not options.check:

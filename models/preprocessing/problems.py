@@ -94,9 +94,10 @@ def count_lost_files(table: pd.DataFrame) -> int:
 
     In Kaggle's layout, where a file has the name of its image, those are some that are no DICOM, too: they are empty.
     """
-    is_image = table["item"].map(lambda name: name.endswith(".dcm") and is_of_challenge(name.removesuffix(".dcm")))
-    is_lost = table["problem"].isin(_LOST) | (table["problem"] == Reason.NOT_DICOM.value) & is_image
-    return int((is_lost & (table["treatment"] == NOT_USED)).sum())
+    unused = table[table["treatment"] == NOT_USED]
+    no_dicom = unused.loc[unused["problem"] == Reason.NOT_DICOM.value, "item"]
+    images = [name for name in no_dicom if name.endswith(".dcm") and is_of_challenge(name.removesuffix(".dcm"))]
+    return unused["problem"].isin(_LOST).sum() + len(images)
 
 
 def problem_table(rows: Iterable[ProblemRow]) -> pd.DataFrame:

@@ -16,6 +16,7 @@ import highdicom as hd
 import numpy as np
 import pandas as pd
 from highdicom import sr
+from highdicom.spatial import get_closest_patient_orientation
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
@@ -172,6 +173,7 @@ def _picture(answer: Answer, key: KeySlice, sources: Sources, number: int, ident
         cv2.putText(image, words, (8, 20 + 22 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
     pixels = np.ascontiguousarray(image[:, :, ::-1])  # from OpenCV's order to RGB
     source = sources.of_slices[answer.slices["image_id"].iloc[key.row]]
+    directions = _directions(answer.slices.iloc[key.row])
     picture = hd.sc.SCImage.from_ref_dataset(
         ref_dataset=source.header,
         pixel_array=pixels,
@@ -183,11 +185,12 @@ def _picture(answer: Answer, key: KeySlice, sources: Sources, number: int, ident
         sop_instance_uid=_uid(identity, "picture", key.row, hashlib.sha256(pixels.tobytes()).hexdigest()),
         instance_number=number,
         manufacturer=MANUFACTURER,
-        patient_orientation=("L", "P"),  # where that is known: see below
+        patient_orientation=directions or ("L", "P"),  # highdicom asks for one
         transfer_syntax_uid="1.2.840.10008.1.2.1",
         series_description=f"Hemorrhage: key slices, {NOT_FOR_DIAGNOSIS}",
     )
-    picture.PatientOrientation = _directions(answer.slices.iloc[key.row])
+    if directions is None:
+        picture.PatientOrientation = []
     picture.BodyPartExamined = "HEAD"
     picture.BurnedInAnnotation = "NO"  # none that tells who it is
     shown = "The brain window." if key.heat is None else "Where a network looked, over the brain window."
@@ -195,13 +198,13 @@ def _picture(answer: Answer, key: KeySlice, sources: Sources, number: int, ident
     return _dated(picture, source.header)
 
 
-def _directions(row: pd.Series) -> list[str]:
-    """Where the rows and columns of a stored slice lead in the patient (PS3.3 C.7.6.1.1.1); nothing where unknown."""
-    axes = row.reindex([f"image_orientation_{i}" for i in range(6)]).to_numpy(float).reshape(2, 3)
-    if np.isnan(axes).any():
-        return []
-    along = np.abs(axes).argmax(axis=1)
-    return [("RL", "AP", "FH")[axis][int(direction[axis] > 0)] for axis, direction in zip(along, axes, strict=True)]
+def _directions(row: pd.Series) -> tuple[str, str] | None:
+    """Where the rows and columns of a stored slice lead in the patient (PS3.3 C.7.6.1.1.1); None where unknown."""
+    right, down = row.reindex([f"image_orientation_{i}" for i in range(6)]).to_numpy(float).reshape(2, 3)
+    if np.isnan([right, down]).any():
+        return None
+    across, along, _ = get_closest_patient_orientation(np.column_stack([right, down, np.cross(right, down)]))
+    return across.value, along.value
 
 
 def _dated(made: Dataset, header: Dataset) -> Dataset:
