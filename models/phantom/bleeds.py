@@ -232,7 +232,7 @@ def subdural(bleed: Bleed, brain: Brain) -> np.ndarray:
     along = np.arctan2(p.y, np.abs(p.x) + 1e-3) - angle
     inside = 1 - np.square((p.z - height) / half_height)
     if bleed.style < ALONG_FALX:
-        span = np.sqrt(np.clip(inside - np.square((p.y + 40 * angle) / 70), 0, None))
+        span = np.sqrt(np.clip(inside - np.square((p.y - 40 * angle) / 70), 0, None))
         return (lateral > 0.4) & (lateral < 0.7 * min(thick, 9) * span) & (brain.depth < 38) & (p.z > 10)
     span = np.sqrt(np.clip(inside - np.square(along / half_angle), 0, None))
     return (brain.depth < thick * span * (1 + 0.12 * brain.grain)) & (lateral > 2)

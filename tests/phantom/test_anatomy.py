@@ -10,8 +10,8 @@ import pytest
 from models.common.labels import SUBTYPES
 from models.phantom.anatomy import draw_head, paint_vault, skull_depth
 from models.phantom.artefacts import add_noise
-from models.phantom.bleeds import ALONG_FALX, DENSE, INITIALS, TOGETHER, Bleed, density, draw_bleeds
-from models.phantom.brain import SHELL, own_sulci, paint_brain
+from models.phantom.bleeds import ALONG_FALX, DENSE, INITIALS, TOGETHER, Bleed, density, draw_bleeds, subdural
+from models.phantom.brain import SHELL, Brain, own_sulci, paint_brain
 from models.phantom.points import Points
 from models.phantom.scan import PROTOCOLS, Scan, draw_scan
 from models.phantom.study import draw_study, stream, sub_samples
@@ -107,6 +107,19 @@ def test_a_quarter_of_the_subdural_bleeds_over_a_hemisphere_are_of_mixed_ages_an
     due = {"epidural": 0.0, "intraparenchymal": 0.08, "intraventricular": 0.0, "subarachnoid": 0.0, "subdural": 0.25}
     assert {kind: float(np.mean(shares)) for kind, shares in mixed.items()} == pytest.approx(due, abs=0.03)
     assert not any(np.isfinite(b.level) for b in drawn if b.kind == "subdural" and b.style < ALONG_FALX)
+
+
+@pytest.mark.parametrize("style", [0.1, 0.9])  # along the falx, and over a hemisphere
+def test_subdural_blood_lies_in_front_where_its_angle_points_there(style):
+    angles = np.linspace(-1.5, 1.5, 301)
+    # On the midline, or on a circle of 60 mm: at 40 mm, where any is.
+    x, y = (2 * np.ones(301), 80 * np.sin(angles)) if style < ALONG_FALX else (60 * np.cos(angles), 60 * np.sin(angles))
+    p = Points(x, y, np.full(301, 40.0))
+    brain = Brain(p, p.x, *(np.full(301, 3.0),) * 2, *(np.zeros(301, bool),) * 2, *(np.zeros(301),) * 2)
+    for angle in (0.8, -0.8):
+        there = subdural(Bleed("subdural", (1.0, angle, 40.0), (9, 1.0, 40), 65.0, 2.0, style, 0.0), brain)
+        assert there.any()
+        assert np.sign(y[there].mean()) == np.sign(angle)
 
 
 def test_points_of_a_pixel_lie_in_all_of_its_layers():
