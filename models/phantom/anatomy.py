@@ -31,7 +31,7 @@ class Head:
     top: float
     dome: float  # how much more pointed the vertex is than an ellipsoid
     egg: float  # how much narrower the forehead is than the back, share of the width
-    skew: float  # flattening of one side of the back, share of the length
+    skew: float  # flattening of one side of the back: by how much of the distance from the midline, at the very back
     warp: tuple[float, float]  # deviation of the smooth deformations, coarse and fine, mm
     bone: float
     scalp: float
@@ -78,7 +78,7 @@ def draw_head(rng: np.random.Generator) -> Head:
         top=dials.TOP.draw(rng),
         dome=dials.DOME.draw(rng),
         egg=dials.EGG.draw(rng),
-        skew=rng.normal(0, 0.025),
+        skew=rng.normal(0, 0.04),  # the two diagonals of a skull differ by some 3 mm
         warp=(dials.LONG_WARP.draw(rng), dials.SHORT_WARP.draw(rng)),
         bone=dials.BONE.draw(rng),
         scalp=dials.SCALP.draw(rng),
@@ -142,7 +142,8 @@ def warp(head: Head, p: Points) -> Points:
     A smooth displacement over about 70 mm, of a few millimetres: far from folding.
     """
     x = p.x * np.float32(73 / head.half_width) / (1 - np.float32(head.egg - 0.12) * p.y / head.half_length)
-    y = (p.y + head.skew * p.x * (p.y < 0)) * np.float32(86 / head.half_length)
+    behind = np.clip(-p.y / np.float32(head.half_length), 0, 1)  # of what is skewed; in front nothing is
+    y = (p.y + np.float32(head.skew) * p.x * behind) * np.float32(86 / head.half_length)
     high = np.clip(p.z / np.float32(head.top), 0, 1.2)
     z = np.minimum(p.z, 0) + 84 * high * (1 + np.float32(head.dome) * (1 - high))
     return displaced(head, Points(x, y, z), p, head.warp[0], 14.0, 0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models.common.labels import SUBTYPES
-from models.phantom.anatomy import draw_head, paint_vault, skull_depth
+from models.phantom.anatomy import draw_head, paint_vault, skull_depth, warp
 from models.phantom.artefacts import add_noise
 from models.phantom.bleeds import ALONG_FALX, DENSE, INITIALS, TOGETHER, Bleed, density, draw_bleeds, subdural
 from models.phantom.brain import SHELL, Brain, own_sulci, paint_brain
@@ -49,6 +49,19 @@ def test_the_outline_of_the_skull_is_convex():
             skull = max(outlines, key=cv2.contourArea)
             if cv2.contourArea(skull) > 300:
                 assert cv2.contourArea(skull) > 0.93 * cv2.contourArea(cv2.convexHull(skull))
+
+
+def test_no_head_is_torn():
+    """Neighbours stay neighbours, wherever they lie: points 10 um apart are not moved apart."""
+    places = np.random.default_rng(0).uniform([[-80], [-100], [-60]], [[80], [100], [120]], (3, 2000))
+    places[np.arange(2000) % 3, np.arange(2000)] = 0.0  # astride each of the three planes
+    for seed in range(3):
+        head = replace(draw_head(stream(seed, 0)), skew=0.08)
+        for axis in range(3):
+            low, high = (places + step * np.eye(3)[:, [axis]] for step in (-0.005, 0.005))
+            before, after = (warp(head, Points(*at.astype(np.float32))) for at in (low, high))
+            for name in "xyz":
+                assert np.abs(getattr(after, name) - getattr(before, name)).max() < 0.1
 
 
 def test_sulci_of_the_convexity_are_narrow_and_run_inwards():
