@@ -29,8 +29,9 @@ def add_artefacts(hounsfield: np.ndarray, rng: np.random.Generator, scan: Scan) 
         if not scan.projected:
             change += scan.glow * gaussian_filter(bone, 12 * pixels, truncate=2.5)
         if -45 < height < -5 and not scan.projected:  # beam hardening
-            band = np.cos((y - 15 - 20 * place) / (2 + 4 * width) + 0.1 * x * (wave - 0.5))
-            change += (1 + 9 * strength) * band * np.exp(-np.square((y - 15) / 18) - np.square(x / 45))
+            of_head = y + scan.climb(height)  # between the petrous bones, which climb through tilted slices
+            band = np.cos((of_head - 15 - 20 * place) / (2 + 4 * width) + 0.1 * x * (wave - 0.5))
+            change += (1 + 9 * strength) * band * np.exp(-np.square((of_head - 15) / 18) - np.square(x / 45))
         if dice < 0.04:  # one bright or dark streak
             along = x * np.cos(np.pi * angle) + y * np.sin(np.pi * angle) - 60 * (place - 0.5)
             change += (45 * strength - 15) * np.exp(-np.square(along / (1 + 4 * width)))

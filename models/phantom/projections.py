@@ -119,8 +119,7 @@ def moved(seen: np.ndarray, angles: np.ndarray, scan: Scan, height: float) -> np
     """What the motion at a height (mm) adds to sums along rays (bins, angles) of what attenuates (grid, grid)."""
     grid = len(seen)
     across = ((np.arange(grid) - (grid - 1) / 2) * scan.field_of_view / grid).astype(np.float32)
-    x, y = np.meshgrid(across, across + np.float32(scan.climb(height)))
-    head = seen * (table(scan, x, y) == AIR)  # the table lies still
+    head = seen * (table(scan, *np.meshgrid(across, across)) == AIR)  # the table lies still
     return project(in_plane(head, scan, height) - head, angles)
 
 

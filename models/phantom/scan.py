@@ -71,12 +71,19 @@ class Scan:
     table: tuple[float, float, float, float]  # kind, distance behind the centre, radius or half width, HU
     frame: np.ndarray  # (3,) where the scanner's origin lies
 
-    def climb(self, height: float) -> float:
-        """How far behind the middle of a slice at a height the scanner's axis lies, mm.
+    def climb(self, height):
+        """How far behind the middle of a slice at a height the scanner's axis lies, mm; of heights (n,), (n,).
 
         The table moves along z, not along the normal of tilted slices.
         """
-        return (height - 15) * np.tan(self.tilt)
+        return (height - 15) * float(np.tan(self.tilt))  # a plain number leaves float32 as it is
+
+    def behind(self, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """How far behind the line along which the table moves points of the scanner lie, mm: (n,), as y and z are.
+
+        What lies level has one such distance, and one row of all pictures, however the gantry is tilted.
+        """
+        return y - self.climb(z)
 
     def metal_in(self, height: float, reach: float) -> np.ndarray:
         """Where in a slice at a height there is metal that reaches so far, mm: (n, 2) from its middle."""
@@ -161,7 +168,10 @@ def draw_motion(rng: np.random.Generator, heights: list[float]) -> Motion:
 
 
 def table(scan: Scan, x, y) -> np.ndarray:
-    """Hounsfield values (n,) of air, of the rest behind the head and of its cushion, at points of the scanner (mm)."""
+    """Hounsfield values (n,) of air, of the rest behind the head and of its cushion.
+
+    At points (n,) to the left of the line along which the table moves, and behind it, mm.
+    """
     kind, behind, radius, value = scan.table
     hu = np.full(x.shape, AIR, np.float32)
     if kind < 0.45:  # a round shell

@@ -114,7 +114,7 @@ def sample(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, x, y, z, samples: 
 
     The points are those of the same pixels, `samples` times in turn: what is smooth is looked up once a pixel.
     """
-    hu = table(scan, x, y)
+    hu = table(scan, x, scan.behind(y, z))
     shifted = np.stack([x - scan.shift[0], -(y - scan.shift[1]), z]) / np.float32(scan.scale)
     inside = np.flatnonzero(shifted[0] ** 2 + (shifted[1] - 5) ** 2 < AROUND**2)
     p, q = (points.take(inside) for points in warped(head, scan.rotation.astype(np.float32) @ shifted, samples))

@@ -9,7 +9,7 @@ from models.phantom import dials
 from models.phantom.anatomy import draw_head
 from models.phantom.artefacts import add_artefacts
 from models.phantom.projections import HEAD, METAL_RADIUS, add_projection_errors, beam_of_scanner, in_plane
-from models.phantom.scan import Motion, Scan, draw_scan, table
+from models.phantom.scan import Motion, Scan, draw_scan, scanner_geometry, table
 from models.phantom.study import draw_slice, stream
 
 SIZE = 96
@@ -130,9 +130,33 @@ def test_a_motion_blurs_its_slices_and_those_above_lie_as_it_left_them(tilt):
     assert np.abs(expected - after)[inside].mean() < 0.4 * np.abs(before - after)[inside].mean()
     assert np.abs(change_of(before, scan, 30.0)).max() > 50
     assert not change_of(before, scan, 31.0).any()
-    rest = table(scan, *np.meshgrid(ACROSS, ACROSS + scan.climb(30.0)))
+    rest = table(scan, *np.meshgrid(ACROSS, ACROSS))
     assert (rest > -900).any()
     assert np.abs(change_of(rest, scan, 30.0)).max() < 1  # the table lies still
+
+
+@pytest.mark.parametrize("tilt", [0.0, -15.0])
+def test_the_table_stays_where_the_patient_lies_on_it_however_the_gantry_is_tilted(tilt):
+    board = (0.9, 105.0, 100.0, 500.0)  # flat
+    scan = scan_with(tilt=np.radians(tilt), table=board, heights=np.array([-60.0, 0.0, 90.0]), scatter=0.0)
+    positions, orientation = scanner_geometry(scan, 230 / SIZE)
+    head = draw_head(stream(3, 0))
+    for height, corner in zip(scan.heights, positions, strict=True):
+        image, _ = draw_slice(head, (), scan, height, SIZE)
+        rows = np.flatnonzero(image[:, 3] > -300)  # beside the head
+        behind = corner[1] - scan.frame[1] + rows.mean() * 230 / SIZE * orientation[4]  # of the patient's frame
+        assert behind == pytest.approx(105 * np.cos(scan.tilt), abs=2)
+
+
+def test_bands_between_the_petrous_bones_climb_with_them():
+    level, tilted = (scan_with(projected=False, glow=0.0, tilt=np.radians(tilt)) for tilt in (0.0, -15.0))
+    rows = []
+    for scan in (level, tilted):
+        image = disc(90, 30.0)[None].copy()
+        add_artefacts(image, stream(0, 3), replace(scan, heights=np.array([-30.0]), shade=(0.0, 0.0), calibration=0.0))
+        band = np.square(image[0, 20:76, 40:56] - 30).mean(axis=1)
+        rows.append((ACROSS[20:76] * band).sum() / band.sum())
+    assert rows[1] - rows[0] == pytest.approx(-tilted.climb(-30.0), abs=3)
 
 
 def test_the_glow_that_stands_in_for_projections_is_fitted_to_them():
