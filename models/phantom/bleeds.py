@@ -22,6 +22,8 @@ TOGETHER = {
     **{"EPAS": 4.4, "ES": 2.8, "EPA": 2.8, "EPVAS": 2.0, "EP": 2.0, "E": 2.0},
 }
 ALONG_FALX = 0.22  # of the subdural ones
+SINKING, ONE_SIDED = 0.7, 0.85  # of the intraventricular ones, up to which style
+VENTRICULAR_FLOOR = -12  # mm; what sinks stays above it: in the lateral ventricles
 DENSE = 38.0  # HU: what is less is no clot
 INITIALS = "EPVAS"  # of SUBTYPES, in their order
 
@@ -40,7 +42,7 @@ class Bleed:
     swirl: float  # HU by which fresh and clotted blood differ within it
     style: float  # uniform in [0, 1]: chooses among the shapes of a kind
     mass: float  # millimetres by which it moves the midline
-    level: float = np.inf  # mm in front of the origin, above which blood is thin; the patient lies on the back
+    level: float = np.inf  # mm in front of the centre, above which blood is thin; the patient lies on the back
     thin: float = 0.0  # HU of that
 
 
@@ -86,7 +88,7 @@ def draw_density(rng: np.random.Generator) -> tuple[float, float]:
 
 
 def draw_level(rng: np.random.Generator, share: float, low: float, high: float) -> tuple[float, float]:
-    """Level (mm to the front) and density above it (HU) of blood of mixed ages, in a share of the bleeds."""
+    """Level (mm in front of the centre) and density above it (HU) of blood of mixed ages, in a share of the bleeds."""
     level, thin = rng.uniform(low, high), rng.uniform(18, 45)
     return level if rng.random() < share else np.inf, thin
 
@@ -149,15 +151,16 @@ def draw_intraparenchymal(rng, head: Head, focus: Focus) -> list[Bleed]:
         size = tuple(radius * rng.uniform(0.7, 1.25, 3))
         mass = 0.35 * max(radius - 8, 0) * (style > 0.15)
         place = (side * centre[0], centre[1], centre[2])
-        unclotted = draw_level(rng, 0.08, centre[1] - 0.5 * size[1], centre[1] + 0.5 * size[1])
+        unclotted = draw_level(rng, 0.08, -0.5 * size[1], 0.5 * size[1])
         bleeds.append(Bleed("intraparenchymal", place, size, *look, style, mass, *unclotted))
     return bleeds
 
 
 def draw_intraventricular(rng, head: Head, focus: Focus) -> list[Bleed]:
     """One, which sinks to a level or fills one side or all."""
-    level = rng.uniform(-58, -22)
-    return [Bleed("intraventricular", (focus.side, level, 0), (0, 0, 0), *draw_density(rng), rng.random(), 0)]
+    volume, look = log_uniform(rng, 1.5, 15), (*draw_density(rng), rng.random())
+    sinks = volume * (look[-1] < SINKING)
+    return [Bleed("intraventricular", (focus.side, 0, 0), (sinks, 0, 0), *look, 0)]
 
 
 def draw_subarachnoid(rng, head: Head, focus: Focus) -> list[Bleed]:
@@ -194,24 +197,29 @@ def mass_effect(bleeds: tuple[Bleed, ...], p) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(shift, -14, 14), np.clip(swelling, 0, 0.85)
 
 
-def paint_bleeds(bleeds: tuple[Bleed, ...], brain: Brain) -> np.ndarray:
-    """Paint the blood over the brain's values and return where each kind lies. # (5, n)"""
+def paint_bleeds(bleeds: tuple[Bleed, ...], brain: Brain, front: np.ndarray) -> np.ndarray:
+    """Paint the blood over the brain's values and return where each kind lies. # (5, n)
+
+    `front` (n,) is how far in front of the head's middle the points lie in the scanner, mm; so are the bleeds' levels.
+    """
     blood = np.zeros((len(SUBTYPES), brain.depth.size), bool)
     for bleed in bleeds:
         if bleed.kind == "intraparenchymal":
             paint_oedema(bleed, brain)  # of all first: one does not darken the blood of another
     for bleed in bleeds:
         where = KINDS[bleed.kind](bleed, brain)
-        brain.hounsfield[where] = density(bleed, brain.points.y[where], brain.grain[where])
+        if bleed.kind == "intraventricular" and np.isfinite(bleed.level):
+            where &= front + brain.grain < bleed.level  # above it there is fluid
+        brain.hounsfield[where] = density(bleed, front[where], brain.grain[where])
         blood[:, where] = False  # the last painted lies in front
         blood[SUBTYPES.index(bleed.kind)] |= where
     return blood
 
 
-def density(bleed: Bleed, y: np.ndarray, grain: np.ndarray) -> np.ndarray:
-    """Hounsfield values (n,) of blood at points y (n,), mm to the front, where the texture is grain (n,)."""
+def density(bleed: Bleed, front: np.ndarray, grain: np.ndarray) -> np.ndarray:
+    """Hounsfield values (n,) of blood so far in front of the head's middle (n,), mm, where the texture is grain (n,)."""
     dense = np.clip(bleed.hounsfield + bleed.swirl * grain, DENSE, 92)
-    return np.where(y + grain < bleed.level, dense, bleed.thin + 1.5 * grain).astype(np.float32)
+    return np.where(front + grain < bleed.level, dense, bleed.thin + 1.5 * grain).astype(np.float32)
 
 
 def epidural(bleed: Bleed, brain: Brain) -> np.ndarray:
@@ -259,15 +267,14 @@ def in_parenchyma(bleed: Bleed, brain: Brain) -> tuple[np.ndarray, np.ndarray]:
 
 
 def intraventricular(bleed: Bleed, brain: Brain) -> np.ndarray:
-    """Blood in the ventricles, (n,) bool: below a level in the horns behind, a cast of one side, or of all.
+    """Blood in the ventricles, (n,) bool: where it can sink, a cast of one side, or of all.
 
-    Centre is (side, level), the level in mm.
+    Centre is (side, 0, 0), size is (volume of what sinks, 0, 0), in ml.
     """
-    side, level, _ = bleed.centre
-    p = brain.points
-    if bleed.style < 0.7:
-        return brain.ventricles & (p.y + 1.5 * brain.grain < level) & (p.z > -12)
-    if bleed.style < 0.85:
+    side, p = bleed.centre[0], brain.points
+    if bleed.style < SINKING:
+        return brain.ventricles & (p.z > VENTRICULAR_FLOOR)
+    if bleed.style < ONE_SIDED:
         return brain.ventricles & ((brain.midline * side > -1.5) | (np.abs(p.x) < 2.5))
     return brain.ventricles
 

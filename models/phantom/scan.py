@@ -85,6 +85,10 @@ class Scan:
         """
         return y - self.climb(z)
 
+    def front(self, behind: np.ndarray) -> np.ndarray:
+        """How far in front of the head's middle points (n,) lie that are so far behind that line, mm of the head."""
+        return (np.float32(self.shift[1]) - behind) / np.float32(self.scale)
+
     def metal_in(self, height: float, reach: float) -> np.ndarray:
         """Where in a slice at a height there is metal that reaches so far, mm: (n, 2) from its middle."""
         places = self.metal[np.abs(self.metal[:, 2] - height) < self.thickness / 2 + reach, :2]

@@ -28,6 +28,7 @@ from models.phantom.artefacts import add_artefacts, add_noise
 from models.phantom.bleeds import Bleed, draw_bleeds, mass_effect, paint_bleeds
 from models.phantom.brain import paint_brain
 from models.phantom.face import paint_face
+from models.phantom.levels import settled
 from models.phantom.points import Points
 from models.phantom.scan import Scan, draw_scan, scanner_geometry, table
 
@@ -59,6 +60,7 @@ def draw_study(seed: int, image_size: int, patient_seed: int | None = None) -> P
     bleeds = draw_bleeds(stream(seed, 2), head, SHARE_WITH_BLOOD)
     if any(bleed.kind == "intraventricular" for bleed in bleeds):
         head = replace(head, ventricle=max(head.ventricle, 1.4))  # blood widens what it fills
+    bleeds = settled(bleeds, head, scan)
     spacing = scan.field_of_view / image_size
     slices = [draw_slice(head, bleeds, scan.at(height), height, image_size) for height in scan.heights]
     hounsfield = np.stack([hu for hu, _ in slices])
@@ -114,7 +116,8 @@ def sample(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, x, y, z, samples: 
 
     The points are those of the same pixels, `samples` times in turn: what is smooth is looked up once a pixel.
     """
-    hu = table(scan, x, scan.behind(y, z))
+    behind = scan.behind(y, z)
+    hu = table(scan, x, behind)
     shifted = np.stack([x - scan.shift[0], -(y - scan.shift[1]), z]) / np.float32(scan.scale)
     inside = np.flatnonzero(shifted[0] ** 2 + (shifted[1] - 5) ** 2 < AROUND**2)
     p, q = (points.take(inside) for points in warped(head, scan.rotation.astype(np.float32) @ shifted, samples))
@@ -123,7 +126,8 @@ def sample(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, x, y, z, samples: 
     blood = np.zeros(len(SUBTYPES))
     if near.size:
         place = inside[near]
-        hu[place], blood = paint(head, bleeds, scan, (p.take(near), q.take(near)), depth[near], hu[place])
+        points = p.take(near), q.take(near), scan.front(behind[place])
+        hu[place], blood = paint(head, bleeds, scan, points, depth[near], hu[place])
     return hu, blood
 
 
@@ -142,12 +146,13 @@ def warped(head: Head, at: np.ndarray, samples: int) -> list[Points]:
     return both
 
 
-def paint(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, points: tuple[Points, Points], depth, background):
+def paint(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, points: tuple, depth, background):
     """Hounsfield values (n,) on and in the head over a background (n,), and counts of each kind of blood (5,).
 
-    `points` are those of the head and of the brain in it, `depth` (n,) is below the outer table of the vault, mm.
+    `points` are those of the head, of the brain in it, and how far in front of its middle they lie in the scanner (n,);
+    `depth` (n,) is below the outer table of the vault; mm.
     """
-    p, of_brain = points
+    p, of_brain, front = points
     hu = np.full(p.z.shape, AIR)
     outer = np.flatnonzero((depth <= 0) | (p.z < BASE_TOP))  # inside of that there are vault and brain alone
     hu[outer] = outside_bone(head, p.take(outer), depth[outer])
@@ -160,7 +165,7 @@ def paint(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, points: tuple[Point
         return hu, np.zeros(len(SUBTYPES))
     q = of_brain.take(cavity)
     brain = paint_brain(head, q, inner[cavity], *mass_effect(bleeds, q))
-    blood = paint_bleeds(bleeds, brain)
+    blood = paint_bleeds(bleeds, brain, front[cavity])
     # A few points a pixel cannot give a few per cent of bone: the tails of kernel and slice profile are added here.
     hu[cavity] = brain.hounsfield + scan.edge * np.exp(-inner[cavity] / np.float32(2 * scan.kernel))
     return hu, blood.sum(axis=1)

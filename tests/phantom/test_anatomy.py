@@ -104,9 +104,9 @@ def test_bleeds_of_a_study_lie_on_one_side_more_often_than_not():
 
 def test_blood_of_mixed_ages_sinks():
     bleed = Bleed("subdural", (1, 0, 30), (10, 1, 40), 65.0, 3.0, 0.5, 0.0, level=-20.0, thin=28.0)
-    y, grain = np.array([-60, -30, -10, 40], np.float32), np.zeros(4, np.float32)
-    assert density(bleed, y, grain) == pytest.approx([65, 65, 28, 28])
-    assert density(replace(bleed, level=np.inf), y, grain) == pytest.approx([65, 65, 65, 65])
+    front, grain = np.array([-60, -30, -10, 40], np.float32), np.zeros(4, np.float32)
+    assert density(bleed, front, grain) == pytest.approx([65, 65, 28, 28])
+    assert density(replace(bleed, level=np.inf), front, grain) == pytest.approx([65, 65, 65, 65])
     assert (density(bleed, np.full(100, -60.0), np.linspace(-20, 20, 100)) >= DENSE).all()
 
 

@@ -81,7 +81,7 @@ def bleeding_brains(count: int):
         inside = np.flatnonzero(depth > 0)
         q = p.take(inside)
         brain = paint_brain(head, q, depth[inside], *mass_effect(bleeds, q))
-        yield brain, bleeds, paint_bleeds(bleeds, brain)
+        yield brain, bleeds, paint_bleeds(bleeds, brain, q.y)
 
 
 def middles(study: PhantomStudy) -> np.ndarray:
