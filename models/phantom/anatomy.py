@@ -19,6 +19,7 @@ AIR, FAT, SKIN, MUSCLE = -1000.0, -95.0, 15.0, 55.0
 REACH = 26.0  # how far outside of the skull's outer table there may be scalp, mm
 FACE_TOP = 12.0  # above it there are neither face nor neck, mm
 SELLA = -9.0  # height of its clinoids, over which there is the suprasellar cistern, mm
+VERTEX = 94.0  # height of a mean head's outer table where it is highest, mm; its brain ends some 5 mm lower
 BASE_TOP = 16.0  # above it there is no bone but the vault, mm
 
 
@@ -144,8 +145,9 @@ def warp(head: Head, p: Points) -> Points:
     x = p.x * np.float32(73 / head.half_width) / (1 - np.float32(head.egg - 0.12) * p.y / head.half_length)
     behind = np.clip(-p.y / np.float32(head.half_length), 0, 1)  # of what is skewed; in front nothing is
     y = (p.y + np.float32(head.skew) * p.x * behind) * np.float32(86 / head.half_length)
-    high = np.clip(p.z / np.float32(head.top), 0, 1.2)
-    z = np.minimum(p.z, 0) + 84 * high * (1 + np.float32(head.dome) * (1 - high))
+    high = np.clip(p.z / np.float32(head.top), 0, 1)  # over the vertex lengths are as they are, and below the base
+    beyond = np.minimum(p.z, 0) + np.maximum(p.z - np.float32(head.top), 0)
+    z = beyond + np.float32(VERTEX) * high * (1 + np.float32(head.dome) * (1 - high))
     return displaced(head, Points(x, y, z), p, head.warp[0], 14.0, 0)
 
 
@@ -158,6 +160,12 @@ def unwarped(head: Head, p: Points) -> Points:
         pairs = ((at.x, moved.x, p.x), (at.y, moved.y, p.y), (at.z, moved.z, p.z))
         at = Points(*(here - np.float32(0.75) * (there - goal) for here, there, goal in pairs))
     return at
+
+
+def crown(head: Head) -> float:
+    """How high above its origin this patient's skull is highest, mm; its scalp comes on top of that."""
+    x, y, z = (np.array([part], np.float32) for part in (0, -26, VERTEX))
+    return float(unwarped(head, Points(x, y, z)).z[0])
 
 
 def gyri(head: Head, p: Points) -> Points:

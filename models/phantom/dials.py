@@ -22,8 +22,8 @@ class Dial(NamedTuple):
 
 # The patient. Lengths in mm, densities in Hounsfield units.
 HALF_WIDTH = Dial(64, 76)  # of the skull; adults have 65 to 77
-HALF_LENGTH = Dial(78, 92)  # cephalic indices of 70 to 92, as anthropometry has them over all populations
-TOP = Dial(78, 91)  # from the orbital roof to the vertex
+HALF_LENGTH = Dial(78, 92)  # with these widths, cephalic indices of 70 to 97; anthropometry has 70 to 92 over all
+TOP = Dial(83, 97)  # of the vertex over the orbital roof, bone included; 45 mm below that lies the foramen magnum
 DOME = Dial(0.05, 0.45)  # how much more pointed the vertex is than an ellipsoid
 EGG = Dial(0.08, 0.26)  # narrower in front: long skulls and round ones
 LONG_WARP = Dial(1.0, 4.0)  # deformation over 70 mm: people differ by 3 to 5 mm after scaling
@@ -40,7 +40,7 @@ SINUS = Dial(40, 70)  # blood in veins: anaemia 40, dehydration 70, where it loo
 SULCUS = Dial(0.4, 3.4)  # width, mm; that of the young, and of the old with atrophy
 # The scanner.
 SCALE = Dial(0.94, 1.06)
-NOISE = Dial(1.2, 3.8)  # HU at 512 x 512 and 5 mm; the dose of a child's scan, and of a heavy patient's
+NOISE = Dial(1.2, 3.8)  # HU at 512 x 512 and 5 mm, before 1.25 in the middle and more by bone: of many doses
 KERNEL = Dial(0.3, 0.85)  # mm: sharp and soft reconstructions
 GRAIN = Dial(0.36, 0.54)  # mm by which noise is smooth; soft kernels leave .45, with nothing above .75 of Nyquist
 CALIBRATION = Dial(-7, 7)  # HU by which scanners differ in soft tissue; what the tests of the ACR allow

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from models.phantom import dials
-from models.phantom.anatomy import AIR, Head
+from models.phantom.anatomy import AIR, Head, crown
 
 
 class Protocol(NamedTuple):
@@ -24,6 +24,10 @@ PROTOCOLS = (
     Protocol(0.08, (7.0, 10.0), None),  # of older scanners
     Protocol(0.08, (4.8, 6.0), (2.5, 3.5)),  # overlapping
 )
+
+
+TO_AIR = 0.55  # of the studies end above the head; of nine real ones five do, and four show 22 to 37 cm2 last
+INTO_AIR, SHORT = (0.0, 6.0), (-7.0, -4.0)  # mm over the skin, from which on no slice follows
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Scan:
     scale: float
     heights: np.ndarray  # (slices,) along the slice normal
     thickness: float
-    noise: float  # HU at 512 x 512
+    noise: float  # HU at 512 x 512, before add_noise() makes more of it in the middle and by bone
     kernel: float  # mm, by which the reconstruction smooths image and noise
     grain: float  # mm by which the noise is smoother than white
     metal: np.ndarray  # (n, 3) where a clip, a coil or teeth throw streaks, mm of the scanner before any motion
@@ -115,11 +119,12 @@ def draw_scan(rng: np.random.Generator, head: Head) -> Scan:
     tilt = np.clip(rng.normal(-12, 6), -20, -2) if tilted else 0.0
     scale = dials.SCALE.draw(rng)
     thickness, spacing = draw_protocol(rng)
-    lowest = rng.uniform(-78, -34)
+    lowest = rng.uniform(-74, -32)
     heights = [lowest]
-    thin_base = rng.random() < 0.2 and spacing > 4  # thin slices through the posterior fossa, thick ones above
-    while heights[-1] < scale * head.top + rng.uniform(4, 12):
-        heights.append(heights[-1] + (0.6 * spacing if thin_base and heights[-1] < lowest + 25 else spacing))
+    close_base = rng.random() < 0.2 and spacing > 4  # closer slices through the posterior fossa, which may overlap
+    highest = scale * (crown(head) + head.scalp) + rng.uniform(*(INTO_AIR if rng.random() < TO_AIR else SHORT))
+    while heights[-1] < highest:
+        heights.append(heights[-1] + (0.6 * spacing if close_base and heights[-1] < lowest + 25 else spacing))
     cos, sin = np.cos, np.sin
     about_z = np.array([[cos(roll), -sin(roll), 0], [sin(roll), cos(roll), 0], [0, 0, 1]])
     about_x = np.array([[1, 0, 0], [0, cos(pitch), -sin(pitch)], [0, sin(pitch), cos(pitch)]])

@@ -2,19 +2,20 @@
 
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 
 import cv2
 import numpy as np
 import pytest
 
 from models.common.labels import SUBTYPES
-from models.phantom.anatomy import draw_head, paint_vault, skull_depth, warp
+from models.phantom.anatomy import crown, draw_head, paint_vault, skull_depth, warp
 from models.phantom.artefacts import add_noise
 from models.phantom.bleeds import ALONG_FALX, DENSE, INITIALS, TOGETHER, Bleed, density, draw_bleeds, subdural
 from models.phantom.brain import SHELL, Brain, own_sulci, paint_brain
 from models.phantom.points import Points
-from models.phantom.scan import PROTOCOLS, Scan, draw_scan
-from models.phantom.study import draw_study, stream, sub_samples
+from models.phantom.scan import PROTOCOLS, TO_AIR, Scan, draw_scan
+from models.phantom.study import draw_slice, draw_study, stream, sub_samples
 
 
 def test_noise_of_large_pixels_is_that_of_small_ones_averaged():
@@ -46,7 +47,7 @@ def test_the_outline_of_the_skull_is_convex():
     for study in (draw_study(seed, 64) for seed in range(4)):
         for image in study.hounsfield[len(study.hounsfield) // 2 :: 4]:
             outlines, _ = cv2.findContours((image > 300).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-            skull = max(outlines, key=cv2.contourArea)
+            skull = max(outlines, key=cv2.contourArea, default=np.zeros((1, 1, 2), np.int32))  # over it there is none
             if cv2.contourArea(skull) > 300:
                 assert cv2.contourArea(skull) > 0.93 * cv2.contourArea(cv2.convexHull(skull))
 
@@ -62,6 +63,23 @@ def test_no_head_is_torn():
             before, after = (warp(head, Points(*at.astype(np.float32))) for at in (low, high))
             for name in "xyz":
                 assert np.abs(getattr(after, name) - getattr(before, name)).max() < 0.1
+
+
+def test_every_head_has_a_top_and_it_is_where_its_size_says():
+    z = np.arange(40, 200, 0.5, dtype=np.float32)
+    off = []
+    for seed in range(60):
+        head = draw_head(stream(seed, 0))
+        bone, skin = [], []
+        for x, y in product((-20, 0, 20), (-50, -35, -20, -5, 10)):
+            p = Points(np.full_like(z, x), np.full_like(z, y), z)
+            depth = skull_depth(head, warp(head, p))
+            bone.append(z[depth > 0].max(initial=0))
+            skin.append(z[depth > -head.scalp].max(initial=0))
+        assert max(bone) == pytest.approx(crown(head), abs=6)
+        assert max(skin) == pytest.approx(crown(head) + head.scalp, abs=6)
+        off.append(max(bone) - head.top)
+    assert np.mean(off) == pytest.approx(0, abs=2)  # its deformation moves it by a few mm
 
 
 def test_sulci_of_the_convexity_are_narrow_and_run_inwards():
@@ -186,6 +204,26 @@ def test_slices_are_06_to_10_mm_thick_and_as_many_as_in_the_challenge(scans):
     assert counts.min() >= 10
     assert counts.max() <= 75
     assert 24 <= np.median(counts) <= 36  # 34 in the challenge, whose scans reach lower
+
+
+def test_most_scans_end_over_the_head_and_the_others_a_little_below_its_skin(scans):
+    over = []
+    for seed, scan in enumerate(scans):
+        head = draw_head(stream(seed, 0))
+        over.append(scan.heights[-1] - scan.scale * (crown(head) + head.scalp))
+        assert -7 <= over[-1] < 6 + np.diff(scan.heights)[-1]
+    assert np.mean(np.array(over) >= 0) == pytest.approx(TO_AIR, abs=0.07)  # thick last slices of others may, too
+
+
+def test_last_slices_show_no_head_or_its_cap():
+    areas = []  # cm2
+    for seed in range(24):
+        head = draw_head(stream(seed, 0))
+        scan = replace(draw_scan(stream(seed, 1), head), table=(0.9, 200.0, 0.0, 0.0))  # far away
+        image, _ = draw_slice(head, (), scan.at(scan.heights[-1]), scan.heights[-1], 48)
+        areas.append((image > -300).sum() * (scan.field_of_view / 48) ** 2 / 100)
+    assert 0.25 < np.mean(np.array(areas) < 8) < 0.75
+    assert 15 < np.max(areas) < 75
 
 
 def test_thin_slices_are_noisier(scans):

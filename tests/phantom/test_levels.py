@@ -33,7 +33,7 @@ def head() -> Head:
 
 
 def test_a_head_that_is_undone_is_the_head_again():
-    places = np.random.default_rng(0).uniform([[-70], [-85], [-60]], [[70], [85], [70]], (3, 1000)).astype(np.float32)
+    places = np.random.default_rng(0).uniform([[-70], [-85], [-60]], [[70], [85], [90]], (3, 1000)).astype(np.float32)
     for seed in range(20):
         head = draw_head(stream(seed, 0))
         again = warp(head, unwarped(head, Points(*places)))
