@@ -50,5 +50,5 @@ def level_of_volume(millilitres: float, bleeds: Sequence[Bleed], head: Head, sca
 def in_front(p: Points, head: Head, scan: Scan) -> np.ndarray:
     """How far in front of the head's middle points of a mean head lie, as this patient lies in the scanner: (n,) mm."""
     at = unwarped(head, p)
-    x, y, z = scan.scale * (scan.rotation.T @ np.stack([at.x, at.y, at.z]))
+    _, y, z = scan.scale * (scan.rotation.T @ np.stack([at.x, at.y, at.z]))
     return scan.front(scan.behind(scan.shift[1] - y, z))
