@@ -39,7 +39,7 @@ def level_of_volume(millilitres: float, bleeds: Sequence[Bleed], head: Head, sca
     It is blood that sinks into the horns behind, and little of it stays elsewhere.
     """
     ends = ((-51, 52), (-69, 62), (VENTRICULAR_FLOOR + 1, 62))  # mm, as far as ventricle_masks() looks
-    grid = np.meshgrid(*(np.arange(low, high, STEP, np.float32) for low, high in ends), indexing="ij")
+    grid = np.meshgrid(*(np.arange(low, high, STEP, dtype=np.float32) for low, high in ends), indexing="ij")
     p = Points(*(part.ravel() for part in grid))
     shift, swelling = mass_effect(tuple(bleeds), p)
     inside, _ = ventricle_masks(head, Points(p.x - shift, p.y, p.z), np.zeros_like(p.x), swelling)
