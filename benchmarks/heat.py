@@ -23,11 +23,8 @@ from models.common.labels import ANY, LABELS
 from models.inference.default import default_runs
 from models.inference.heat import LEAST, heat_maps
 from models.inference.runs import finished_folds, read_fold
-from models.phantom.anatomy import draw_head
-from models.phantom.bleeds import draw_bleeds
 from models.phantom.dicom import identify
-from models.phantom.scan import draw_scan
-from models.phantom.study import SHARE_WITH_BLOOD, draw_slice, stream
+from models.phantom.study import draw_patient, draw_slice
 from models.preprocessing.tables import read_slices
 from models.reporting.resampling import mean_interval
 from models.training.kinds import kind_of
@@ -100,11 +97,7 @@ def is_seen(seed: int, number: int, slices: pd.DataFrame) -> bool:
 def draw_blood(parameters: dict, number: int) -> dict[str, np.ndarray]:
     """The share of blood in each pixel of the slices of a study, (size, size), by image."""
     name, size = identify(parameters["seed"], "train", number), parameters["image_size"]
-    head = draw_head(stream(name.patient_seed, 0))
-    scan = draw_scan(stream(name.seed, 1), head)
-    bleeds = draw_bleeds(stream(name.seed, 2), head, SHARE_WITH_BLOOD)
-    if any(bleed.kind == "intraventricular" for bleed in bleeds):
-        head = replace(head, ventricle=max(head.ventricle, 1.4))  # as draw_study does
+    head, scan, bleeds = draw_patient(name.seed, name.patient_seed)
     masks = {}
     for index, height in enumerate(scan.heights):
         of_density = [tuple(replace(bleed, hounsfield=hu, thin=hu) for bleed in bleeds) for hu in DENSITIES]

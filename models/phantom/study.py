@@ -55,12 +55,7 @@ def draw_study(seed: int, image_size: int, patient_seed: int | None = None) -> P
 
     Two studies with the same `patient_seed` show the same head on two days: another pose and other blood.
     """
-    head = draw_head(stream(seed if patient_seed is None else patient_seed, 0))
-    scan = draw_scan(stream(seed, 1), head)
-    bleeds = draw_bleeds(stream(seed, 2), head, SHARE_WITH_BLOOD)
-    if any(bleed.kind == "intraventricular" for bleed in bleeds):
-        head = replace(head, ventricle=max(head.ventricle, 1.4))  # blood widens what it fills
-    bleeds = settled(bleeds, head, scan)
+    head, scan, bleeds = draw_patient(seed, patient_seed)
     spacing = scan.field_of_view / image_size
     slices = [draw_slice(head, bleeds, scan.at(height), height, image_size) for height in scan.heights]
     hounsfield = np.stack([hu for hu, _ in slices])
@@ -73,6 +68,16 @@ def draw_study(seed: int, image_size: int, patient_seed: int | None = None) -> P
     positions, orientation = scanner_geometry(scan, spacing)
     hounsfield = np.clip(np.round(hounsfield), -1024, 3071).astype(np.int16)
     return PhantomStudy(hounsfield, labels, positions, orientation, spacing)
+
+
+def draw_patient(seed: int, patient_seed: int | None = None) -> tuple[Head, Scan, tuple[Bleed, ...]]:
+    """Whom the study of a seed shows: the head, how it is scanned, and what has bled in it."""
+    head = draw_head(stream(seed if patient_seed is None else patient_seed, 0))
+    scan = draw_scan(stream(seed, 1), head)
+    bleeds = draw_bleeds(stream(seed, 2), head, SHARE_WITH_BLOOD)
+    if any(bleed.kind == "intraventricular" for bleed in bleeds):
+        head = replace(head, ventricle=max(head.ventricle, 1.4))  # blood widens what it fills
+    return head, scan, settled(bleeds, head, scan)
 
 
 def stream(seed: int, number: int) -> np.random.Generator:
