@@ -217,10 +217,7 @@ def paint_bleeds(bleeds: tuple[Bleed, ...], brain: Brain, front: np.ndarray) -> 
 
 
 def density(bleed: Bleed, front: np.ndarray, grain: np.ndarray) -> np.ndarray:
-    """Hounsfield values (n,) of blood so far in front of the head's middle (n,), mm, where the texture is grain (n,).
-
-    The bleed is one of levels.settled().
-    """
+    """Hounsfield values (n,) of settled blood so far in front of the head's middle (n,), mm, of texture grain (n,)."""
     dense = np.clip(bleed.hounsfield + bleed.swirl * grain, DENSE, 92)
     return np.where(front + grain < bleed.level, dense, bleed.thin + 1.5 * grain).astype(np.float32)
 
