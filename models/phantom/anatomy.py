@@ -27,6 +27,7 @@ BASE_TOP = 16.0  # above it there is no bone but the vault, mm
 class Head:
     """One patient: sizes in mm, tissues in HU."""
 
+    scale: float  # of the whole head, in which its other lengths are told
     half_width: float
     half_length: float
     top: float
@@ -74,6 +75,7 @@ def draw_head(rng: np.random.Generator) -> Head:
     white = dials.WHITE.draw(rng)
     hydrocephalus = rng.uniform(1.5, 2.6) if rng.random() < 0.06 else 1.0
     return Head(
+        scale=dials.SCALE.draw(rng),
         half_width=dials.HALF_WIDTH.draw(rng),
         half_length=dials.HALF_LENGTH.draw(rng),
         top=dials.TOP.draw(rng),
@@ -142,30 +144,35 @@ def warp(head: Head, p: Points) -> Points:
 
     A smooth displacement over about 70 mm, of a few millimetres: far from folding.
     """
+    return displaced(head, shaped(head, p), p, head.warp[0], 14.0, 0)
+
+
+def shaped(head: Head, p: Points) -> Points:
+    """Points of this patient -> points of a head of mean size and shape, but for the patient's deformation."""
     x = p.x * np.float32(73 / head.half_width) / (1 - np.float32(head.egg - 0.12) * p.y / head.half_length)
     behind = np.clip(-p.y / np.float32(head.half_length), 0, 1)  # of what is skewed; in front nothing is
     y = (p.y + np.float32(head.skew) * p.x * behind) * np.float32(86 / head.half_length)
     high = np.clip(p.z / np.float32(head.top), 0, 1)  # over the vertex lengths are as they are, and below the base
     beyond = np.minimum(p.z, 0) + np.maximum(p.z - np.float32(head.top), 0)
     z = beyond + np.float32(VERTEX) * high * (1 + np.float32(head.dome) * (1 - high))
-    return displaced(head, Points(x, y, z), p, head.warp[0], 14.0, 0)
+    return Points(x, y, z)
 
 
 def unwarped(head: Head, p: Points) -> Points:
     """Points of a head of mean size and shape -> points of this patient: what `warp` undoes, to a tenth of a mm."""
     at = p
     for _ in range(6):
-        moved = warp(head, at)
         # Three quarters of the way: nowhere do lengths more than double, so that this cannot swing away.
-        pairs = ((at.x, moved.x, p.x), (at.y, moved.y, p.y), (at.z, moved.z, p.z))
+        pairs = zip(at, warp(head, at), p, strict=True)
         at = Points(*(here - np.float32(0.75) * (there - goal) for here, there, goal in pairs))
     return at
 
 
 def crown(head: Head) -> float:
     """How high above its origin this patient's skull is highest, mm; its scalp comes on top of that."""
-    x, y, z = (np.array([part], np.float32) for part in (0, -26, VERTEX))
-    return float(unwarped(head, Points(x, y, z)).z[0])
+    around = np.meshgrid((-20, 0, 20), (-50, -35, -20, -5, 10), np.arange(60, 130))
+    p = Points(*(part.ravel().astype(np.float32) for part in around))
+    return float(p.z[skull_depth(head, warp(head, p)) > 0].max())
 
 
 def gyri(head: Head, p: Points) -> Points:
@@ -179,7 +186,7 @@ def gyri(head: Head, p: Points) -> Points:
 def displaced(head: Head, points: Points, p: Points, amount: float, voxel: float, turn: int) -> Points:
     """Points moved by the smooth noise that this patient has at p, `amount` mm along each axis."""
     parts = []
-    for axis, part in enumerate((points.x, points.y, points.z)):
+    for axis, part in enumerate(points):
         here = turn + 11 * axis
         offset = (head.offset[0] + here, head.offset[1] + here, head.offset[2] + here)
         parts.append((part + np.float32(amount) * texture(offset, p, voxel)).astype(np.float32))

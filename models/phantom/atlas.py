@@ -53,7 +53,7 @@ class Atlas:
 
 def template_coordinates(p: Points) -> list[np.ndarray]:
     """Head coordinates of a head of mean size -> coordinates of the template, mm, each (n,)."""
-    return [a / np.float32(MILLIMETRE) + np.float32(o) for a, o in zip((p.x, p.y, p.z), ORIGIN, strict=True)]
+    return [a / np.float32(MILLIMETRE) + np.float32(o) for a, o in zip(p, ORIGIN, strict=True)]
 
 
 @lru_cache(maxsize=1)

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from models.common.labels import SUBTYPES
-from models.phantom.anatomy import Head
+from models.phantom.anatomy import Head, bone_thickness, skull_depth
 from models.phantom.brain import SULCUS_DEPTH, Brain
+from models.phantom.points import Points
 
 # Which kinds a study with blood has together, per cent, as counted in the labels of the stage-1 test set (879 such
 # studies), those with epidural blood (E) four times as often, so that it can be learnt. P intraparenchymal,
@@ -99,10 +100,11 @@ def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def surface_point(head: Head, angle: float, height: float) -> tuple[float, float, float]:
-    """A point near the inner table at a height, mm; the angle (radian) runs from the left side to the front."""
-    rest = np.sqrt(max(0.05, 1 - (height / head.top) ** 2))
-    reach = rest * (1 - head.bone / 70)
-    return (head.half_width * reach * np.cos(angle), head.half_length * reach * np.sin(angle), height)
+    """The point of the inner table at a height, mm of a mean head; the angle is from the left to the front, radian."""
+    reach = np.arange(1, 120, dtype=np.float32)  # mm from the axis
+    p = Points(reach * np.float32(np.cos(angle)), reach * np.float32(np.sin(angle)), np.full_like(reach, height))
+    last = np.flatnonzero(skull_depth(head, p) > bone_thickness(head, p))[-1]
+    return (float(p.x[last]), float(p.y[last]), float(height))
 
 
 def draw_epidural(rng, head: Head, focus: Focus) -> list[Bleed]:

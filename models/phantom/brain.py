@@ -92,7 +92,7 @@ def own_sulci(head: Head, p: Points, depth: np.ndarray) -> np.ndarray:
     if near.size:
         q, deep = p.take(near), depth[near]
         outwards = 1 + 0.85 * deep / np.sqrt(q.distance2(SHELL))
-        shell = Points(*(c + (a - c) * outwards for a, c in zip((q.x, q.y, q.z), SHELL, strict=True)))
+        shell = Points(*(c + (a - c) * outwards for a, c in zip(q, SHELL, strict=True)))
         offset = (head.offset[0] + 7, head.offset[1] + 29, head.offset[2] + 51)
         # Noise of this cube is steep enough to change by .28 a voxel where it is zero.
         distance[near] = np.abs(texture(offset, shell, SULCI)) * np.float32(SULCI / 0.28)

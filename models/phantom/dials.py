@@ -21,6 +21,7 @@ class Dial(NamedTuple):
 
 
 # The patient. Lengths in mm, densities in Hounsfield units.
+SCALE = Dial(0.94, 1.06)  # of the whole head; its other lengths are those without it
 HALF_WIDTH = Dial(64, 76)  # of the skull; adults have 65 to 77
 HALF_LENGTH = Dial(78, 92)  # with these widths, cephalic indices of 70 to 97; anthropometry has 70 to 92 over all
 TOP = Dial(83, 97)  # of the vertex over the orbital roof, bone included; 45 mm below that lies the foramen magnum
@@ -39,7 +40,6 @@ FALX = Dial(40, 62)
 SINUS = Dial(40, 70)  # blood in veins: anaemia 40, dehydration 70, where it looks like a thrombus
 SULCUS = Dial(0.4, 3.4)  # width, mm; that of the young, and of the old with atrophy
 # The scanner.
-SCALE = Dial(0.94, 1.06)
 NOISE = Dial(1.2, 3.8)  # HU at 512 x 512 and 5 mm, before 1.25 in the middle and more by bone: of many doses
 KERNEL = Dial(0.3, 0.85)  # mm: sharp and soft reconstructions
 GRAIN = Dial(0.36, 0.54)  # mm by which noise is smooth; soft kernels leave .45, with nothing above .75 of Nyquist

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from models.phantom.anatomy import Head, unwarped
+from models.phantom.anatomy import Head, gyri, unwarped, warp
 from models.phantom.bleeds import VENTRICULAR_FLOOR, Bleed, mass_effect
 from models.phantom.brain import ventricle_masks
 from models.phantom.points import Points
 from models.phantom.scan import Scan
 
-STEP = 4  # mm between the points by which the ventricles' volume is told: 16 of them in a ml
+STEP = 4  # mm between the points by which the ventricles' volume is told: some 16 of them in a ml
 
 
 def settled(bleeds: Sequence[Bleed], head: Head, scan: Scan) -> tuple[Bleed, ...]:
@@ -30,7 +30,7 @@ def level_of(bleed: Bleed, bleeds: Sequence[Bleed], head: Head, scan: Scan) -> f
         return np.inf
     centre = (0, 0, bleed.centre[2]) if bleed.kind == "subdural" else bleed.centre
     place = Points(*(np.array([part], np.float32) for part in centre))
-    return float(in_front(place, head, scan)[0]) + bleed.level
+    return float(in_front(unwarped(head, place), scan)[0]) + bleed.level
 
 
 def level_of_volume(millilitres: float, bleeds: Sequence[Bleed], head: Head, scan: Scan) -> float:
@@ -38,17 +38,17 @@ def level_of_volume(millilitres: float, bleeds: Sequence[Bleed], head: Head, sca
 
     It is blood that sinks into the horns behind, and little of it stays elsewhere.
     """
-    ends = ((-51, 52), (-69, 62), (VENTRICULAR_FLOOR + 1, 62))  # mm, as far as ventricle_masks() looks
+    ends = ((-60, 60), (-80, 75), (-30, 75))  # mm: no patient's ventricles reach farther
     grid = np.meshgrid(*(np.arange(low, high, STEP, dtype=np.float32) for low, high in ends), indexing="ij")
-    p = Points(*(part.ravel() for part in grid))
+    at = Points(*(part.ravel() for part in grid))
+    p = gyri(head, warp(head, at))
     shift, swelling = mass_effect(tuple(bleeds), p)
     inside, _ = ventricle_masks(head, Points(p.x - shift, p.y, p.z), np.zeros_like(p.x), swelling)
-    front = np.sort(in_front(p.take(inside), head, scan))
-    return float(np.append(front, np.inf)[min(int(1000 * millilitres / STEP**3), len(front))])
+    front = np.sort(in_front(at.take(inside & (p.z > VENTRICULAR_FLOOR)), scan))
+    return float(np.append(front, np.inf)[min(int(1000 * millilitres / (scan.scale * STEP) ** 3), len(front))])
 
 
-def in_front(p: Points, head: Head, scan: Scan) -> np.ndarray:
-    """How far in front of the head's middle points of a mean head lie, as this patient lies in the scanner: (n,) mm."""
-    at = unwarped(head, p)
-    _, y, z = scan.scale * (scan.rotation.T @ np.stack([at.x, at.y, at.z]))
+def in_front(p: Points, scan: Scan) -> np.ndarray:
+    """How far in front of the head's middle points of a patient lie in the scanner: (n,) mm."""
+    _, y, z = scan.scale * (scan.rotation.T @ np.stack([*p]))
     return scan.front(scan.behind(scan.shift[1] - y, z))

@@ -1,5 +1,6 @@
 """Points in head coordinates, and the regions of space that every part of a head is made of."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -16,6 +17,10 @@ class Points:
     x: np.ndarray
     y: np.ndarray
     z: np.ndarray
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """x, y and z in turn."""
+        return iter((self.x, self.y, self.z))
 
     def take(self, index: np.ndarray | slice) -> "Points":
         """The points at some places, of a stretch, or where a mask (n,) is true."""
@@ -34,7 +39,7 @@ class Points:
 
     def distance2(self, centre, scale=(1.0, 1.0, 1.0)) -> np.ndarray:
         """Squared distance (n,) to a centre (mm), in units of `scale` (mm) along each axis."""
-        x, y, z = ((a - c) / s for a, c, s in zip((self.x, self.y, self.z), centre, scale, strict=True))
+        x, y, z = ((a - c) / s for a, c, s in zip(self, centre, scale, strict=True))
         return x * x + y * y + z * z
 
     def mirrored(self) -> "Points":
@@ -72,5 +77,5 @@ def texture(offset: tuple[float, float, float], p: Points, voxel: float) -> np.n
 
     `offset` is where in the cube this patient's noise begins, voxels.
     """
-    at = np.stack([a / np.float32(voxel) + np.float32(o) for a, o in zip((p.x, p.y, p.z), offset, strict=True)])
+    at = np.stack([a / np.float32(voxel) + np.float32(o) for a, o in zip(p, offset, strict=True)])
     return map_coordinates(noise_cube(), at, order=1, mode="grid-wrap", output=np.float32)

@@ -117,12 +117,11 @@ def draw_scan(rng: np.random.Generator, head: Head) -> Scan:
     pitch = rng.normal(0, np.radians(6))
     tilted = rng.random() < 0.5
     tilt = np.clip(rng.normal(-12, 6), -20, -2) if tilted else 0.0
-    scale = dials.SCALE.draw(rng)
     thickness, spacing = draw_protocol(rng)
     lowest = rng.uniform(-74, -32)
     heights = [lowest]
     close_base = rng.random() < 0.2 and spacing > 4  # closer slices through the posterior fossa, which may overlap
-    highest = scale * (crown(head) + head.scalp) + rng.uniform(*(INTO_AIR if rng.random() < TO_AIR else SHORT))
+    highest = head.scale * (crown(head) + head.scalp) + rng.uniform(*(INTO_AIR if rng.random() < TO_AIR else SHORT))
     while heights[-1] < highest:
         heights.append(heights[-1] + (0.6 * spacing if close_base and heights[-1] < lowest + 25 else spacing))
     cos, sin = np.cos, np.sin
@@ -134,7 +133,7 @@ def draw_scan(rng: np.random.Generator, head: Head) -> Scan:
         tilt=np.radians(tilt),
         rotation=about_z @ about_x @ about_y,
         shift=np.array([rng.normal(0, 4), rng.normal(-6, 7), 0.0]),
-        scale=scale,
+        scale=head.scale,
         heights=np.array(heights),
         thickness=thickness,
         noise=dials.NOISE.draw(rng) * np.sqrt(5 / np.clip(thickness, 1.5, 7)),  # doses rise as slices get thinner

@@ -21,6 +21,7 @@ from models.phantom.anatomy import (
     gyri,
     outside_bone,
     paint_vault,
+    shaped,
     skull_depth,
     warp,
 )
@@ -139,14 +140,15 @@ def sample(head: Head, bleeds: tuple[Bleed, ...], scan: Scan, x, y, z, samples: 
 def warped(head: Head, at: np.ndarray, samples: int) -> list[Points]:
     """Points (3, n) of this patient -> points of a mean head, and of the template's brain in it.
 
-    The deformation is that of each pixel's middle.
+    Size and shape are those of each point, for near the vertex a layer of one head is twice as thick as of another; the
+    deformation is that of each pixel's middle.
     """
-    each = at.reshape(3, samples, -1)
-    middle = Points(*each.mean(axis=1))
-    moved = warp(head, middle)
+    each = np.stack([*shaped(head, Points(*at))]).reshape(3, samples, -1)
+    middle = Points(*at.reshape(each.shape).mean(axis=1))
+    plain, moved = np.stack([*shaped(head, middle)]), warp(head, middle)
     both = []
     for to in (moved, gyri(head, moved)):
-        change = np.stack([to.x - middle.x, to.y - middle.y, to.z - middle.z])
+        change = np.stack([*to]) - plain
         both.append(Points(*(each + change[:, None]).reshape(3, -1)))
     return both
 

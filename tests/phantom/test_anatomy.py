@@ -9,13 +9,23 @@ import numpy as np
 import pytest
 
 from models.common.labels import SUBTYPES
-from models.phantom.anatomy import crown, draw_head, paint_vault, skull_depth, warp
+from models.phantom.anatomy import bone_thickness, crown, draw_head, paint_vault, skull_depth, warp
 from models.phantom.artefacts import add_noise
-from models.phantom.bleeds import ALONG_FALX, DENSE, INITIALS, TOGETHER, Bleed, density, draw_bleeds, subdural
+from models.phantom.bleeds import (
+    ALONG_FALX,
+    DENSE,
+    INITIALS,
+    TOGETHER,
+    Bleed,
+    density,
+    draw_bleeds,
+    subdural,
+    surface_point,
+)
 from models.phantom.brain import SHELL, Brain, own_sulci, paint_brain
 from models.phantom.points import Points
 from models.phantom.scan import PROTOCOLS, TO_AIR, Scan, draw_scan
-from models.phantom.study import draw_slice, draw_study, stream, sub_samples
+from models.phantom.study import draw_patient, draw_slice, draw_study, stream, sub_samples, warped
 
 
 def test_noise_of_large_pixels_is_that_of_small_ones_averaged():
@@ -76,10 +86,40 @@ def test_every_head_has_a_top_and_it_is_where_its_size_says():
             depth = skull_depth(head, warp(head, p))
             bone.append(z[depth > 0].max(initial=0))
             skin.append(z[depth > -head.scalp].max(initial=0))
-        assert max(bone) == pytest.approx(crown(head), abs=6)
-        assert max(skin) == pytest.approx(crown(head) + head.scalp, abs=6)
+        assert max(bone) == pytest.approx(crown(head), abs=1)
+        assert max(skin) == pytest.approx(crown(head) + head.scalp, abs=5)
         off.append(max(bone) - head.top)
     assert np.mean(off) == pytest.approx(0, abs=2)  # its deformation moves it by a few mm
+
+
+def test_layers_of_a_thick_slice_lie_where_each_of_them_does():
+    """Near the vertex a millimetre of one head is two of another: 10 mm around a point move as the points do."""
+    head = draw_head(stream(0, 0))
+    head = replace(head, dome=0.05, top=83.0, half_width=64.0)
+    for z in (30.0, 78.0):
+        at = np.array([[20.0] * 5, [10.0] * 5, z + np.array([-5, -2.5, 0, 2.5, 5])], np.float32)
+        moved, _ = warped(head, at, samples=5)
+        due = warp(head, Points(*at))
+        assert moved.z == pytest.approx(due.z, abs=0.5)
+        assert moved.x == pytest.approx(due.x, abs=0.5)
+
+
+def test_a_patient_has_one_size_on_two_days():
+    first, second = (draw_patient(seed, patient_seed=7) for seed in (1, 2))
+    assert first[0].scale == first[1].scale == second[1].scale
+    assert first[1].thickness != second[1].thickness  # for all else is another day's
+
+
+def test_blood_under_the_skull_is_centred_on_its_inner_table():
+    for seed in range(10):
+        head = draw_head(stream(seed, 0))
+        for angle, height in product((-1.2, 0.2, 1.4, 2.9), (8, 40, 78)):
+            point = surface_point(head, angle, height)
+            assert point[2] == height
+            assert np.arctan2(point[1], point[0]) == pytest.approx(angle, abs=1e-5)
+            p = Points(*(np.array([part], np.float32) for part in point))
+            inner = skull_depth(head, p) - bone_thickness(head, p)
+            assert 0 < inner[0] < 2
 
 
 def test_sulci_of_the_convexity_are_narrow_and_run_inwards():
@@ -199,7 +239,7 @@ def test_slices_are_06_to_10_mm_thick_and_as_many_as_in_the_challenge(scans):
         of_it = (thickness >= low) & (thickness <= high) & (spacing > near - 0.01) & (spacing < far + 0.01)
         if protocol.spacing is None:
             of_it &= np.abs(spacing - thickness) < 0.01
-        assert np.mean(of_it) == pytest.approx(protocol.share, abs=0.04)
+        assert np.mean(of_it) == pytest.approx(protocol.share, abs=0.06)  # three deviations of 600 draws
     counts = np.array([len(scan.heights) for scan in scans])
     assert counts.min() >= 10
     assert counts.max() <= 75
