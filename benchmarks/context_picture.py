@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from context import ROWS
 from experiment import read_out_of_fold
-from heat import IS_BLOOD, draw_blood
+from heat import IS_BLOOD, draw_blood, read_parameters
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -54,6 +54,7 @@ class PictureOptions:
 
 def main(options: PictureOptions) -> None:
     """Draw the picture of a typical study."""
+    read_parameters(options.work / "data")  # of this version, which draws the lines around blood
     work = Work(options.work)
     predictions = {name: read_out_of_fold(work, run_name(name, options.seed)) for name in RUNS}
     study = typical_study(read_slices(work, "train"), predictions)

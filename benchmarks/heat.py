@@ -18,13 +18,15 @@ from joblib import Parallel, delayed
 
 from models.common.cli import command
 from models.common.config import TrainConfig
+from models.common.errors import InputError
 from models.common.folders import DataFolder, Work, WorkFolder, default_data, default_work
 from models.common.labels import ANY, LABELS
 from models.inference.default import default_runs
 from models.inference.heat import LEAST, heat_maps
 from models.inference.runs import finished_folds, read_fold
-from models.phantom.dicom import identify
+from models.phantom.dicom import VERSION, identify
 from models.phantom.study import draw_patient, draw_slice
+from models.preprocessing.origin import DRAWN
 from models.preprocessing.tables import read_slices
 from models.reporting.resampling import mean_interval
 from models.training.kinds import kind_of
@@ -57,7 +59,7 @@ class HeatOptions:
 def main(options: HeatOptions) -> None:
     """Measure every fold of the run, and print."""
     work = Work(options.work)
-    parameters = json.loads((options.data / "phantom.json").read_text())
+    parameters = read_parameters(options.data)
     slices = read_slices(work, "train").set_index("image_id")
     if options.run == DEFAULT:
         folders, slices["fold"] = {0: default_runs()[0]}, 0
@@ -70,6 +72,8 @@ def main(options: HeatOptions) -> None:
     (size,) = {config_of(folder).image_size for folder in folders.values()}
     parameters["image_size"] = size  # of the maps; the same blood, whatever the size of the slices that were drawn
     studies = [number for number in range(parameters["studies"]) if is_seen(parameters["seed"], number, slices)]
+    if not studies:
+        raise InputError(f"no bleed in {options.data} was shown to this run; name its own phantom with --data")
     drawn = Parallel(options.jobs)(delayed(draw_blood)(parameters, number) for number in studies)
     blood = {image: mask for study in drawn for image, mask in study.items()}
     spacing = slices["pixel_spacing_0"] * slices["rows"] / parameters["image_size"]
@@ -79,6 +83,19 @@ def main(options: HeatOptions) -> None:
     show_heat(pd.concat(found))
     if options.run != DEFAULT:
         show_sizes(slices, bled)
+
+
+def read_parameters(data: Path) -> dict:
+    """With what a phantom was drawn. Raises InputError for what is none, or was drawn by another version."""
+    if not (data / DRAWN).is_file():
+        raise InputError(f"{data} is no phantom, of which alone it is known where blood lies; name one with --data")
+    parameters = json.loads((data / DRAWN).read_text())
+    if parameters["version"] != VERSION:
+        raise InputError(
+            f"{data} is of version {parameters['version']} of the drawing; drawn anew, by version {VERSION}, its blood "
+            "would lie elsewhere: draw it again in another folder, and train the run there"
+        )
+    return parameters
 
 
 def config_of(folder: Path) -> TrainConfig:

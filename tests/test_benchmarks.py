@@ -243,6 +243,14 @@ def test_the_picture_of_a_study_has_a_line_around_the_blood_of_slices_that_have_
     assert len(axis.lines) == len(picture.RUNS)
 
 
+def test_the_picture_of_a_study_is_drawn_by_the_version_that_has_drawn_the_study(benchmark, tmp_path):
+    picture = benchmark("context_picture")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "phantom.json").write_text('{"version": 1}')
+    with pytest.raises(InputError, match="of version 1 of the drawing"):
+        picture.main(picture.PictureOptions(work=tmp_path))
+
+
 class Store:
     """Slices (slices, size, size) as the store gives them."""
 

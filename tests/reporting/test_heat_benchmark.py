@@ -1,5 +1,6 @@
 """Laws of benchmarks/heat.py: it knows where the blood is, and counts the heat that lies there."""
 
+import json
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.common.errors import InputError
 from models.common.labels import ANY
-from models.phantom.dicom import identify
+from models.phantom.dicom import VERSION, identify
 from models.phantom.study import LEAST_BLOOD, draw_study
 
 FOLDER = Path(__file__).parent.parent.parent / "benchmarks"
@@ -34,6 +36,15 @@ def test_blood_is_where_the_phantom_has_painted_it(heat):
             assert labels[ANY] or area < 5 * LEAST_BLOOD
             compared += labels[ANY]
     assert compared > 10
+
+
+def test_blood_is_not_looked_for_where_another_version_has_drawn_it(heat, tmp_path):
+    with pytest.raises(InputError, match="is no phantom"):
+        heat.main(heat.HeatOptions(data=tmp_path, work=tmp_path))
+    for version in (VERSION - 1, VERSION + 1):
+        (tmp_path / "phantom.json").write_text(json.dumps({"version": version, "studies": 1, "seed": 0}))
+        with pytest.raises(InputError, match=f"of version {version} of the drawing"):
+            heat.main(heat.HeatOptions(data=tmp_path, work=tmp_path))
 
 
 def test_heat_is_counted_inside_of_the_bleed(heat):
