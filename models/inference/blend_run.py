@@ -117,6 +117,12 @@ def require_same(done: BlendRecord, material: Material, options: BlendOptions) -
     changed += [f"another {name}" for name in changed_inputs(work, done)]
     changed += [f"--stage {done.stage}"] if work.stage != done.stage else []
     changed += [f"--way {done.asked}"] if options.way not in (None, done.asked) else []
+    before, after = (
+        {f"{run}/{file}" for run, files in hashes.items() for file in files}
+        for hashes in (done.runs_sha256, now["runs_sha256"])
+    )
+    changed += [f"{file}, which lacks now" for file in sorted(before - after)]
+    changed += [f"no {file}, which is there now" for file in sorted(after - before)]
     if changed:
         raise InputError(f"{work.blend} was made with {changed[0]}; delete it, then: {options.command}")
     return done

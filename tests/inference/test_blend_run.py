@@ -133,6 +133,22 @@ def test_a_blend_of_other_predictions_is_neither_made_again_nor_scored(work, ble
     assert out.splitlines()[-1].startswith("small: weighted log loss")
 
 
+def test_predictions_of_the_test_that_came_or_went_are_told_and_make_no_other_submission(work, blend):
+    file = work.prediction("b0_224", 1, "test")
+    elsewhere = file.rename(work.root / file.name)
+    blend(way="equal")
+    made = submission(work)
+    elsewhere.rename(file)
+    with pytest.raises(InputError, match=r"was made with no b0_224/fold1/test.parquet, which is there now; delete it"):
+        blend()
+    assert submission(work) == made
+    shutil.rmtree(work.blend)
+    blend(way="equal")
+    file.unlink()
+    with pytest.raises(InputError, match=r"was made with b0_224/fold1/test.parquet, which lacks now; delete it"):
+        blend()
+
+
 def test_another_way_than_the_one_that_is_noted_is_refused(work, blend):
     blend(way="equal")
     with pytest.raises(InputError, match=r"was made with --way equal; delete it, then: python models/blend.py"):
