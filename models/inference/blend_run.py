@@ -56,7 +56,10 @@ def carry_out(options: BlendOptions) -> None:
     work = options.working_folder
     with only_process(work.root / ".blend.lock", "blending", item=work.blend):
         done = read_record_of_blend(work)
-        material = gather(work, load_runs(work, options.runs or (tuple(done.folds) if done else ())))
+        names = options.runs
+        if done is not None and set(names) in (set(), set(done.folds)):
+            names = tuple(done.folds)  # in their order: what was fitted is compared number by number
+        material = gather(work, load_runs(work, names))
         if done is None:
             record, unseen = choose(material, options)
         else:

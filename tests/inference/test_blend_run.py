@@ -93,6 +93,13 @@ def test_from_its_notes_the_same_submission_is_made_again(work, blend, way):
     assert again == first
 
 
+def test_runs_may_be_named_in_any_order_when_the_submission_is_made_again(work, blend):
+    first, made = blend(way="fitted"), submission(work)
+    assert list(first.folds) == ["b0_224", "small"]
+    assert blend("small", "b0_224") == first
+    assert submission(work) == made
+
+
 def test_what_the_notes_tell_is_what_was_submitted(work, blend):
     record = blend(way="fitted_calibrated")
     tables = {run: np.mean([read(work, run, fold) for fold in (0, 1)], axis=0) for run in record.folds}
