@@ -60,6 +60,7 @@ def carry_out(options: BlendOptions) -> None:
         if done is not None and set(names) in (set(), set(done.folds)):
             names = tuple(done.folds)  # in their order: what was fitted is compared number by number
         material = gather(work, load_runs(work, names))
+        asked_rows(material, options)  # before minutes of fits, and before a file of the blend is written
         if done is None:
             record, unseen = choose(material, options)
         else:
@@ -188,21 +189,33 @@ def write_predictions(file: Path, image_ids: pd.Index, probability: np.ndarray, 
 def submit(material: Material, test: np.ndarray, options: BlendOptions) -> dict[str, Path]:
     """Write submission.csv of test probabilities (slices, 6), where the raw folder asks for one; its path by its name.
 
-    Raises InputError if a slice lacks, or there is no raw folder.
+    Raises InputError as `asked_rows`.
     """
-    work = material.work
-    raw = find_raw(options.data, options.stage, options.work)
-    if raw.sample_submission is None:
-        print(f"no submission: {raw.root} has no sample submission that tells its rows")
+    asked = asked_rows(material, options)
+    if asked is None:
+        print(f"no submission: {options.data} has no sample submission that tells its rows")
         return {}
-    ids = read_sample_submission(raw.sample_submission)
-    images = cached_images(work.root, image_ids(ids))
-    for line in describe_mismatches({run.name: run.test for run in material.runs}, pd.Index(images.unique())):
+    ids, images, lines = asked
+    for line in lines:
         print(line)
-    file = work.root / "submission.csv"
+    file = material.work.root / "submission.csv"
     table = write_submission(file, pd.DataFrame(test, material.test.image_ids, list(LABELS)), ids, images)
     print(f"{file}: {len(table):,} rows for {len(test):,} slices, ordered as the sample submission")
     return {file.name: file}
+
+
+def asked_rows(material: Material, options: BlendOptions) -> tuple[pd.Series, pd.Series, list[str]] | None:
+    """The IDs of the sample submission, the image of each, and a line for each way in which a run has other slices.
+
+    None without a sample submission. Raises InputError if no run has a slice of it, or there is no raw folder.
+    """
+    raw = find_raw(options.data, options.stage, options.work)
+    if raw.sample_submission is None:
+        return None
+    ids = read_sample_submission(raw.sample_submission)
+    images = cached_images(material.work.root, image_ids(ids))
+    tests = {run.name: run.test for run in material.runs}
+    return ids, images, describe_mismatches(tests, pd.Index(images.unique()))
 
 
 def print_ways(record: BlendRecord, work: Work) -> None:

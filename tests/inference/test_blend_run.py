@@ -176,6 +176,18 @@ def test_a_blend_file_that_was_exchanged_is_refused(work, blend):
         blend()
 
 
+def test_without_a_raw_folder_nothing_is_fitted_or_written(work, phantom, monkeypatch):
+    monkeypatch.setattr("models.inference.blend_run.choose", lambda *_: pytest.fail("minutes of fits for nothing"))
+    with pytest.raises(InputError, match=r"no data folder at .*nowhere; name it with --data"):
+        carry_out(BlendOptions((), "equal", work.root / "nowhere", work.root))
+    sample = pd.read_csv(phantom / "stage_2_sample_submission.csv").replace({"ID": {r"^ID_": "ID_f"}}, regex=True)
+    other = shutil.copytree(phantom, work.root / "other", ignore=shutil.ignore_patterns("*.dcm"))
+    sample.to_csv(other / "stage_2_sample_submission.csv", index=False)
+    with pytest.raises(InputError, match=r"has none of the .* slices of the sample submission"):
+        carry_out(BlendOptions((), "equal", other, work.root))
+    assert not work.blend.exists()
+
+
 def test_runs_can_be_named_and_one_without_test_predictions_is_left_out(work, blend, capsys):
     assert set(blend("small").folds) == {"small"}
     shutil.rmtree(work.blend)
