@@ -119,6 +119,15 @@ def test_notebooks_are_short_and_begin_with_their_parameters(name):
 
 
 @pytest.mark.parametrize("name", [METADATA, BLENDING])
+def test_no_cell_takes_the_name_of_what_is_imported_so_that_any_can_be_run_again(name):
+    nodes = [node for cell in code_cells(read_notebook(name)) for node in ast.walk(ast.parse(cell.source))]
+    imports = [node.names for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    imported = {alias.asname or alias.name.partition(".")[0] for names in imports for alias in names}
+    taken = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    assert imported & taken == set()
+
+
+@pytest.mark.parametrize("name", [METADATA, BLENDING])
 def test_notebooks_hold_no_absolute_path(name):
     text = "\n".join(cell.source for cell in read_notebook(name).cells)
     assert re.findall(r"(?<![\w.)])(?:/|[A-Z]:\\|~/)\w+/", text) == []
