@@ -226,6 +226,13 @@ def test_without_a_run_the_blending_notebook_says_what_to_do(phantom, work):
     assert not (work.root / "submission.csv").exists()
 
 
+def test_a_way_that_the_runs_do_not_have_is_refused_before_any_is_tried(phantom, work):
+    write_run(work, SMALL, folds=[0, 1], noise=3.0, phantom=phantom)  # none of the original's
+    with pytest.raises(CellExecutionError, match=r"InputError.*--way original is none of best, equal, best_single"):
+        execute(BLENDING, phantom, work, way="original")
+    assert not work.blend.exists()
+
+
 def read_notebook(name: str) -> NotebookNode:
     notebook = nbformat.read(REPOSITORY / name, as_version=4)
     nbformat.validate(notebook)
