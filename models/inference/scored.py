@@ -170,7 +170,7 @@ def _seen_by_blend(work: Work, file: Path) -> Seen | None:
 
 
 def _notes(work: Work, record: BlendRecord) -> list[str]:
-    chosen = ["the way, by nested scores"] if record.asked == "best" else []
-    return chosen + [
+    """Of its runs alone: the way is chosen anew for each part of the patients, by the others."""
+    return [
         f"{note} of {name}" for name, folds in record.folds.items() for note in chosen_on_own_slices(work, name, folds)
     ]

@@ -222,6 +222,16 @@ def test_what_is_scored_of_a_blend_is_what_was_written(work, blend, capsys):
     assert last.startswith(f"blend: equal: weighted log loss {loss:.4f}")
 
 
+def test_the_way_of_a_blend_is_not_said_to_be_chosen_on_the_slices_that_it_is_scored_on(work, blend, capsys):
+    blend()
+    capsys.readouterr()
+    score(ScoreOptions((Path("blend"),), work=work.root))
+    notes = [line for line in capsys.readouterr().out.splitlines() if "chosen on the slices that it is scored" in line]
+    assert [note.partition("scored on: ")[2] for note in notes] == [
+        f"the epoch whose weights are kept, of folds 0 and 1 of {run}" for run in ("b0_224", "small")
+    ]
+
+
 def test_ways_of_each_label_are_told_one_by_one(blend):
     record = blend(way="equal")
     mixed = replace(record, ways=record.ways | {"any": "stacker"})
