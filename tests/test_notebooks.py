@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -158,6 +159,12 @@ def test_the_metadata_notebook_shows_the_traps_and_what_becomes_of_them(metadata
         assert f"<td>{problem}</td>" in text
         assert f"<td>{treatment}</td>" in text
     assert "patients in both train and test: 1\n" in text
+
+
+def test_the_metadata_notebook_says_what_to_do_with_an_archive(phantom, work, tmp_path):
+    packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", phantom))
+    with pytest.raises(CellExecutionError, match=r"InputError.*fastai reads no file in \S*packed.zip; unpack it"):
+        execute(METADATA, packed, work)
 
 
 def test_the_blending_notebook_takes_for_each_label_what_nested_scores_speak_for(phantom, work):
