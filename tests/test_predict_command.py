@@ -157,6 +157,16 @@ def test_a_series_is_named_by_its_key_and_its_study_is_answered_again(heads, ans
         answers(data, series=("ID_0123456789abcdef",))
 
 
+def test_a_series_that_was_refused_is_answered_when_somebody_asks_for_it(heads, answers, tmp_path):
+    """Its key is told by the refusal, and is one in that folder alone."""
+    data = write(tmp_path / "data", heads[0].some(slice(15, None)))
+    (told,) = answers(data).told
+    assert told["verdict"] == "refused"
+    assert answers(data, series=(told["series"],)).code == 0
+    (told,) = answers(data, series=(told["series"],)).told
+    assert told["verdict"] == "answered with warnings"
+
+
 def test_answers_within_the_input_are_no_input(two, answers):
     folder = answers(two, output=two / "answers", dicom=True, nifti=True)
     assert folder.code == 3

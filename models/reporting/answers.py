@@ -183,7 +183,7 @@ def _is_answered(study: OwnStudy, told: dict[str, Any] | None, options: PredictO
     if told is None or told["content"] != study.content:
         return False
     asked = {row["series_id"] for row in told["all_series"]} & set(options.series)
-    return not asked or told["series"] in asked
+    return not asked or (told["series"] in asked and told["verdict"] != "refused")
 
 
 @contextmanager
