@@ -38,6 +38,7 @@ from models.common.progress import say
 from models.inference.answer import FORMAT, Answer, row_of, slice_rows, to_json, worklist
 from models.inference.answering import Court, answer_study, open_court
 from models.inference.asked import PredictOptions
+from models.preprocessing.elements import PARSER_ERRORS
 from models.preprocessing.grouping import Look
 from models.preprocessing.own_studies import OwnStudy, files_of_images
 from models.preprocessing.parallel import progress_map
@@ -155,7 +156,7 @@ def _write_dicom(answer: Answer, keys: Sequence[KeySlice], files: dict[str, Look
         return
     try:
         objects = make_objects(answer, keys, sources)
-    except (ValueError, TypeError) as error:  # what highdicom says of a header that no object can be made of
+    except PARSER_ERRORS as error:  # what highdicom, or pydicom, says of a header that no object can be made of
         say(f"{answer.study}: no DICOM is written, for its header does not allow it ({error})")
         return
     for name, content in objects.items():

@@ -10,7 +10,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, CTImageStorage
 from pydicom.valuerep import DA, TM
 
-from models.preprocessing.elements import open_bounded
+from models.preprocessing.elements import PARSER_ERRORS, open_bounded
 from models.preprocessing.grouping import Look
 from models.preprocessing.reasons import UnreadableSliceError
 
@@ -49,7 +49,7 @@ def find_sources(slices: pd.DataFrame, files: Mapping[str, Look]) -> Sources:
         try:
             if file.name not in headers:
                 headers[file.name] = _read(file)
-        except (UnreadableSliceError, InvalidDicomError, ValueError, AttributeError) as error:
+        except (UnreadableSliceError, InvalidDicomError, *PARSER_ERRORS) as error:
             return Sources({}, f"the header of a file cannot be read ({error})")
         found[image] = Source(headers[file.name], int(frame) if is_frame else None)
     named = [str(header.SOPInstanceUID) for header in headers.values()]

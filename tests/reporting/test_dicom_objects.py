@@ -15,6 +15,7 @@ from models.common.labels import ANY, LABELS
 from models.inference.answer import Answer, row_of, to_json
 from models.inference.judging import Check
 from models.inference.operating import Point, Range
+from models.preprocessing.dicom import read_slices
 from models.preprocessing.grouping import Look
 from models.reporting import answers, dicom_objects
 from models.reporting.answer_page import sentence
@@ -171,3 +172,15 @@ def test_of_what_no_object_can_be_made_it_is_said_and_the_other_studies_are_answ
     assert (
         "study: no DICOM is written, for its header does not allow it (what highdicom says)" in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize("representation", ["FD", "QQ"], ids=["of a length that cannot be", "of no known kind"])
+def test_of_a_header_with_a_damaged_element_that_no_slice_needs_it_is_said(
+    representation, heads, answer, tmp_path, capsys
+):
+    files = file_of(heads, tmp_path, SpecificCharacterSet="ISO_IR 100", ProtocolName="ABCDEF")
+    path, tag = files["ID_a"].path, b"\x18\x00\x30\x10"
+    path.write_bytes(path.read_bytes().replace(tag + b"LO", tag + representation.encode()))
+    assert len(read_slices(path)) == 1
+    answers._write_dicom(answer, KEYS, files, tmp_path)
+    assert "study: no DICOM is written, for the header of a file cannot be read" in capsys.readouterr().out
