@@ -32,6 +32,7 @@ MANUFACTURER, MODEL = "rsna-intracranial-hemorrhage", "predict.py"
 NOT_FOR_DIAGNOSIS = "NOT FOR DIAGNOSIS - research software"
 _REPORT, _PICTURES = 9001, 9002  # numbers of their series
 _UNDATED = "19000101"  # where the study has no date
+_OF_THE_PATIENT = (0x0010, 0x0012)  # groups of elements: the patient's, and those of a clinical trial
 # SNOMED CT, and ICD-10 for what is not among the concepts that DICOM's tools and value sets publish.
 FINDINGS = {
     "epidural": sr.CodedConcept("S06.4", "I10", "Epidural hemorrhage"),
@@ -208,14 +209,12 @@ def _directions(row: pd.Series) -> tuple[str, str] | None:
 
 
 def _dated(made: Dataset, header: Dataset) -> Dataset:
-    """The same object, dated as its study, whenever it is made."""
+    """The same object, dated as its study, whenever it is made; what the header says of the patient stays as it is."""
     date, time = str(header.get("StudyDate") or _UNDATED), str(header.get("StudyTime") or "000000")
-    for name in made.dir("Date"):
-        if name not in ("StudyDate", "PatientBirthDate"):
-            setattr(made, name, date)
-    for name in made.dir("Time"):
-        if name != "StudyTime":
-            setattr(made, name, time)
+    own = [name for name in made.dir("Date", "Time") if made[name].tag.group not in _OF_THE_PATIENT]
+    for name in own:
+        if name not in ("StudyDate", "StudyTime"):
+            setattr(made, name, date if "Date" in name else time)
     for item in made.get("ContributingEquipmentSequence", []):
         item.ContributionDateTime = f"{date}{time}"
     return made

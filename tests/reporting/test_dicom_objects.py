@@ -87,6 +87,24 @@ def test_what_is_no_value_of_its_kind_is_left_out(name, value, kept, heads, answ
         assert str(pydicom.dcmread(io.BytesIO(content))[name].value or "") == kept
 
 
+def test_dates_and_times_of_the_patient_are_not_those_of_the_study(heads, answer, tmp_path):
+    """They are dated as the study is; hours of a birth and the time points of a trial are none of their own."""
+    of_patient = {
+        "PatientBirthDate": "19600102",
+        "PatientBirthTime": "031500",
+        "PatientBirthDateInAlternativeCalendar": "1338-10-12",
+        "LastMenstrualDate": "20231220",
+        "ClinicalTrialTimePointID": "week 2",
+        "ClinicalTrialTimePointDescription": "Two weeks later",
+    }
+    files = file_of(heads, tmp_path, **of_patient)
+    objects = dicom_objects.make_objects(answer, KEYS, find_sources(answer.slices, files))
+    report, picture = (pydicom.dcmread(io.BytesIO(objects[name])) for name in ("report.dcm", "key_001.dcm"))
+    assert {name: report[name].value for name in of_patient} == of_patient
+    for made in (report, picture):
+        assert (made.StudyDate, made.StudyTime, made.ContentDate, made.ContentTime) == ("20240102", "101112") * 2
+
+
 @pytest.mark.parametrize(
     ("sets", "person"),
     [
