@@ -27,6 +27,7 @@ from models.inference.asked import PredictOptions
 from models.inference.calibration import Calibration
 from models.inference.torch_engine import TorchEngine
 from models.predict import predict
+from models.preprocessing.given import find_given
 from models.reporting import predicting
 from models.reporting.answers import KEY
 
@@ -173,6 +174,26 @@ def test_answers_within_the_input_are_no_input(two, answers):
     before = contents(two / "answers")
     assert answers(two, output=two / "answers", dicom=True, nifti=True).code == 3
     assert contents(two / "answers") == before
+
+
+def test_answers_within_the_input_are_no_input_however_they_are_spelt(two, monkeypatch):
+    (two / "answers").mkdir()
+    (two / "answers" / "report.dcm").write_bytes(b"an answer")
+    (two.parent / "link").symlink_to(two)
+    monkeypatch.chdir(two)
+    files = find_given((two,), ()).files
+    for named in (two, Path("."), Path("../data"), Path("../link")):
+        for folder in (two / "answers", Path("answers"), Path("../data/answers"), Path("../link/answers")):
+            assert len(find_given((named,), (folder,)).files) == len(files) - 1, (named, folder)
+
+
+def test_what_lies_in_the_folder_that_answers_go_to_can_be_answered(two, answers, monkeypatch):
+    monkeypatch.chdir(two.parent)
+    assert answers(Path("data"), output=Path("."), work=Path("scratch")).code == 3
+    assert len(list(two.parent.glob("*/answer.json"))) == 2
+    for wrong in ({"paths": (two,)}, {"watch": two}):
+        with pytest.raises(InputError, match="another folder with --output"):
+            PredictOptions(**wrong, output=Path("data"))
 
 
 def test_two_processes_give_what_one_gives(two, answers, tmp_path):

@@ -51,6 +51,9 @@ class PredictOptions:
     def __post_init__(self) -> None:
         if bool(self.paths) == (self.watch is not None):
             raise InputError("name what to answer: files, folders or archives, or a drop folder with --watch")
+        written = {folder.resolve() for folder in (self.output, self.work) if folder is not None}
+        if any(path.resolve() in written for path in (*self.paths, self.watch) if path is not None):
+            raise InputError("what is to be answered is not written to: choose another folder with --output or --work")
         if self.prevalence is not None and not 0 < self.prevalence < 1:
             raise InputError(f"--prevalence {self.prevalence} must lie between 0 and 1")
         if self.quiet < 0 or self.jobs == 0:

@@ -1,7 +1,7 @@
 """What somebody names to be answered: files, folders, archives -> the files in them, and where they are named from."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,16 +19,16 @@ class Given(NamedTuple):
     files: list[File]
 
 
-def find_given(paths: Sequence[Path], without: Iterable[Path]) -> Given:
+def find_given(paths: Sequence[Path], without: Sequence[Path]) -> Given:
     """All files below some paths, sorted by name and each once: of folders, zips and tars, of what a DICOMDIR lies in.
 
-    What lies in a folder of `without`, where this project writes, is left out. Raises InputError for a path that is not
-    there, holds no files, or may not be read.
+    What lies in a folder of `without`, where this project writes, is left out, unless it is named itself. Raises
+    InputError for a path that is not there, holds no files, or may not be read.
     """
-    own = [f"{folder.absolute()}{os.sep}" for folder in without]
     found: dict[File, None] = {}
     for path in paths:
-        below = [file for file in _below(path) if not str(file).startswith(tuple(own))]
+        own = _written_below(path, without)
+        below = [file for file in _below(path) if not str(file).startswith(own)]
         if not below:
             raise InputError(f"{path} holds no files; name another file, folder or archive")
         found |= dict.fromkeys(below)
@@ -46,6 +46,14 @@ def _below(path: Path) -> list[File]:
     if is_packed(path.name) and not is_archive(path):
         raise InputError(f"{path}: a packed archive cannot be read in place; unpack it, or pack it as a zip")
     return patiently(lambda: walk(path), path) if is_archive(path) else [path]
+
+
+def _written_below(path: Path, folders: Sequence[Path]) -> tuple[str, ...]:
+    """What the names of files below a path begin with that lie in one of some folders, however these are spelt."""
+    place = path.absolute().parent if path.name.upper() == DICOMDIR else path.absolute()
+    real = [(folder.absolute(), folder.resolve()) for folder in folders]
+    inside = [place / lies.relative_to(place.resolve()) for _, lies in real if lies.is_relative_to(place.resolve())]
+    return tuple(f"{one}{os.sep}" for one in [*inside, *(named for named, _ in real)] if one.is_relative_to(place))
 
 
 def _root(paths: Sequence[Path]) -> Path:
