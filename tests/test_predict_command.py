@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -129,6 +130,19 @@ def test_what_is_answered_is_not_answered_again_and_what_has_changed_is(two, ans
     again = {path for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp}
     assert len(again) == 1
     assert len(json.loads(again.pop().read_text())["slices"]) == left
+
+
+def test_volumes_of_one_name_in_two_folders_are_two_studies(heads, answers, tmp_path):
+    """Also where they have the same size and time, as those that were packed or copied together."""
+    for folder, rows in (("a", slice(15, None)), ("b", slice(0, 6))):
+        volume = write_nifti(tmp_path / folder / "scan.nii", heads[0].some(rows))
+        os.utime(volume, (0, 0))
+    first, second, again = (answers(tmp_path / name / "scan.nii").told for name in "aba")
+    assert len(first) == 1
+    assert len(second) == len(again) == 2
+    assert len({one["study"] for one in second}) == 2
+    assert {one["checks"][0]["found"] for one in second} >= {first[0]["checks"][0]["found"]}
+    assert len({str(one["measures"]) for one in second}) == 2
 
 
 def test_what_was_cut_short_is_made_whole(two, answers):

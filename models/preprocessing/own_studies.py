@@ -74,6 +74,8 @@ def find_studies(
     found = []
     for (patient, study), own in studies.items():
         key = study if shared[study] == 1 else pseudonyms.hash(f"{patient} {study}")
+        if not any(file.syntax for task in own for file in task.files):  # volumes: elsewhere others are called the same
+            key = pseudonyms.hash(f"{given.root.resolve()} {key}")
         found.append(OwnStudy(key, own))
     return sorted(found, key=lambda study: study.key), problems
 
