@@ -353,6 +353,17 @@ def test_nothing_tells_whose_study_it_is_unless_somebody_asks_for_it(heads, answ
     assert files.is_unique
 
 
+def test_a_study_in_folders_of_long_names_has_a_folder_that_can_be_made(heads, answers, tmp_path):
+    """A name may have 255 bytes, and a character of these has three."""
+    place = (tmp_path / "data").joinpath(*["頭部CT検査" * 10] * 3)
+    write(place, heads[0].some(slice(15, None)))
+    folder = answers(tmp_path / "data", names=True)
+    name = folder.only("*/answer.json").parent.name
+    assert "CT検査頭部CT検査" in name
+    assert len(name.encode()) < 120
+    assert name.endswith(folder.told[0]["study"][-6:])
+
+
 def test_a_study_that_grows_has_one_answer_under_whatever_name(heads, answers, tmp_path):
     """Named by the folder of its only series at first, by that of the patient when another one arrives."""
     data = tmp_path / "data"

@@ -50,6 +50,7 @@ from models.reporting.key_slices import KeySlice, key_slices
 KEY = "pseudonyms.key"
 ANSWER = "answer.json"
 _KEPT = 6  # characters of the key of a study, in what its folder is called with --names
+_NAMED = 100  # bytes at most before them; a name may have 255, and a character takes up to four
 
 
 class Errand(NamedTuple):
@@ -176,8 +177,9 @@ def _named(study: OwnStudy, root: Path) -> str:
     """What the folder of a study is called: as that of its files, and the end of its key, for others may lie there."""
     folders = [file.path.relative_to(root).parent.parts for file in study.files]
     shared = [parts[0] for parts in zip(*folders, strict=False) if len(set(parts)) == 1]
-    plain = re.sub(r"[^\w.-]+", "_", "_".join(shared)).strip("._")[-100:]
-    return f"{plain or 'study'}_{study.key[-_KEPT:]}"
+    plain = re.sub(r"[^\w.-]+", "_", "_".join(shared))
+    end = plain.encode()[-_NAMED:].decode(errors="ignore").strip("._")
+    return f"{end or 'study'}_{study.key[-_KEPT:]}"
 
 
 def _is_answered(study: OwnStudy, told: dict[str, Any] | None, options: PredictOptions) -> bool:
