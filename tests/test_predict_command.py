@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from head_ct import data_of, write, write_nifti
+from head_ct import data_of, pack, write, write_nifti
 from written import contents
 
 from models.common import patience
@@ -29,6 +29,7 @@ from models.inference.calibration import Calibration
 from models.inference.torch_engine import TorchEngine
 from models.predict import predict
 from models.preprocessing.given import find_given
+from models.preprocessing.origin import DRAWN
 from models.reporting import predicting
 from models.reporting.answers import KEY
 
@@ -231,6 +232,16 @@ def test_without_weights_the_default_network_answers_with_its_warning(two, answe
 def test_the_scratch_cache_is_kept_where_somebody_wants_it(two, answers, tmp_path):
     answers(two, work=tmp_path / "kept")
     assert len(list((tmp_path / "kept").glob("*/cache/slices_512/*"))) == 2
+
+
+def test_a_drawing_is_told_to_be_one_whichever_folder_of_the_phantom_is_named(heads, answers, tmp_path):
+    phantom, person = tmp_path / "phantom", tmp_path / "person"
+    for folder in (phantom / "P1" / "one study", person):
+        write(folder, heads[0].some(slice(15, None)))
+    (phantom / DRAWN).write_text("{}")
+    for number, named in enumerate([phantom, phantom / "P1", phantom / "P1/one study/soft", pack(phantom, "zip")]):
+        assert [one["synthetic"] for one in answers(named, name=f"drawn {number}").told] == [True], named
+    assert [one["synthetic"] for one in answers(person).told] == [False]
 
 
 # ---- a drop folder ----

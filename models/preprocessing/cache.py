@@ -42,15 +42,16 @@ def source_of(raw: RawFolder, labels: Path | None, looks: Mapping[str, Iterable[
     return digest.hexdigest()[:16]
 
 
-def is_drawn(raw: RawFolder, data: Path) -> bool:
+def is_drawn(root: Path, *others: Path) -> bool:
     """Whether a raw folder is a phantom's, or one of its folders, by the mark that make_phantom.py leaves there.
 
-    Packed or not. Raises ArchiveError, and OSError, as `members` does.
+    Packed or not; `others` are more folders that may have the mark. Raises ArchiveError, and OSError, as `members`
+    does.
     """
-    archive = archive_of(raw.root)
+    archive = archive_of(root)
     if archive is not None and any(file.name == DRAWN and file.inner.count("/") < 2 for file in members(archive)):
         return True
-    return any((folder / DRAWN).is_file() for folder in (data, raw.root, raw.root.parent))
+    return any((folder / DRAWN).is_file() for folder in (root, root.parent, *others))
 
 
 def origin_of(raw: RawFolder, data: Path, labels: Path | None) -> dict[str, str]:
@@ -58,7 +59,7 @@ def origin_of(raw: RawFolder, data: Path, labels: Path | None) -> dict[str, str]
 
     Of own files the path may name a patient: only that there were labels is told.
     """
-    if raw.stage is None and not is_drawn(raw, data):
+    if raw.stage is None and not is_drawn(raw.root, data):
         return {"labels": "LABELS.csv"} if labels else {}
     paths = {"data": data} | ({"labels": labels} if labels else {})
     return {name: legible(path.absolute()) for name, path in paths.items()}

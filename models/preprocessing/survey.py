@@ -58,7 +58,7 @@ def survey(raw: RawFolder, work: Work, options: PrepareOptions) -> Survey:
         "take": sorted(options.take),
         "image_size": sorted(sizes),
     }
-    if is_drawn(raw, options.data):
+    if is_drawn(raw.root, options.data):
         settings["synthetic"] = True
     return Survey(looks, known, cached, settings, pseudonyms, origin_of(raw, options.data, options.labels))
 

@@ -10,9 +10,9 @@ from models.common.errors import InputError
 from models.common.patience import GoneError
 from models.common.progress import say
 from models.inference.asked import PredictOptions
+from models.preprocessing.cache import is_drawn
 from models.preprocessing.given import Given, find_given
 from models.preprocessing.manifest import Known
-from models.preprocessing.origin import DRAWN
 from models.preprocessing.own_studies import OwnStudy, find_studies
 from models.preprocessing.problems import ProblemRows
 from models.preprocessing.pseudonyms import Pseudonyms
@@ -20,6 +20,7 @@ from models.reporting.answers import Errand, answer_all, command_of, court_of, o
 
 SOME_REFUSED = 3  # exit code
 _SHOWN = 20  # studies on the screen
+_DEPTH = 3  # folders of a patient, a study and a series, below the one that tells that they are drawn
 _LOOKS = 4  # at a drop folder while a study is to be quiet
 
 
@@ -31,7 +32,8 @@ def predict(options: PredictOptions) -> int:
     """
     paths = options.paths or ((options.watch,) if options.watch else ())
     given = find_given(paths, _own(options)) if options.watch is None else Given(options.watch.absolute(), [])
-    synthetic = (given.root / DRAWN).is_file()
+    place = given.root.resolve()
+    synthetic = is_drawn(place, *place.parents[:_DEPTH])
     series = options.series
     court = court_of(options, synthetic)
     for note in court.notes:
