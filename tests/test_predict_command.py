@@ -1,5 +1,6 @@
 """Laws of predict.py: one command from a folder to answers; nothing is written where it should not be, or twice."""
 
+import gzip
 import itertools
 import json
 import os
@@ -93,6 +94,23 @@ def test_exit_codes_tell_whether_all_is_answered(two, heads, run_folder, tmp_pat
         wrong = run(*words, *(() if "--weights" in words else flags), "--output", "c", cwd=tmp_path)
         assert wrong.returncode == 2, words
         assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "told"),
+    [
+        ("P2.zip", b"cut off", 3, "1 x an archive that is damaged"),
+        ("P2.tar.gz", gzip.compress(bytes(2000)), 3, "1 x an archive that is damaged, or of a kind that is not read"),
+        ("IM1", bytes(128) + b"DICM" + bytes(100), 3, "1 x "),
+        ("readme.txt", b"of the CD", 0, "1 x not a DICOM file"),
+    ],
+)
+def test_files_that_belong_to_no_study_are_told(name, content, code, told, heads, answers, capsys, tmp_path):
+    """Those that may be somebody's study are not answered, and so not all is."""
+    data = write(tmp_path / "data", heads[0])
+    (data / name).write_bytes(content)
+    assert answers(data).code == code
+    assert f"files that belong to no study: {told}" in capsys.readouterr().out
 
 
 def test_a_folder_of_answers_holds_what_is_promised_and_the_input_is_as_it_was(two, answers, heads):
@@ -281,6 +299,24 @@ def test_a_drop_folder_is_answered_once_when_it_is_quiet(heads, answers, monkeyp
     assert len(before) == 2
     assert watched(5) == [2] * 5  # after a restart
     assert stamps() == before
+
+
+def test_a_file_in_a_drop_folder_that_belongs_to_no_study_is_told_once(heads, answers, monkeypatch, tmp_path, capsys):
+    drop, clock, told = tmp_path / "drop", [0.0], []
+    write(drop, heads[0].some(slice(15, None)))
+    (drop / "P2.zip").write_bytes(b"cut off")
+
+    def look(_: float) -> None:
+        clock[0] += 6
+        told.append("an archive that is damaged" in capsys.readouterr().out)
+        if len(told) == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(predicting, "sleep", look)
+    monkeypatch.setattr(predicting, "monotonic", lambda: clock[0])
+    with pytest.raises(KeyboardInterrupt):
+        answers(watch=drop, quiet=10)
+    assert told == [False, False, True, False, False, False]
 
 
 def test_a_study_that_grows_after_its_answer_is_answered_again(heads, answers, monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -14,18 +15,18 @@ from models.preprocessing.cache import is_drawn
 from models.preprocessing.given import Given, find_given
 from models.preprocessing.manifest import Known
 from models.preprocessing.own_studies import OwnStudy, find_studies
-from models.preprocessing.problems import ProblemRows
+from models.preprocessing.problems import ProblemRows, count_lost_files, problem_table
 from models.preprocessing.pseudonyms import Pseudonyms
 from models.reporting.answers import Errand, answer_all, command_of, court_of, open_output
 
 SOME_REFUSED = 3  # exit code
-_SHOWN = 20  # studies on the screen
+_SHOWN, _KINDS = 20, 3  # studies on the screen, and reasons in an error
 _DEPTH = 3  # folders of a patient, a study and a series, below the one that tells that they are drawn
 _LOOKS = 4  # at a drop folder while a study is to be quiet
 
 
 def predict(options: PredictOptions) -> int:
-    """Answer all studies, and return the exit code: 0, or SOME_REFUSED.
+    """Answer all studies, and return the exit code: 0, or SOME_REFUSED, also for files that may have been slices.
 
     Raises InputError for paths that hold no CT, for weights that cannot be used, a key that no series has, and a folder
     that cannot be written to or holds answers of another kind.
@@ -48,8 +49,9 @@ def predict(options: PredictOptions) -> int:
         _require_studies(studies, problems, paths)
         told = answer_all(studies, errand)
     _require_series(series, told)
-    _summarise(told, options.output)
-    return SOME_REFUSED if any(one["verdict"] == "refused" for one in told) else 0
+    _summarise(told, options.output, problems)
+    is_lost = count_lost_files(problem_table(problems)) > 0
+    return SOME_REFUSED if is_lost or any(one["verdict"] == "refused" for one in told) else 0
 
 
 def watch(folder: Path, errand: Errand, pseudonyms: Pseudonyms) -> None:
@@ -61,21 +63,18 @@ def watch(folder: Path, errand: Errand, pseudonyms: Pseudonyms) -> None:
     if not folder.is_dir():
         raise InputError(f"no folder {folder} to watch; make it, or name another")
     print(f"watching {folder}; a study is answered when its files have been quiet for {options.quiet:g} s", flush=True)
-    seen: dict[str, tuple[str, float]] = {}  # study -> its content, and since when it is so
-    done: dict[str, str] = {}
+    drop = _Drop()
 
     def look() -> None:
-        studies = _look_into(folder, options, pseudonyms, known)
-        now = monotonic()
-        for study in studies:
-            if seen.get(study.key, ("", 0))[0] != study.content:
-                seen[study.key] = study.content, now
-        ready = [study for study in studies if now - seen[study.key][1] >= options.quiet]
-        ready = [study for study in ready if done.get(study.key) != study.content]
+        studies, problems = _look_into(folder, options, pseudonyms, known)
+        ready = drop.quiet({study.key: study.content for study in studies}, options.quiet)
         if ready:
-            for one in answer_all(ready, errand):
+            for one in answer_all([study for study in studies if study.key in ready], errand):
                 say(f"{one['study']}: {sentence(one)}")
-            done.update({study.key: study.content for study in ready})
+        strange = drop.quiet({file: problem for file, problem, _ in problems}, options.quiet)
+        for file, problem in strange.items():
+            say(f"{file} belongs to no study: {problem}")
+        drop.done.update(ready | strange)
 
     while True:
         try:
@@ -85,6 +84,23 @@ def watch(folder: Path, errand: Errand, pseudonyms: Pseudonyms) -> None:
                 raise
             say("a file has gone while it was looked for; looking again")
         sleep(max(0.2, options.quiet / _LOOKS))
+
+
+@dataclass
+class _Drop:
+    """What lies in a drop folder by name: studies with their content, and files of none with the reason."""
+
+    seen: dict[str, tuple[str, float]] = field(default_factory=dict)  # and since when it is so
+    done: dict[str, str] = field(default_factory=dict)
+
+    def quiet(self, here: dict[str, str], seconds: float) -> dict[str, str]:
+        """What of it is not done, and has been so for some seconds."""
+        now = monotonic()
+        for name, content in here.items():
+            if self.seen.get(name, ("", 0))[0] != content:
+                self.seen[name] = content, now
+        new = {name: content for name, content in here.items() if self.done.get(name) != content}
+        return {name: content for name, content in new.items() if now - self.seen[name][1] >= seconds}
 
 
 def sentence(told: dict[str, Any]) -> str:
@@ -98,14 +114,14 @@ def sentence(told: dict[str, Any]) -> str:
 
 def _look_into(
     folder: Path, options: PredictOptions, pseudonyms: Pseudonyms, known: dict[str, Known]
-) -> list[OwnStudy]:
+) -> tuple[list[OwnStudy], ProblemRows]:
     try:
         given = find_given((folder,), _own(options))
     except InputError:
         if not folder.is_dir():
             raise
-        return []  # nothing has come yet
-    return find_studies(given, pseudonyms, options.jobs, options.dask, known)[0]
+        return [], []  # nothing has come yet
+    return find_studies(given, pseudonyms, options.jobs, options.dask, known)
 
 
 def _own(options: PredictOptions) -> list[Path]:
@@ -115,9 +131,14 @@ def _own(options: PredictOptions) -> list[Path]:
 
 def _require_studies(studies: Sequence[OwnStudy], problems: ProblemRows, paths: Sequence[Path]) -> None:
     if not studies:
-        kinds = Counter(problem for _, problem, _ in problems).most_common(3)
-        what = ", ".join(f"{count:,} x {kind}" for kind, count in kinds)
+        what = ", ".join(_kinds(problems)[:_KINDS])
         raise InputError(f"no CT in {', '.join(map(str, paths))}: {what}; name another file, folder or archive")
+
+
+def _kinds(problems: ProblemRows) -> list[str]:
+    """Why files belong to no study, the most frequent reason first."""
+    counts = Counter(problem for _, problem, _ in problems)
+    return [f"{count:,} x {kind}" for kind, count in counts.most_common()]
 
 
 def _require_series(series: Sequence[str], told: Sequence[dict[str, Any]]) -> None:
@@ -128,10 +149,12 @@ def _require_series(series: Sequence[str], told: Sequence[dict[str, Any]]) -> No
         )
 
 
-def _summarise(told: Sequence[dict[str, Any]], output: Path) -> None:
+def _summarise(told: Sequence[dict[str, Any]], output: Path, problems: ProblemRows) -> None:
     order = sorted(told, key=lambda one: -(one["study_probability"] or {"any": -1})["any"])
     for one in order[:_SHOWN]:
         print(f"{one['study']}: {sentence(one)}")
     counts = Counter(one["verdict"] for one in told)
     text = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(counts.items()))
     print(f"{output / 'answers.csv'}: {len(told):,} studies, {text}")
+    if problems:
+        print(f"files that belong to no study: {', '.join(_kinds(problems))}")
