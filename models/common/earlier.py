@@ -21,9 +21,10 @@ def go_on_from(session: Session, work: Work) -> None:
 
     The files of the cache are linked, one by one, so that what is made anew stands in their place and not in theirs;
     its tables, which tell of all the others, only where prepare.py has not begun to make its own. Folds of runs are
-    copied whole, checkpoints and half-made predictions with them. Several processes may do this at a time, and what one
-    that was killed has half done is done anew. Raises InputError for a folder that holds neither, and where the copies
-    have no room.
+    copied whole, checkpoints and half-made predictions with them; a folder without files, which a run leaves that was
+    refused or killed before it had anything, is none. Several processes may do this at a time, and what one that was
+    killed has half done is done anew. Raises InputError for a folder that holds neither, and where the copies have no
+    room.
     """
     for folder in session.work_from:
         earlier = Work(folder)
@@ -68,8 +69,12 @@ def _is_table(name: Path) -> bool:
 
 def _lacking(earlier: Work, work: Work) -> list[Path]:
     """The folds of an earlier session that this one does not have."""
-    folds = sorted(path for path in earlier.runs.glob("[!.]*/[!.]*") if path.is_dir())
-    return [fold for fold in folds if not (work.runs / fold.relative_to(earlier.runs)).exists()]
+    folds = sorted(path for path in earlier.runs.glob("[!.]*/[!.]*") if _has_files(path))
+    return [fold for fold in folds if not _has_files(work.runs / fold.relative_to(earlier.runs))]
+
+
+def _has_files(fold: Path) -> bool:
+    return any(_files(fold))
 
 
 def _size(fold: Path) -> int:
@@ -89,13 +94,13 @@ def _link(file: Path, own: Path) -> bool:
 
 
 def _copy_fold(fold: Path, own: Path) -> bool:
-    """Copy the folder of a fold, whole or not at all, unless there is one; whether it was done.
+    """Copy the folder of a fold, whole or not at all, unless there is one with files; whether it was done.
 
     Raises InputError where it cannot be copied.
     """
     own.parent.mkdir(parents=True, exist_ok=True)
     with only_process(own.parent / f".{own.name}.lock", "copy", item=own, patience=_PATIENCE):
-        if own.exists():  # another process was faster
+        if _has_files(own):  # another process was faster
             return False
         draft = own.parent / f".{own.name}.draft"
         shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
@@ -104,6 +109,7 @@ def _copy_fold(fold: Path, own: Path) -> bool:
             shutil.copytree(fold, draft, ignore=shutil.ignore_patterns(".*"), copy_function=shutil.copyfile)
             for folder in (draft, *draft.rglob("*/")):
                 folder.chmod(0o755)
+            shutil.rmtree(own, ignore_errors=True)  # no files but hidden ones, half-written
             draft.rename(own)
         except shutil.Error as error:
             _, _, reason = error.args[0][0]

@@ -90,6 +90,17 @@ def test_of_two_that_have_it_the_first_counts(earlier, tmp_path):
     assert (work.run("small", 1) / "config.json").read_text() == "earlier/runs/small/fold1/config.json"
 
 
+def test_a_folder_without_files_is_no_fold(earlier, tmp_path):
+    """A run that was refused, or killed before its first checkpoint, leaves one: here, or in a later session."""
+    refused, work = tmp_path / "refused", Work(tmp_path / "work")
+    for root in (refused, work.root):
+        write(root, "runs/small/fold0/.checkpoint_000001.json.writing-x")
+    (refused / "runs/small/fold1/test.parts").mkdir(parents=True)
+    go_on_from(Session(work_from=(refused, earlier)), work)
+    assert seen(work) == TAKEN
+    assert not list(work.runs.rglob(".checkpoint_*"))
+
+
 def test_what_is_read_only_there_can_be_written_here(earlier, tmp_path):
     for path in [*earlier.rglob("*"), earlier]:
         path.chmod(0o555 if path.is_dir() else 0o444)
