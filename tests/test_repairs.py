@@ -215,7 +215,7 @@ def test_of_own_files_no_path_is_noted(tmp_path):
 
 def test_the_command_that_is_noted_names_no_folder(monkeypatch):
     words = ["--fold", "1", "--work", "its folder", "--name", "my small", "--data=/a/b", "--stage", "2"]
-    words += ["--output", "/home/doe"]
+    words += ["--output", "/home/doe", "--work-from", "/home/doe/first", "../doe", "--work_from", "../doe"]
     monkeypatch.setattr("sys.argv", [str(REPOSITORY / "models" / "train_small.py"), *words])
     assert typed_command() == "python models/train_small.py --fold 1 --name 'my small' --stage 2"
     monkeypatch.setattr("sys.argv", ["pytest", *words])

@@ -8,7 +8,7 @@ from typing import Literal
 from models.common.folders import Work, default_data, default_work
 
 _SCRIPTS = Path(__file__).parent.parent
-_FOLDERS = ("--work", "--data", "--output")  # flags
+_FOLDERS = ("--work", "--work-from", "--data", "--output")  # flags, the second of several folders
 _ANY = "small"  # whose scripts serve a run that nothing else resembles
 
 
@@ -54,13 +54,13 @@ def typed_command() -> str | None:
 
     Without folders, whose names may tell of a person, and which are others on another machine.
     """
-    script, words, typed = Path(sys.argv[0]), [], iter(sys.argv[1:])
+    script, words, of_folders = Path(sys.argv[0]), [], False
     if script.resolve().parent != _SCRIPTS:
         return None
-    for word in typed:
-        if word in _FOLDERS:
-            next(typed, None)
-        elif word.partition("=")[0] not in _FOLDERS:
+    for word in sys.argv[1:]:
+        if word.startswith("--"):
+            of_folders = word.partition("=")[0].replace("_", "-") in _FOLDERS
+        if not of_folders:
             words.append(word)
     return shlex.join(["python", f"models/{script.name}", *words])
 
