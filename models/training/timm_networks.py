@@ -36,12 +36,16 @@ def build_timm(config: TrainConfig) -> Any:
 def adapt(network: Any, config: TrainConfig) -> None:
     """Give a network of timm the pooling of a configuration, and checkpoints of its activations if they are asked for.
 
-    Raises InputError for a network that has no pool over a map of features.
+    Raises InputError for a network that has no pool over a map of features, or no way to compute activations anew.
     """
     if config.pooling != "avg":
         _set_pool(network, config)
     if config.checkpointing:
-        checkpoint_activations(network)
+        try:
+            checkpoint_activations(network)
+        except AssertionError as error:  # timm's
+            repair = "leave --checkpointing out; --accumulate makes the memory less, too"
+            raise InputError(f"timm cannot compute activations of {config.network} anew; {repair}") from error
 
 
 def normalisation(config: TrainConfig) -> tuple[float, float]:

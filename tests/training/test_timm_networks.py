@@ -354,6 +354,11 @@ def test_checkpointing_changes_neither_gradients_nor_statistics(name):
             torch.testing.assert_close(again[key], value, rtol=1e-4, atol=1e-6)
 
 
+def test_a_network_whose_activations_timm_keeps_is_refused_with_what_to_leave_out():
+    with pytest.raises(InputError, match=r"timm/vgg11 anew; leave --checkpointing out; --accumulate"):
+        build_network(config("vgg11", image_size=32, checkpointing=True))
+
+
 def test_checkpointing_keeps_fewer_activations():
     def kept(checkpointing):
         built = build_network(config("convnext_atto", checkpointing=checkpointing)).train()
