@@ -1,5 +1,6 @@
 """What is learnt of a study at once: its slices by themselves, its slices together, and what all of it shows."""
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -42,8 +43,21 @@ class JointLoss(WeightedLogLoss):
 
 
 def of_study(target: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-    """The labels of slices (slices, 6) -> those of their study, (slices, 6): what any of its slices has."""
-    return torch.cat([slices.amax(dim=0).expand_as(slices) for slices in target.split(lengths)])
+    """The labels of slices (slices, 6) -> those of their study, (slices, 6): what any of its slices has.
+
+    Or labels and weights (slices, 2, 6), likewise: what a study has counts as the slice that shows it most surely, and
+    what it has not as the slice of which that is least sure.
+    """
+    joined = _joined if target.ndim == 3 else partial(torch.amax, dim=0)
+    return torch.cat([joined(slices).expand_as(slices) for slices in target.split(lengths)])
+
+
+def _joined(slices: torch.Tensor) -> torch.Tensor:
+    """Labels and weights of the slices of a study (slices, 2, 6) -> its own (2, 6)."""
+    label, weight = slices.unbind(dim=1)
+    shown, absent = (label * weight).amax(dim=0), weight.amin(dim=0)
+    label = label.amax(dim=0)
+    return torch.stack([label, shown.where(label > 0, absent)])
 
 
 def loss_of(config: RunConfig) -> WeightedLogLoss:

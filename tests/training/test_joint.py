@@ -59,6 +59,21 @@ def test_the_labels_of_a_study_are_what_any_of_its_slices_shows():
     assert torch.equal(of_study(target, LENGTHS), expected.repeat_interleave(torch.tensor(LENGTHS), dim=0))
 
 
+def test_a_study_is_doubted_as_its_slices_are():
+    """Of what it shows by the slice that is surest to, of what it does not by the one that is least sure not to."""
+    target = torch.stack([torch.zeros(sum(LENGTHS), 6), torch.ones(sum(LENGTHS), 6)], dim=1)
+    target[1, :, 2], target[2, :, 2] = torch.tensor([1, 0.1]), torch.tensor([1, 0.3])
+    target[4, :, 5] = torch.tensor([1, 0.0])
+    target[9, 1, 0] = 0.2
+    of_slices = of_study(target, LENGTHS)
+    joined = of_slices[torch.tensor([0, 4, 5])]  # the first of each study
+    assert torch.equal(of_slices, joined.repeat_interleave(torch.tensor(LENGTHS), dim=0))
+    label, weight = torch.zeros(3, 6), torch.ones(3, 6)
+    label[0, 2] = label[1, 5] = 1
+    weight[0, 2], weight[1, 5], weight[2, 0] = 0.3, 0.0, 0.2
+    torch.testing.assert_close(joined, torch.stack([label, weight], dim=1))
+
+
 def test_the_joint_loss_is_the_weighted_mean_of_the_three():
     said, target = drawn()
     plain = WeightedLogLoss()
