@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -19,6 +21,9 @@ from models.training.stopping import Interrupted, is_one_of_several
 
 Result = TypeVar("Result")
 
+# How long who is done with its share waits for the others, which may work for hours: torch's own is half an hour. That
+# one has died, torchrun and its connection tell at once.
+PATIENCE = timedelta(days=1)
 SHARED_NORMS = {"cuda"}  # the kinds of devices for which torch has a batch norm that processes share
 # What is said where another process has died: by gloo, then by NCCL.
 LOST = re.compile(r"[Cc]onnection (closed|reset) by peer|[Bb]roken pipe|remote process exited|communicator was aborted")
@@ -171,7 +176,8 @@ def started_processes(device: str) -> Generator[Processes]:
                     f"--device {device} is one, and each process of torchrun takes one of its own; leave it out"
                 )
             require_devices(int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count())
-    state = PartialState(backend="cpu:gloo,cuda:nccl") if on_cuda else PartialState(cpu=True)
+    connected = partial(PartialState, timeout=PATIENCE)
+    state = connected(backend="cpu:gloo,cuda:nccl") if on_cuda else connected(cpu=True)
     assert state.device is not None  # it has been chosen just now
     use_device(state.device)
     with contextlib.ExitStack() as stack:

@@ -92,12 +92,12 @@ def free_port() -> str:
         return str(free.getsockname()[1])
 
 
-def start_two(work: Path, *words: str, **more: str) -> list[Forked]:
+def start_two(work: Path, *words: str, script: Path = SCRIPT, **more: str) -> list[Forked]:
     """Two processes that are told what torchrun tells its own, and more."""
     told = {"MASTER_ADDR": "localhost", "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     return [
         parent().start(
-            [str(SCRIPT), *words], {**told, **more, "RANK": rank, "LOCAL_RANK": rank, "RSNA_WORK": str(work)}
+            [str(script), *words], {**told, **more, "RANK": rank, "LOCAL_RANK": rank, "RSNA_WORK": str(work)}
         )
         for rank in ("0", "1")
     ]
@@ -215,6 +215,24 @@ def test_more_processes_than_gpus_are_refused_once(monkeypatch, rank):
     )
     with expected, started_processes("cuda"):
         pass
+
+
+WAITS = """
+import time
+from datetime import timedelta
+from torch.distributed import distributed_c10d
+from models.training.processes import started_processes
+distributed_c10d.default_pg_timeout = timedelta(seconds=2)  # half an hour
+with started_processes("cpu") as processes, processes.as_one():
+    time.sleep(4 * processes.rank)
+"""
+
+
+def test_a_process_that_is_done_waits_for_the_others_as_long_as_they_need(tmp_path):
+    script = tmp_path / "waits.py"
+    script.write_text(WAITS)
+    for process in start_two(tmp_path, script=script):
+        finish(process)
 
 
 def test_an_error_before_the_training_is_said_once(few, tmp_path):
