@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 from models.common.files import replacing
 from models.common.options import TrainOptions
 from models.training.callbacks import LAST
+from models.training.compiling import compile_backbone, compile_explained
 from models.training.learner import make_learner
 from models.training.loading import explained
 from models.training.processes import Processes
@@ -19,11 +20,13 @@ _ROWS = 15
 def profile_steps(network: nn.Module, train: DataLoader, options: TrainOptions, processes: Processes) -> None:
     """Print what costs the time of training steps, and write a trace beside the fold's folder.
 
-    Raises InputError for what fails in the loader.
+    Raises InputError for what fails in the loader, and where the network is to be compiled and cannot be.
     """
     profiled = Profiled(processes)
     learner = make_learner(network, train, train, options.config, processes, [profiled])
-    with explained(train):
+    if options.compile:
+        compile_backbone(network, learner)
+    with explained(train), compile_explained():
         learner.fit(_SKIPPED + _WARM_UP + _PROFILED)  # epochs of at least a step
     if processes.is_main:
         path = options.folder.with_name(f"{options.folder.name}_trace.json")

@@ -1,5 +1,6 @@
 """Laws of --compile: the same network, a line where it cannot be, and networks of studies too."""
 
+import json
 from copy import deepcopy
 from dataclasses import replace
 
@@ -75,6 +76,14 @@ def test_a_run_is_compiled_from_training_to_predictions(few, graphs_alone, confi
     options = TrainOptions(config, fold=1, compile=True, machine=Machine(work=few.root, device="cpu"))
     train(options)
     assert (options.folder / "valid.parquet").is_file()
+
+
+def test_what_is_profiled_is_compiled_where_the_run_is_to_be(few, graphs_alone):
+    config = replace(CONFIG, name="compiled_profile", batch_size=8)
+    options = TrainOptions(config, fold=1, profile=True, compile=True, machine=Machine(work=few.root, device="cpu"))
+    train(options)
+    trace = json.loads(options.folder.with_name("fold1_trace.json").read_text())
+    assert any("Torch-Compiled Region" in str(event["name"]) for event in trace["traceEvents"])
 
 
 def test_in_how_many_parts_a_run_goes_on_is_known_before_it_is_compiled(few, monkeypatch):
