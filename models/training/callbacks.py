@@ -85,7 +85,8 @@ class History(Callback):
     def after_train(self) -> None:
         """Stop it: what the steps of this epoch have cost, from where it was begun or gone on."""
         seconds = time.monotonic() - self.began
-        slices = (self.n_iter - self.dl.batch_sampler.start) * self.dl.batch_sampler.batch_size
+        batches = self.dl.batch_sampler
+        slices = sum(map(batches.size, range(batches.start, self.n_iter)))  # of studies a batch has some or many
         self.cost = dict(
             zip(MEASURED, (seconds, slices / seconds, peak_gib(self.learn.device) or float("nan")), strict=True)
         )

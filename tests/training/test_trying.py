@@ -19,8 +19,8 @@ from models.preprocessing.tables import split_fold
 from models.train_b0_recurrent import CONFIG as RECURRENT
 from models.train_small import CONFIG
 from models.training.callbacks import History
-from models.training.dataset import SliceDataset
-from models.training.loading import require_shared_memory
+from models.training.dataset import SliceDataset, StudyDataset
+from models.training.loading import make_loader, require_shared_memory
 from models.training.run import train
 
 
@@ -76,6 +76,15 @@ def test_a_run_tells_what_it_was_carried_out_on(few):
     assert ran["slices_per_s"] == pytest.approx(history["slices_per_s"][0], abs=0.1)
     assert ran["train_seconds"] == pytest.approx(history["train_seconds"][0], abs=0.1)
     assert ran["commit"] is None or re.fullmatch(r"[0-9a-f]{40}\+?", ran["commit"])
+
+
+def test_a_run_of_studies_tells_of_slices_a_second_too(few):
+    options = options_for(few, "told_of_studies", config=replace(STUDIES, epochs=1))
+    train(options)
+    table, _ = split_fold(few, 1, skip_low_information=False)
+    shown = make_loader(StudyDataset(table, few, options.config, "none"), 2, 0, options.config.seed).batch_sampler
+    (row,) = pd.read_csv(options.folder / "history.csv").to_dict("records")
+    assert row["slices_per_s"] * row["train_seconds"] == pytest.approx(sum(map(len, shown)))
 
 
 def test_the_weights_of_the_best_epoch_are_kept_and_predicted_with(few, monkeypatch):
