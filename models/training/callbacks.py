@@ -2,6 +2,7 @@
 
 import time
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from models.common.labels import ANY, LABELS, METRIC_WEIGHTS
 from models.common.progress import progress_bar, say
+from models.training.dividing import in_parts
 from models.training.memory import peak_gib, reset_peak
 from models.training.processes import Processes
 from models.training.scoring import WEIGHTED, auc
@@ -153,7 +155,8 @@ class RecomputeBatchNorm(Callback):
     """Before each validation, replace the running batch-norm statistics by their mean over some training batches.
 
     EfficientNet's running mean moves by 1 % a step: in a short run it lags so far behind the weights that a network
-    with a good training loss can validate worse than the prior.
+    with a good training loss can validate worse than the prior. A batch goes through in the parts of a training step:
+    as a whole it may be too large for the memory.
     """
 
     def __init__(self, loader: DataLoader, batches: int, processes: Processes) -> None:
@@ -163,7 +166,10 @@ class RecomputeBatchNorm(Callback):
     def before_validate(self) -> None:
         # torch's function gives a network one thing a batch, whatever the batch holds.
         some = self.processes.in_step(islice(self.loader, self.batches))
-        lists = ((inputs,) for *inputs, _ in on_device(some, self.processes.device))
+        batches: Any = self.loader.batch_sampler
+        parts = min(self.learn.parts, batches.smallest)  # as many in each process
+        whole = on_device(some, self.processes.device)
+        lists = ((list(part),) for *inputs, _ in whole for part in in_parts(parts, inputs))
         update_bn(lists, TakesList(self.model))
         self.model.eval()
 

@@ -191,13 +191,17 @@ def test_one_cycle_reaches_the_optimizer(options, few, name):
     assert group["lr"] < 1e-4  # near the end of the cycle
 
 
-def test_recomputed_batch_norm_is_the_mean_over_training_batches(options, few):
+@pytest.mark.parametrize("parts", [1, 4])
+def test_recomputed_batch_norm_is_the_mean_over_training_batches_in_the_parts_of_a_step(options, few, parts):
     slices, _ = split_fold(few, 0, skip_low_information=False)
     loader = make_loader(SliceDataset(slices, few, options.config, augment="none"), 32, 0, shuffle_seed=0)
     network = build_network(options.config)
     callback = RecomputeBatchNorm(loader, 3, ALONE)
-    callback.learn = type("Stub", (), {"model": network})()
+    callback.learn = type("Stub", (), {"model": network, "parts": parts})()
+    passes = []
+    network.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
     callback.before_validate()
+    assert passes == [32 // parts] * 3 * parts
     first = next(module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d))
     means = []
     convolution = network.backbone[0][0]
@@ -205,7 +209,8 @@ def test_recomputed_batch_norm_is_the_mean_over_training_batches(options, few):
         for number, (grey, _) in enumerate(loader):
             if number == 3:
                 break
-            means.append(convolution((grey.float() / 255 - 0.449) / 0.226).mean(dim=(0, 2, 3)))
+            seen = convolution((grey.float() / 255 - 0.449) / 0.226)
+            means += [part.mean(dim=(0, 2, 3)) for part in seen.tensor_split(parts)]
     # Of images in channels-last format torch's CPU batch norm sums in float32: a relative error of 1e-4.
     torch.testing.assert_close(first.running_mean, torch.stack(means).mean(dim=0), rtol=1e-3, atol=1e-5)
     assert not network.training
