@@ -287,6 +287,19 @@ def test_what_is_written_is_noted_and_holds_no_patient_and_no_folder(runs, graph
             assert str(Path(__file__).parent.parent).encode() not in file.read_bytes()
 
 
+def test_a_run_is_named_as_in_the_working_folder(runs, tmp_path, monkeypatch):
+    """And not one of its name that lies elsewhere."""
+    other = tmp_path / "here" / "runs" / "slices" / "fold0"
+    other.mkdir(parents=True)
+    (other / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path / "here")
+    work, output = tmp_path / "work", tmp_path / "onnx"
+    work.mkdir()
+    (work / "runs").symlink_to(runs["slices"].parent.parent)
+    export_onnx.export(ExportOptions((Path("slices"),), output=output, work=work))
+    assert (output / "slices/fold0/config.json").read_bytes() == (runs["slices"] / "config.json").read_bytes()
+
+
 def test_a_graph_that_differs_from_torch_is_not_written(runs, tmp_path, monkeypatch):
     real = SlicesGraph.images
     monkeypatch.setattr(SlicesGraph, "images", lambda self, hounsfield: real(self, hounsfield) * 1.01)

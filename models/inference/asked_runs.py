@@ -58,9 +58,10 @@ class Study(NamedTuple):
     work: Work
 
 
-def find_folds(weights: Sequence[Path]) -> list[Fold]:
+def find_folds(weights: Sequence[Path], work: Path | None = None) -> list[Fold]:
     """The folds that are named: their folders, those of runs with all finished folds in them, of such runs, or names.
 
+    Names are those of runs/ in a working folder, of the usual one if none is told.
     A network of slices is left out where layers that build on it are named, too: these speak for it. Of a release those
     speak that it names. Raises InputError for what is no finished network, for what a network builds on and is not
     beside it, for a damaged release, and for one that is named among others.
@@ -69,7 +70,7 @@ def find_folds(weights: Sequence[Path]) -> list[Fold]:
         if len(weights) > 1:
             raise InputError(f"{released} is a release, which tells how its runs are joined; name it alone with {FLAG}")
         return [_read_fold(folder) for folder in read_release(released).speaking]
-    folds = [_read_fold(folder) for named in weights for folder in _folders(named)]
+    folds = [_read_fold(folder) for named in weights for folder in _folders(named, work or default_work())]
     built_on = {eye.folder.resolve() for fold in folds for eye in fold.eyes if eye.folder != fold.folder}
     speaking = {fold.folder.resolve(): fold for fold in folds if fold.folder.resolve() not in built_on}
     return list(speaking.values())
@@ -93,9 +94,9 @@ def called(folder: Path) -> str:
     return f"{place.parent.name}/{place.name}"
 
 
-def _folders(named: Path) -> list[Path]:
+def _folders(named: Path, work: Path) -> list[Path]:
     """Those of the folds that somebody means."""
-    for place in (named, default_work() / "runs" / named):
+    for place in (named, Work(work).runs / named):
         if (place / "config.json").is_file():
             return [place]
         for pattern in ("fold*/config.json", "*/fold*/config.json"):

@@ -57,11 +57,12 @@ def export(
 ) -> list[Exported]:
     """Write the folds that are named, and what they build on, and hold them against torch.
 
-    On `most` slices of a working folder, or of made-up ones. A release stays one: how its runs are joined, calibration
-    and thresholds go with it. Raises InputError for what is no finished network, a folder that cannot be written to or
-    holds something else, and a graph in float32 that says something else than torch.
+    On `most` slices of a working folder, whose runs are named as there, or of made-up ones. A release stays one: how
+    its runs are joined, calibration and thresholds go with it. Raises InputError for what is no finished network, a
+    folder that cannot be written to or holds something else, and a graph in float32 that says something else than
+    torch.
     """
-    folds, engine = find_folds(weights), TorchEngine("cpu", threads)
+    folds, engine = find_folds(weights, work), TorchEngine("cpu", threads)
     require_writable(output)
     for part in _parts(folds):
         require_free(output / part.name)
