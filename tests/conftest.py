@@ -37,7 +37,7 @@ for threshold in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
 settings.register_profile("busy machines too", deadline=None)
 settings.load_profile("busy machines too")
 
-HEAD_SIDE = 96  # pixels of the drawn heads
+HEADS, HEAD_SIDE = (10, 8), 96  # seeds and pixels of the drawn heads, whose slices lie 5 mm apart
 REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
 
@@ -132,12 +132,12 @@ def heads(tmp_path_factory) -> tuple[Series, Series]:
 
     def draw(folder: Path) -> None:
         folder.mkdir()
-        for seed in (3, 8):
+        for seed in HEADS:
             np.savez(folder / f"{seed}.npz", **vars(draw_study(seed, HEAD_SIDE)))
 
     folder = made_once(tmp_path_factory, "heads", draw)
     drawn = []
-    for seed in (3, 8):
+    for seed in HEADS:
         with np.load(folder / f"{seed}.npz") as kept:
             drawn.append(head(PhantomStudy(**{field.name: kept[field.name][()] for field in fields(PhantomStudy)})))
     return drawn[0], replace(drawn[1], name="other")

@@ -1,7 +1,7 @@
 """The healthy head of the synthetic studies: scalp and skull as regions of space with Hounsfield values.
 
 Head coordinates in mm: x to the patient's left, y to the front, z up; the origin lies between the temporal lobes, at
-the height of the orbital roof. Proportions are an adult's (skull 140 x 175 mm, vertex 85 mm above and foramen magnum
+the height of the orbital roof. Proportions are an adult's (skull 140 x 175 mm, vertex 90 mm above and foramen magnum
 45 mm below the origin). Every region is a test on points, so a slice in any pose and of any size is a sampling of the
 same head; partial volume comes from averaging several points a pixel (study.py). Where a costly field cannot change
 the picture it is not computed; that must not change a byte of it.
@@ -159,7 +159,7 @@ def shaped(head: Head, p: Points) -> Points:
 
 
 def unwarped(head: Head, p: Points) -> Points:
-    """Points of a head of mean size and shape -> points of this patient: what `warp` undoes, to a tenth of a mm."""
+    """Points of a head of mean size and shape -> points of this patient: what `warp` undoes, to .2 mm."""
     at = p
     for _ in range(6):
         # Three quarters of the way: nowhere do lengths more than double, so that this cannot swing away.

@@ -76,7 +76,7 @@ class Scan:
     frame: np.ndarray  # (3,) where the scanner's origin lies
 
     def climb(self, height):
-        """How far behind the middle of a slice at a height the scanner's axis lies, mm; of heights (n,), (n,).
+        """How far behind the scanner's axis the middle of a slice at a height lies, mm; of heights (n,), (n,).
 
         The table moves along z, not along the normal of tilted slices.
         """

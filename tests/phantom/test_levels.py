@@ -11,7 +11,7 @@ from models.phantom.bleeds import SINKING, Bleed, draw_bleeds
 from models.phantom.levels import level_of_volume, settled
 from models.phantom.points import Points
 from models.phantom.scan import Scan, draw_scan
-from models.phantom.study import SHARE_WITH_BLOOD, draw_slice, draw_study, stream
+from models.phantom.study import SHARE_WITH_BLOOD, draw_patient, draw_slice, draw_study, stream
 
 SIZE = 128
 INTRAVENTRICULAR = Bleed("intraventricular", (1, 0, 0), (12, 0, 0), 75.0, 0.0, 0.5 * SINKING, 0.0)
@@ -78,6 +78,13 @@ def test_as_much_sinks_into_the_ventricles_as_was_drawn(head, shape):
     heights = np.arange(-30, 60, 3.0)
     pixels = sum(draw_slice(head, (bleed,), scan, height, 64)[1].sum() for height in heights)
     assert pixels * (scan.field_of_view / 64) ** 2 * 3 / 1000 == pytest.approx(INTRAVENTRICULAR.size[0], rel=0.12)
+
+
+def test_what_sinks_into_the_ventricles_of_a_study_has_settled():
+    drawn = [bleed for seed in range(60) for bleed in draw_patient(seed)[2]]
+    sinking = [bleed.level for bleed in drawn if bleed.kind == "intraventricular" and bleed.size[0]]
+    assert len(sinking) > 5
+    assert np.isfinite(sinking).all()
 
 
 def test_more_than_the_ventricles_hold_fills_them(head):
