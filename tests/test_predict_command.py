@@ -553,8 +553,11 @@ def test_probabilities_of_any_lead_the_worklist(heads, answers, tmp_path):
         replace(heads[1], patient="P2"),
         replace(heads[0].some(slice(15, None), "half"), patient="P3"),
     )
-    table = pd.read_csv(answers(data).path / "answers.csv")
+    folder = answers(data).path
+    table = pd.read_csv(folder / "answers.csv")
     known = table["any"].dropna()
     assert list(known) == sorted(known, reverse=True)
     assert table["any"].isna().tolist() == [False, False, True]
     assert LABELS[ANY] in table
+    words = pd.read_csv(folder / "answers.csv", dtype=str, keep_default_na=False)["slice"]
+    assert [word.isdecimal() for word in words] == [True, True, False]  # and not 12.0

@@ -136,8 +136,10 @@ def row_of(content: dict[str, Any], folder: str) -> dict[str, Any]:
 
 def worklist(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows of answers.csv, what is most probable first, then what is refused."""
-    table = pd.DataFrame(rows)
-    return table.sort_values(["any", "study"], ascending=[False, True], na_position="last") if len(table) else table
+    if not rows:
+        return pd.DataFrame()
+    table = pd.DataFrame(rows).astype({"slice": "Int64"})  # of what is refused there is none
+    return table.sort_values(["any", "study"], ascending=[False, True], na_position="last")
 
 
 def _slices(answer: Answer) -> list[dict[str, Any]]:

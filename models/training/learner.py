@@ -25,7 +25,7 @@ from models.training.callbacks import Bar, History, OwnRandomNumbers, RecomputeB
 from models.training.checkpoint_callback import Checkpoints
 from models.training.checkpoint_files import Checkpoint, read_checkpoint
 from models.training.compiling import compile_backbone, compile_explained
-from models.training.groups import parameter_groups
+from models.training.groups import parameter_groups, rates
 from models.training.history import write_rate_picture
 from models.training.joint import loss_of
 from models.training.loading import explained
@@ -117,12 +117,17 @@ def _fit_from(
 def find_learning_rate(network: nn.Module, train: DataLoader, options: TrainOptions, processes: Processes) -> None:
     """Run fastai's learning-rate finder (Smith 2015, arXiv:1506.01186); print its suggestion and plot the losses.
 
-    Raises InputError for what fails in the loader.
+    Raises InputError for what fails in the loader, for rates that differ by layer, and too few finite losses.
     """
+    if len(set(rates(options.config, network).values())) > 1:
+        raise InputError("--find-lr tries one rate for all layers; leave --head-lr and --layer-decay out")
     with tempfile.TemporaryDirectory() as scratch, explained(train):
         learner = make_learner(network, train, train, options.config, processes, [], RateFinder)
         learner.path = Path(scratch)  # where fastai makes a folder
-        suggestion = learner.lr_find(show_plot=False)
+        try:
+            suggestion = learner.lr_find(show_plot=False)
+        except IndexError as error:  # fastai leaves out all from the first NaN on
+            raise InputError("the loss is finite at too few rates to choose one; try --precision fp32") from error
     if processes.is_main:
         folder = options.folder
         picture = folder.with_name(f"{folder.name}_learning_rate.png")

@@ -22,6 +22,7 @@ from models.preprocessing.origin import SYNTHETIC
 from models.train_small import CONFIG
 from models.training import history as pictures
 from models.training import watching
+from models.training.loss import WeightedLogLoss
 from models.training.run import train
 from models.training.steps import StepLearner
 
@@ -163,3 +164,17 @@ def test_the_learning_rate_finder_suggests_a_rate_and_trains_nothing(few, capsys
     assert cv2.imread(str(options.folder.with_name("fold1_learning_rate.png"))).std() > 5
     assert not options.folder.exists()
     assert list(tmp_path.iterdir()) == []  # fastai makes folders where it stands
+
+
+def test_rates_that_differ_from_layer_to_layer_are_not_looked_for(few):
+    options = options_for(few, "rates", find_lr=True)
+    for fields in ({"head_lr": 0.01}, {"layer_decay": 0.8}):
+        with pytest.raises(InputError, match="--find-lr tries one rate for all layers; leave --head-lr"):
+            train(replace(options, config=replace(options.config, **fields)))
+
+
+def test_a_loss_that_is_finite_at_no_rate_is_one_line(few, monkeypatch):
+    forward = WeightedLogLoss.forward
+    monkeypatch.setattr(WeightedLogLoss, "forward", lambda *parts: forward(*parts) * float("nan"))
+    with pytest.raises(InputError, match="the loss is finite at too few rates to choose one; try --precision fp32"):
+        train(options_for(few, "rates", find_lr=True))
