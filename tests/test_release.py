@@ -306,7 +306,7 @@ def test_a_fold_that_others_alone_build_on_travels_with_those_that_speak(work, m
 
 
 def test_answers_of_two_releases_with_the_same_weights_are_not_mixed(copy, tmp_path):
-    options = PredictOptions((tmp_path,), output=tmp_path)
+    options = PredictOptions((tmp_path / "data",), output=tmp_path)
     _require_same(tmp_path / "predict.json", options, open_court([copy], "cpu", "none", synthetic=True))
     told = {name: value for name, value in read_json(copy / RELEASE, "").items() if name != "sha256"}
     write_json(copy / RELEASE, told | {"name": "refitted"})

@@ -38,7 +38,7 @@ def work(add_stage_1, tmp_path_factory) -> Work:
     write_phantom(root / "data", studies=9, test_studies=1, image_size=32, seed=0, jobs=1)
     prepare(PrepareOptions(data=root / "data", work=root, image_size=(32,), folds=2, jobs=1, stage=2))
     slices = read_slices(Work(root, 2), "train")
-    add_stage_1(root / "data", set(slices.loc[slices["series_id"].isin(slices["series_id"].unique()[:2]), "image_id"]))
+    add_stage_1(root / "data", set(slices.loc[slices["series_id"].isin(slices["series_id"].unique()[2:4]), "image_id"]))
     prepare(PrepareOptions(data=root / "data", work=root, image_size=(32,), folds=2, jobs=1, stage=1))
     fit(Work(root), CONFIG, stage=1)
     infer(InferOptions(CONFIG.name, tta="none", machine=machine(Work(root), 1)))
