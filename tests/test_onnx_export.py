@@ -266,8 +266,9 @@ def test_a_fold_as_onnx_answers_as_the_fold_in_torch(kind, runs, graphs, prepare
         for folder, engine in ((runs[kind], "torch"), (ours, "onnx"))
     )
     assert due.probability.shape == found.probability.shape
-    # Layers of random weights over what another graph has made: what that differs by becomes larger.
-    assert np.abs(due.probability - found.probability).max() < 5 * EXACT
+    # Layers are given float16: a logit that lies between two of its numbers may go up in one and down in the other.
+    step = np.finfo(np.float16).eps / 4 if kind in ("gru", "transformer") else 0.0
+    assert np.abs(due.probability - found.probability).max() < EXACT + step
     assert np.ptp(due.probability) > 0.01
 
 
