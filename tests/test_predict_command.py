@@ -180,15 +180,36 @@ def test_answers_of_two_kinds_are_not_mixed(two, answers, other):
         answers(two, **other)
 
 
-def test_a_series_is_named_by_its_key_and_its_study_is_answered_again(heads, answers, tmp_path):
+def test_a_series_is_named_by_its_key_and_its_study_is_answered_again(heads, answers, tmp_path, capsys):
     data = write(tmp_path / "data", heads[0], heads[0].told("bone", ConvolutionKernel="H70h"))
     (told,) = answers(data).told
     keys = {row["kernel"]: row["series_id"] for row in told["all_series"]}
     assert told["series"] == keys["soft"]
     (told,) = answers(data, series=(keys["bone"],)).told
     assert told["series"] == keys["bone"]
+    capsys.readouterr()
+    (told,) = answers(data, series=tuple(keys.values())).told
+    assert told["series"] == keys["bone"]
+    assert (
+        f"warning: {told['study']}: a study has one answer, that of --series {keys['bone']}; ask for {keys['soft']} by "
+        "itself\n"
+    ) in capsys.readouterr().out
     with pytest.raises(InputError, match="there is no series of this key"):
         answers(data, series=("ID_0123456789abcdef",))
+
+
+def test_a_scratch_cache_does_not_lie_among_the_answers(tmp_path):
+    with pytest.raises(InputError, match="is the folder of the answers; choose another one"):
+        PredictOptions((tmp_path / "data",), output=tmp_path / "out", work=tmp_path / "other" / ".." / "out")
+
+
+def test_a_refusal_tells_why_nothing_could_be_read(heads, answers, tmp_path):
+    def cut(data: pydicom.Dataset) -> None:
+        data.PixelData = data.PixelData[:1000]
+
+    (told,) = answers(write(tmp_path / "data", heads[0], change=cut)).told
+    assert told["verdict"] == "refused"
+    assert "no slice can be read; pixels are cut off" in told["reasons"][0]
 
 
 def test_a_series_that_was_refused_is_answered_when_somebody_asks_for_it(heads, answers, tmp_path):

@@ -123,7 +123,9 @@ def legible(path: Path) -> str:
 
 def _unwritable(path: Path, error: OSError) -> InputError:
     reason = error.strerror or error
-    return InputError(f"cannot write {path}: {reason}; make room or mend it, or choose another folder with --work")
+    return InputError(
+        f"cannot write {path}: {reason}; make room or mend it, or choose another folder with --work or --output"
+    )
 
 
 def write_text(path: Path, text: str) -> None:

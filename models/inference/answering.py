@@ -24,6 +24,7 @@ from models.preprocessing.measures import Measures, measure
 from models.preprocessing.metadata import slice_table
 from models.preprocessing.notes import SeriesNotes
 from models.preprocessing.own_studies import OwnStudy, ReadStudy, read_study, write_chosen
+from models.preprocessing.problems import is_unread
 from models.preprocessing.store import Series
 from models.preprocessing.tables import UNREADABLE
 from models.training.planes import open_series
@@ -207,8 +208,10 @@ def _reasons(read: ReadStudy, order: Sequence[tuple[str, str]]) -> pd.DataFrame:
 
 def _refused(study: OwnStudy, court: Court, read: ReadStudy, series: pd.DataFrame) -> Answer:
     """A study without a series that can be judged."""
-    kinds = "; ".join(dict.fromkeys(series["why"])) or "; ".join(sorted({problem for _, problem, _ in read.problems}))
-    found = f"none of {len(series)} series is an axial head CT that can be read: {kinds or 'no slice'}"
+    problems = sorted({problem for _, problem, _ in read.problems})
+    unread = [problem for problem in problems if is_unread(problem)]
+    kinds = list(dict.fromkeys([*series["why"], *unread])) or problems or ["no slice"]
+    found = f"none of {len(series)} series is an axial head CT that can be read: {'; '.join(kinds)}"
     names = study.series[0].files[0].names
     return Answer(
         study=study.key,

@@ -54,6 +54,8 @@ class PredictOptions:
         written = {folder.resolve() for folder in (self.output, self.work) if folder is not None}
         if any(path.resolve() in written for path in (*self.paths, self.watch) if path is not None):
             raise InputError("what is to be answered is not written to: choose another folder with --output or --work")
+        if self.work is not None and self.work.resolve() == self.output.resolve():
+            raise InputError(f"--work {self.work} is the folder of the answers; choose another one")
         if self.prevalence is not None and not 0 < self.prevalence < 1:
             raise InputError(f"--prevalence {self.prevalence} must lie between 0 and 1")
         if self.quiet < 0 or self.jobs == 0:

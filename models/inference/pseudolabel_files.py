@@ -31,12 +31,17 @@ class PseudolabelOptions:
     """runs whose test predictions are averaged"""
     kind: Kind = "soft"
     """soft: all probabilities, weighted by confidence; hard: positives alone, which raise the prevalence"""
-    threshold: float = 0.9
-    """hard: probabilities above it are positives"""
+    threshold: float | None = None
+    """hard: probabilities above it are positives; none: 0.9"""
     name: str = "pseudo"
     """of the pseudolabels"""
     work: WorkFolder = field(default_factory=default_work)
     stage: Stage = None
+
+    @property
+    def least(self) -> float:
+        """What probabilities of hard ones are above."""
+        return 0.9 if self.threshold is None else self.threshold
 
 
 def make_pseudolabels(options: PseudolabelOptions) -> None:
@@ -47,8 +52,10 @@ def make_pseudolabels(options: PseudolabelOptions) -> None:
     """
     if not options.runs or len(set(options.runs)) < len(options.runs):
         raise InputError("name one or more different runs, like b5")
-    if not 0 <= options.threshold < 1:
-        raise InputError(f"--threshold {options.threshold:g} must be at least 0 and below 1")
+    if not 0 <= options.least < 1:
+        raise InputError(f"--threshold {options.least:g} must be at least 0 and below 1")
+    if options.kind == "soft" and options.threshold is not None:
+        raise InputError("soft pseudolabels have no --threshold; leave it out, or take --kind hard")
     work = Work(options.work, options.stage)
     folds, slices = predicted_folds(work, options.runs), read_slices(work, "test")
     readable = slices[slices["chunk"] != UNREADABLE]
@@ -117,7 +124,7 @@ def make_fold(work: Work, fold: int, image_ids: pd.Series, options: PseudolabelO
         for run in options.runs
     ]
     mean = pd.DataFrame(np.mean(predictions, axis=0), index=pd.Index(image_ids), columns=list(LABELS))
-    table = make_labels(mean, options.kind, options.threshold).reset_index()
+    table = make_labels(mean, options.kind, options.least).reset_index()
     table.attrs = {**origin}  # kept in the file
     write_parquet(file, table)
     return table
@@ -128,6 +135,6 @@ def origin_of(work: Work, fold: int, options: PseudolabelOptions) -> dict[str, s
     predictions = {run: work.prediction(run, fold, "test") for run in options.runs}
     files = {f"{run}'s {file.name}": file for run, file in predictions.items()}
     files |= {file.name: file for file in (work.folds, work.metadata("test"))}
-    threshold = {"threshold": str(options.threshold)} if options.kind == "hard" else {}
+    threshold = {"threshold": str(options.least)} if options.kind == "hard" else {}
     settings = {"runs": " ".join(options.runs), "fold": str(fold), "kind": options.kind} | threshold
     return settings | {name: hash_file(file) for name, file in files.items()}

@@ -1,4 +1,4 @@
-"""Finished runs -> the predictions of all their folds. One that is half done, or damaged, is left out and named."""
+"""Finished runs -> the predictions of all their finished folds. A run that is damaged is left out and named."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypeVar

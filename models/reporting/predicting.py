@@ -147,6 +147,13 @@ def _require_series(series: Sequence[str], told: Sequence[dict[str, Any]]) -> No
         raise InputError(
             f"--series {min(unknown)}: there is no series of this key; answer.json of each study names them"
         )
+    for one in told:
+        others = {row["series_id"] for row in one["all_series"]} & set(series) - {one["series"]}
+        if one["series"] in series and others:
+            print(
+                f"warning: {one['study']}: a study has one answer, that of --series {one['series']}; ask for "
+                f"{' and '.join(sorted(others))} by itself"
+            )
 
 
 def _summarise(told: Sequence[dict[str, Any]], output: Path, problems: ProblemRows) -> None:

@@ -193,12 +193,13 @@ def write_results(
     save_weights(folder, network)
     write_csv(folder / "history.csv", epochs)
     title = synthetic_title(options.machine.working_folder)
-    write_history_picture(folder / "history.png", epochs, history.best_epoch, baseline, title)
+    best_epoch = None if history.last else history.best_epoch
+    write_history_picture(folder / "history.png", epochs, best_epoch, baseline, title)
     predictions = prediction_table(fold.valid_slices["image_id"], probability)
     predictions.attrs = {"tta": options.tta}  # kept in the file
     write_parquet(folder / "valid.parquet", predictions)
     shares = label_shares(fold.train_slices).to_dict()
-    chosen = {} if history.last else {"best_epoch": history.best_epoch}
+    chosen = {} if best_epoch is None else {"best_epoch": best_epoch}
     results = {"weighted_log_loss": float(own), **chosen, "prevalence": shares, "sources": fold.sources}
     write_seen(folder, fold.seen)
     write_fingerprint(folder, network, fold.valid_slices, fold.valid, probability)

@@ -3,7 +3,6 @@
 import re
 from typing import Any, NamedTuple
 
-from fastai.torch_core import norm_bias_params
 from torch import nn
 
 from models.common.config import RunConfig, TrainConfig
@@ -30,9 +29,8 @@ def parameter_groups(config: RunConfig, network: nn.Module) -> list[Group]:
         if config.decay_norms_and_biases:
             groups.append(Group(alike, config.weight_decay, rate))
             continue
-        spared = {id(parameter) for parameter in norm_bias_params(network)}
-        groups.append(Group([p for p in alike if id(p) not in spared], config.weight_decay, rate))
-        groups.append(Group([p for p in alike if id(p) in spared], 0.0, rate))
+        groups.append(Group([p for p in alike if p.ndim > 1], config.weight_decay, rate))
+        groups.append(Group([p for p in alike if p.ndim <= 1], 0.0, rate))  # norms and biases, as timm tells them
     return groups
 
 

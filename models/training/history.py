@@ -12,15 +12,19 @@ from models.common.labels import LABELS
 
 
 def write_history_picture(
-    path: Path, history: pd.DataFrame, best_epoch: int, prior: float, title: str | None = None
+    path: Path, history: pd.DataFrame, best_epoch: int | None, prior: float, title: str | None = None
 ) -> None:
-    """Draw a history's losses beside the prior's, the log loss of each label, and the learning rate, as a PNG."""
+    """Draw a history's losses beside the prior's, the log loss of each label, and the learning rate, as a PNG.
+
+    `best_epoch` is the one whose weights are kept; None where none was chosen.
+    """
     figure = _figure(7, 9, title)
     losses, labels, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1))
     losses.plot(history["epoch"], history["train_loss"], "s--", color=ORANGE, label="training, running mean")
     losses.plot(history["epoch"], history["valid_loss"], "o-", color=BLUE, label="validation")
     losses.axhline(prior, color=GREY, linestyle="--", label="the prior's, validation")
-    losses.axvline(best_epoch, color=GREY, linestyle=":", label="kept epoch, chosen by it")
+    if best_epoch is not None:
+        losses.axvline(best_epoch, color=GREY, linestyle=":", label="kept epoch, chosen by it")
     losses.set_ylabel("weighted log loss")
     losses.legend()
     for label, colour, dash in zip(LABELS, LABEL_COLOURS, LABEL_DASHES, strict=True):

@@ -240,7 +240,10 @@ def require_shared_memory(dataset: Samples, batch_size: int, workers: int) -> No
     shared = Path("/dev/shm")
     if not workers or not shared.is_dir():
         return
-    needed = workers * _READY * batch_size * sum(part.nbytes for part in dataset[0, 0])
+    slices = batch_size
+    if isinstance(dataset, StudySamples):  # so many studies, of the usual length
+        slices *= int(np.minimum(dataset.lengths, dataset.longest or max(dataset.lengths)).mean())
+    needed = workers * _READY * slices * sum(part.nbytes for part in dataset[0, 0])
     if (free := shutil.disk_usage(shared).free) < needed:
         raise InputError(
             f"{workers} loader processes hand over {needed / 2**30:.2f} GiB at a time through /dev/shm, which has "

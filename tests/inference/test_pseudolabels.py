@@ -208,3 +208,8 @@ def test_a_file_is_left_alone_and_one_that_was_made_in_another_way_is_refused(wo
     with pytest.raises(InputError, match=r"was made with two's test.parquet \w{64}, not \w{64}; delete it"):
         make(work)
     assert work.pseudolabels("pseudo", 0).read_bytes() == first
+
+
+def test_a_threshold_for_soft_ones_is_refused_and_not_ignored(work):
+    with pytest.raises(InputError, match="soft pseudolabels have no --threshold; leave it out, or take --kind hard"):
+        make(work, threshold=0.5)

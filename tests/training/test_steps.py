@@ -20,6 +20,7 @@ from models.common.errors import InputError
 from models.common.folders import Work
 from models.common.options import Machine, TrainOptions
 from models.preprocessing.tables import split_fold
+from models.train_sequence import CONFIG as SEQUENCE
 from models.train_small import CONFIG
 from models.training.checkpoint_files import Checkpoint, read_checkpoint, write_checkpoint
 from models.training.dividing import as_divided
@@ -27,6 +28,7 @@ from models.training.evaluation import predict
 from models.training.groups import parameter_groups
 from models.training.loading import explained, make_loader
 from models.training.networks import build_network
+from models.training.recurrent import build_sequence_network
 from models.training.run import train
 
 
@@ -117,6 +119,15 @@ def test_norms_and_biases_are_decayed_only_where_the_configuration_says_so():
     assert len(decayed) + len(spared) == len(list(network.parameters()))
     assert {parameter.ndim for parameter in decayed} == {2, 4}
     assert {parameter.ndim for parameter in spared} == {1}
+
+
+def test_biases_of_layers_over_studies_are_spared_as_well():
+    for config in (replace(SEQUENCE, decay_norms_and_biases=False, cell=cell) for cell in ("gru", "transformer")):
+        network = build_sequence_network(config, 8)
+        spared = [p for group in parameter_groups(config, network) if not group.weight_decay for p in group.parameters]
+        named = {name for name, p in network.named_parameters() if any(p is one for one in spared)}
+        assert {name for name, _ in network.named_parameters() if "bias" in name} <= named
+        assert all(p.ndim <= 1 for p in spared)
 
 
 def test_both_groups_follow_the_schedule_and_one_of_them_decays(few):

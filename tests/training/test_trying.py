@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections import namedtuple
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -146,3 +147,16 @@ def test_a_small_shared_memory_is_one_line_before_the_training(few, monkeypatch)
         require_shared_memory(dataset, 32, 4)
     require_shared_memory(dataset, 2, 4)
     require_shared_memory(dataset, 32, 0)
+
+
+def test_shared_memory_is_for_the_slices_of_studies(few, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    table, _ = split_fold(few, 0, skip_low_information=False)
+    dataset = StudyDataset(table, few, STUDIES, "none")
+    sample = sum(part.nbytes for part in dataset[0, 0])
+    usual = int(np.minimum(dataset.lengths, dataset.longest or 1000).mean())
+    assert usual > 5
+    for free, fits in ((4 * 2 * 2 * usual * sample, True), (4 * 2 * 2 * usual * sample - 1, False)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: usage(1 << 30, 0, free))
+        with nullcontext() if fits else pytest.raises(InputError, match="loader processes hand over"):
+            require_shared_memory(dataset, 2, 4)

@@ -51,6 +51,16 @@ def test_tensorboard_has_a_value_at_each_look_and_a_validation_an_epoch(few, opt
     assert picture.std() > 10
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_the_picture_of_a_history_shows_an_epoch_as_chosen_only_where_one_was(few, monkeypatch, ema):
+    drawn = []
+    monkeypatch.setattr(pictures, "_write", lambda _, figure: drawn.append(figure))
+    options = options_for(few, f"chosen_{ema}")
+    train(replace(options, config=replace(options.config, ema=ema)))
+    legend = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
+    assert ("kept epoch, chosen by it" in legend) == (not ema)
+
+
 def test_what_has_learnt_from_drawings_says_so_wherever_it_is_watched(few, tmp_path, monkeypatch, capsys):
     titles, told = [], {}
     monkeypatch.setattr(pictures, "_write", lambda _, figure: titles.append(figure.get_suptitle()))
