@@ -112,12 +112,13 @@ def checkpoint_activations(network: Any) -> None:
     """Keep the activations between blocks alone in training; the others are computed anew for the backward pass.
 
     Gradient checkpointing (Chen et al. 2016, arXiv:1604.06174) as timm does it, but that batch norm takes its running
-    statistics of a batch once: what runs after the forward pass is its repetition.
+    statistics of a batch once: what runs after the forward pass is its repetition. (A forward pass that is itself a
+    repetition ends as soon as torch has what it wants, by an exception.)
     """
     network.set_grad_checkpointing(True)
     network.momenta = [norm.momentum for norm in _batch_norms(network)]  # not of the norms: others may take their place
     network.register_forward_pre_hook(_let_statistics_move)
-    network.register_forward_hook(_hold_statistics)
+    network.register_forward_hook(_hold_statistics, always_call=True)
 
 
 def _let_statistics_move(network: Any, _: Any) -> None:

@@ -257,6 +257,19 @@ def test_activations_that_are_computed_again_change_neither_gradients_nor_statis
     assert momenta == {0.1}  # as they were
 
 
+def test_within_what_is_computed_again_a_network_may_compute_its_own_activations_again():
+    """Batch norm takes the statistics of a batch once, however often it is passed."""
+    changes = {"network": "timm/test_efficientnet", "batch_statistics": True, "slices_at_once": 4}
+    twice, once = (study_network(checkpointing=own, **changes) for own in (True, False))
+    for network in (twice, once):
+        learn_once(network, images(4, 2, 1))
+    running = {name: value for name, value in once.named_buffers() if "running" in name}
+    for name, value in twice.named_buffers():
+        torch.testing.assert_close(value, running.get(name, value), msg=name)
+    for (name, one), other in zip(twice.named_parameters(), once.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, msg=name)
+
+
 def test_activations_are_computed_again_a_few_slices_at_a_time():
     network, sizes = study_network(slices_at_once=3), []
     network.slices.backbone[0].register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
