@@ -37,7 +37,7 @@ from models.common.labels import LABELS
 from models.common.options import InferOptions, Machine, TestTimeAugmentation
 from models.inference.aligned import align_runs
 from models.inference.comparing import Resampled, differences, resample
-from models.inference.evidence import Nest, possible_ways
+from models.inference.evidence import Nest, possible_ways, ways_to_try
 from models.inference.predict import infer
 from models.inference.pseudolabel_files import PseudolabelOptions, make_pseudolabels
 from models.inference.runs import finished_folds, join_folds, read_fold
@@ -145,7 +145,8 @@ def score_seed(work: Work, lacking: bool) -> dict[str, Resampled]:
     target, patients = known[list(LABELS)].to_numpy(), known["patient_id"]
     nest = Nest(runs, target, patients)
     tried = {way: nest.attempt(fit) for way, fit in possible_ways(runs).items()}
-    said = {way: one.probability for way, one in tried.items()} | {CHOSEN: nest.choose_nested(tried)}
+    chosen = nest.choose_nested({way: tried[way] for way in ways_to_try(nest)})
+    said = {way: one.probability for way, one in tried.items()} | {CHOSEN: chosen}
     for row, run in (("b5_like", "b5"), ("b5_like_pseudo", "b5_pseudo")):
         said[row] = read_out_of_fold(work, run).loc[runs.image_ids].to_numpy()
     return {name: resample(target, said[name], patients.to_numpy()) for name in ROWS}

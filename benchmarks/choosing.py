@@ -30,7 +30,7 @@ from models.common.folders import Work
 from models.common.labels import LABELS
 from models.inference.aligned import align_runs
 from models.inference.comparing import differences, resample
-from models.inference.evidence import Nest, possible_ways
+from models.inference.evidence import Nest, possible_ways, ways_to_try
 from models.phantom.dicom import write_phantom
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.preprocessing.tables import read_slices, split_fold
@@ -82,7 +82,8 @@ def score_seed(slices: pd.DataFrame, studies: int, folds: str, seed: int) -> dic
     target, patients = known[list(LABELS)].to_numpy(), known["patient_id"].to_numpy()
     nest = Nest(runs, target, known["patient_id"])
     tried = {way: nest.attempt(fit) for way, fit in possible_ways(runs).items()}
-    unseen = {way: one.probability for way, one in tried.items()} | {"by_label": nest.choose_nested(tried)}
+    chosen = nest.choose_nested({way: tried[way] for way in ways_to_try(nest)})
+    unseen = {way: one.probability for way, one in tried.items()} | {"by_label": chosen}
     drawn = {way: resample(target, probability, patients) for way, probability in unseen.items()}
     scores = {way: float(one.value[0]) for way, one in drawn.items()}
     best = min(tried, key=lambda way: scores[way])

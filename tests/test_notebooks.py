@@ -185,7 +185,7 @@ def test_the_blending_notebook_takes_for_each_label_what_nested_scores_speak_for
     assert marks == str([SYNTHETIC])
     assert text_outputs(notebook).startswith(SYNTHETIC)
     scores, summary = (pd.DataFrame(json.loads(table)) for table in tables)
-    assert set(scores.index) == {*WAYS, "by_label"}
+    assert set(scores.index) == {*WAYS, "by_label"} - {"boosted"}  # of few patients
     assert set(summary.index) == {"small", "b0_224", "prior", *(f"blend: {way}" for way in scores.index)}
     text = text_outputs(notebook)
     by_label = ", ".join(f"{label} {way}" for label, way in zip(LABELS, ast.literal_eval(ways), strict=True))

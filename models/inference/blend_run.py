@@ -24,7 +24,7 @@ from models.inference.blend_record import (
     read_record_of_blend,
     write_record,
 )
-from models.inference.evidence import Fit, Nest, possible_ways
+from models.inference.evidence import Fit, Nest, possible_ways, ways_to_try
 from models.inference.runs import Run, load_runs
 from models.inference.submission import describe_mismatches, write_submission
 from models.preprocessing.challenge_csv import image_ids, read_sample_submission
@@ -85,22 +85,22 @@ def choose(material: Material, options: BlendOptions) -> tuple[BlendRecord, np.n
     Raises InputError as `ways_for`.
     """
     asked = options.way or BEST
-    nest, possible = material.nest, ways_for(asked, material.aligned)
+    nest, possible = material.nest, ways_for(asked, material.nest)
     tried = {name: nest.attempt(fit) for name, fit in possible.items()} if asked == BEST else {}
     unseen = {name: one.probability for name, one in tried.items()} or {asked: nest.unseen(possible[asked])}
     ways = nest.choose(tried) if tried else (asked,) * len(LABELS)
     return note(material, options, ways, unseen), nest.choose_nested(tried) if tried else unseen[asked]
 
 
-def ways_for(asked: str, runs: Aligned) -> dict[str, Fit]:
-    """The ways that are possible with these runs.
+def ways_for(asked: str, nest: Nest) -> dict[str, Fit]:
+    """The ways that are tried, and the one that is asked for.
 
     Raises InputError for one that is asked for and unknown, or possible with other runs alone.
     """
-    possible = possible_ways(runs)
+    tried, possible = ways_to_try(nest), possible_ways(nest.runs)
     if asked != BEST and asked not in possible:
         raise InputError(f"--way {asked} is none of {', '.join([BEST, *possible])}")
-    return possible
+    return tried if asked == BEST else tried | {asked: possible[asked]}
 
 
 def note(

@@ -146,6 +146,16 @@ class Nest:
         return choose_ways({way: own[there] for way, own in losses.items()}, slices[there])
 
 
+def ways_to_try(nest: Nest) -> dict[str, Fit]:
+    """The possible ways of which the best is looked for: of FEW patients without the trees.
+
+    There they take four fifths of the time, and were the worst way of 40 and 100 phantom studies and no better than the
+    logistic regression of 300 (benchmarks/blending.py, benchmarks/choosing.py).
+    """
+    possible = possible_ways(nest.runs)
+    return {name: fit for name, fit in possible.items() if name != "boosted" or nest.patients >= FEW}
+
+
 def nested(fit: Fit, runs: Aligned, target: np.ndarray, patients: pd.Series) -> np.ndarray:
     """`Nest.unseen` of one way. Raises InputError for a single patient."""
     return Nest(runs, target, patients).unseen(fit)

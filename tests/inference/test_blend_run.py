@@ -17,9 +17,11 @@ from models.common.labels import LABELS
 from models.common.prediction_files import read_predictions
 from models.inference.blend_options import BlendOptions
 from models.inference.blend_record import BlendRecord, describe_fit, read_record_of_blend, write_record
-from models.inference.blend_run import carry_out
+from models.inference.blend_run import carry_out, gather, ways_for
 from models.inference.blending import Blend
 from models.inference.calibration import Calibration
+from models.inference.runs import load_runs
+from models.inference.stacking import fit_boosted
 from models.inference.whose import NOT_IN_TRAIN, UNSEEN
 from models.preprocessing.tables import read_slices, split_fold
 from models.score import ScoreOptions, score
@@ -162,6 +164,13 @@ def test_another_way_than_the_one_that_is_noted_is_refused(work, blend):
         blend(way="fitted")
     with pytest.raises(InputError, match="the folds"):
         blend("small")
+
+
+def test_trees_are_fitted_to_few_patients_only_where_somebody_asks_for_them(work):
+    material = gather(work, load_runs(work, ("small",)))
+    assert "boosted" not in ways_for("best", material.nest)
+    assert "boosted" not in ways_for("fitted", material.nest)
+    assert ways_for("boosted", material.nest)["boosted"] is fit_boosted
 
 
 def test_a_way_that_nobody_knows_is_refused(blend):

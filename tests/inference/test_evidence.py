@@ -1,5 +1,7 @@
 """Laws of the comparison: no blend is scored on a patient that its fit has seen; the second level sees neighbours."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +22,7 @@ from models.inference.evidence import (
     nested,
     possible_ways,
     some_patients,
+    ways_to_try,
 )
 from models.inference.stacking import fit_boosted, fit_stacker
 from models.training.metric import slice_losses, weighted_log_loss
@@ -217,6 +220,12 @@ def test_the_originals_weights_are_left_out_where_none_of_its_runs_is():
     others = align_runs({"small": noisy(1)}, SLICES)
     assert set(possible_ways(others)) == set(WAYS) - {"original"}
     assert set(possible_ways(RUNS)) == set(WAYS)
+
+
+@pytest.mark.parametrize(("patients", "left"), [(FEW - 1, {"boosted"}), (FEW, set())])
+def test_trees_are_tried_where_there_are_enough_patients(patients, left):
+    """They take most of the time, and of few patients they are never the best way."""
+    assert set(ways_to_try(SimpleNamespace(runs=RUNS, patients=patients))) == set(WAYS) - left
 
 
 def test_one_patient_alone_is_an_input_error():
