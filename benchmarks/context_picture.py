@@ -94,7 +94,7 @@ def draw(work: Work, study: pd.DataFrame, predictions: dict[str, pd.DataFrame]) 
     draw_probabilities(axis, study, predictions)
     series = Series(work.series(SMALL.image_size, study["series_id"].iloc[0]))
     blood = find_blood(study)
-    step = -(-len(study) // SHOWN)
+    step = step_between_pictures(study)
     for place in range(step // 2, len(study), step):
         tile = axis.inset_axes((place - step / 2, 1.03, step, 0.36), transform=axis.transData)
         grey = apply_window(series.read(int(study["chunk"].iloc[place])), SUBDURAL)
@@ -108,6 +108,11 @@ def draw(work: Work, study: pd.DataFrame, predictions: dict[str, pd.DataFrame]) 
         "One phantom study, slice by slice: the probability of any hemorrhage, out-of-fold", fontsize=11, y=0.99
     )
     return figure
+
+
+def step_between_pictures(study: pd.DataFrame) -> int:
+    """From one slice that is shown to the next."""
+    return -(-len(study) // SHOWN)
 
 
 def find_blood(study: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -126,7 +131,9 @@ def draw_probabilities(axis: Axes, study: pd.DataFrame, predictions: dict[str, p
         values = predictions[name].loc[study["image_id"], "any"]
         axis.plot(places, values, style, color=color, markersize=4, label=ROWS[name])
     axis.set(xlim=(-0.5, len(study) - 0.5), ylim=(0, 1), xlabel="slice, from the base of the head to its vertex")
-    axis.set(ylabel="probability of any", xticks=places, xticklabels=places + 1)
+    step = step_between_pictures(study)
+    shown = places[step // 2 :: step]
+    axis.set(ylabel="probability of any", xticks=shown, xticklabels=shown + 1)
     axis.legend(fontsize=8, loc="best", framealpha=0.9)
 
 
