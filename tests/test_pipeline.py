@@ -77,7 +77,7 @@ def test_studies_of_one_slice_and_of_four_hundred_are_trained_on_and_predicted(p
         train_study.CONFIG, network="small", image_size=64, channels=small.channels, start="small", epochs=1
     )
     for config in (small, sequence, joint, study):
-        train(TrainOptions(config, fold=0, machine=machine))
+        train(TrainOptions(config, fold=0, tta="none", machine=machine))
         infer(InferOptions(config.name, fold=0, tta="none", machine=machine))
         predictions = read_predictions(work.run(config.name, 0) / "test.parquet", "")
         assert list(predictions.index) == list(read_slices(work, "test")["image_id"])

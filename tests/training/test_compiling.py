@@ -73,7 +73,7 @@ def test_what_is_computed_anew_for_the_backward_pass_is_compiled_too_and_counts_
 )
 def test_a_run_is_compiled_from_training_to_predictions(few, graphs_alone, config):
     """Over recurrent layers the backbone alone is: their gradient checkpoints are none of a graph's."""
-    options = TrainOptions(config, fold=1, compile=True, machine=Machine(work=few.root, device="cpu"))
+    options = TrainOptions(config, fold=1, compile=True, tta="none", machine=Machine(work=few.root, device="cpu"))
     train(options)
     assert (options.folder / "valid.parquet").is_file()
 

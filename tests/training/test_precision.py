@@ -134,7 +134,8 @@ def test_autocast_is_of_the_device():
 def test_a_run_goes_on_with_another_kind_of_device(few, monkeypatch, half_first):
     """Begun on a CPU and gone on with on a GPU, whose scaler then has no state yet, and back."""
     config = replace(CONFIG, name=f"moved_{half_first}", epochs=1, precision="fp16", batch_size=32)
-    options = TrainOptions(config, fold=1, checkpoint_steps=2, machine=Machine(work=few.root, device="cpu"))
+    machine = Machine(work=few.root, device="cpu")
+    options = TrainOptions(config, fold=1, checkpoint_steps=2, tta="none", machine=machine)
     begin, go_on = [("cuda", "cpu"), ("cuda",)][:: 1 if half_first else -1]
     monkeypatch.setattr(precision, "MIXED", begin)
     save = Checkpoints.save

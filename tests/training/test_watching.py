@@ -29,7 +29,8 @@ from models.training.steps import StepLearner
 
 def options_for(few, name: str, optimizer: str = "radam", **values) -> TrainOptions:
     machine = Machine(work=few.root, device="cpu")
-    return TrainOptions(replace(CONFIG, name=name, epochs=2, optimizer=optimizer), fold=1, machine=machine, **values)
+    config = replace(CONFIG, name=name, epochs=2, optimizer=optimizer)
+    return TrainOptions(config, fold=1, machine=machine, tta="none", **values)
 
 
 @pytest.mark.parametrize("optimizer", ["radam", "adam"])
