@@ -18,6 +18,7 @@ if [ "${SMALL:-no}" = yes ]; then
     slices="--network small --no-pretrained --image-size 64 --epochs 1 --batch-size 16"
     sequence="--epochs 1 --batch-size 4 --hidden 16 --views none"
     study="--network small --image-size 64 --epochs 1"
+    gpus=1 # its batches are too small to be divided
 else
     prepared="--image-size 384 --folds 5" folds="0 1 2 3 4" # both networks look at 384 px, so one store will do
     slices=""                                               # the presets, as they are

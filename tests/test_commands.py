@@ -224,6 +224,13 @@ def execute_steps(steps: list[list[str]]) -> None:
         call(Path(script), words + (["--device", "cpu"] if Path(script).stem.startswith(("train_", "infer_")) else []))
 
 
+def test_the_small_recipe_is_of_one_process_however_many_gpus_there_are(tmp_path):
+    one, many = tmp_path / "one", tmp_path / "many"
+    one.mkdir()
+    many.mkdir()
+    assert steps_of_recipe(many, SMALL="yes", GPUS="8") == steps_of_recipe(one, SMALL="yes")
+
+
 @pytest.mark.parametrize("gpus", ["1", "8"])
 def test_the_flags_of_the_recipe_are_known_to_its_scripts(gpus, tmp_path, parse):
     steps = steps_of_recipe(tmp_path, GPUS=gpus)
