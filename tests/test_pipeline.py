@@ -105,8 +105,8 @@ def train_demo(folder: Path) -> None:
     prepare(PrepareOptions(data=folder / "data", work=folder, image_size=(64,), jobs=1))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # another number rounds otherwise, and ends with another network
-    config = replace(train_small.CONFIG, epochs=8, max_lr=1e-2)  # fewer studies and epochs than the demo, faster
-    train(TrainOptions(config, fold=0, tta="flip", machine=Machine(work=folder, device="cpu")))
+    config = replace(train_small.CONFIG, epochs=12, max_lr=1e-2)  # fewer studies and epochs than the demo, faster
+    train(TrainOptions(config, fold=0, machine=Machine(work=folder, device="cpu")))
     torch.set_num_threads(threads)
 
 
@@ -115,16 +115,16 @@ def test_the_small_network_learns_the_phantom(demo):
     predictions = read_predictions(demo.run("small", 0) / "valid.parquet", "")
     labels = read_slices(demo, "train").set_index("image_id")
     row = score_table(labels, {"small": predictions}).loc["small"]
-    # .74 and .79 were seen: another processor, or number of threads, rounds otherwise and ends with another network.
-    assert row["weighted log loss"] < 0.87 * row["prior"]
-    assert row["AUC any"] > 0.74  # .85 and .91 were seen
+    # .73 and .76 were seen: another processor, or number of threads, rounds otherwise and ends with another network.
+    assert row["weighted log loss"] < 0.85 * row["prior"]
+    assert row["AUC any"] > 0.74  # .84 and .85 were seen
 
 
 @pytest.mark.slow
 def test_the_small_network_ranks_real_slices_that_it_never_trained_on(demo, real_sample, tmp_path):
     prepare(PrepareOptions(data=real_sample, work=tmp_path, image_size=(64,), jobs=1))
     machine = Machine(work=tmp_path, device="cpu")
-    infer(InferOptions("small", split="train", weights=demo.run("small", 0), tta="flip", machine=machine))
+    infer(InferOptions("small", split="train", weights=demo.run("small", 0), machine=machine))
     predictions = read_predictions(tmp_path / "runs/small/fold0/train.parquet", "")
     labels = read_labels(real_sample / "stage_2_train.csv")[0].set_index("image_id")[list(LABELS)]
-    assert score_table(labels, {"small": predictions}).loc["small", "AUC any"] >= 0.66  # .76 and .79 were seen
+    assert score_table(labels, {"small": predictions}).loc["small", "AUC any"] >= 0.72  # .81 and .83 were seen

@@ -262,9 +262,9 @@ def test_networks_learn_on_drawings_and_are_scored_on_both(bench, drawn_as_real,
     ask = partial(
         bench.verdicts.VerdictOptions, drawn_as_real, quick=True, output=output, work=tmp_path / "work", jobs=1
     )
-    bench.verdicts.main(ask(only=("small_64_short", "small_64_one_window")))
+    bench.verdicts.main(ask(only=("small_64_short", "small_64_one_window", "small_64_unchanged")))
     written = json.loads(output.read_text())["verdicts"]
-    assert len(written["rows"]) == 2
+    assert len(written["rows"]) == 3
     assert set(written["agreement"]) == {"loss", "AUC"}
     for row in written["rows"].values():
         assert 0 < row["phantom loss"] < 3

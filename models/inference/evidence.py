@@ -149,8 +149,8 @@ class Nest:
 def ways_to_try(nest: Nest) -> dict[str, Fit]:
     """The possible ways of which the best is looked for: of FEW patients without the trees.
 
-    There they take four fifths of the time, and were the worst way of 40 and 100 phantom studies and no better than the
-    logistic regression of 300 (benchmarks/blending.py, benchmarks/choosing.py).
+    There they take most of the time, and of 40, 100 and 300 phantom studies they were never better than the logistic
+    regression (benchmarks/blending.py, benchmarks/choosing.py).
     """
     possible = possible_ways(nest.runs)
     return {name: fit for name, fit in possible.items() if name != "boosted" or nest.patients >= FEW}

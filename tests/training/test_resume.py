@@ -160,17 +160,8 @@ def test_a_run_that_is_killed_ends_with_the_same_bytes(work, undisturbed):
 
 def test_a_run_of_lite0_that_is_killed_ends_with_the_same_bytes(cache, tmp_path):
     """From its packaged weights, with the look of each sample drawn anew."""
-    flags = (
-        "--network",
-        "efficientnet-lite0",
-        "--pretrained",
-        "--augment",
-        "randomised",
-        "--optimizer",
-        "adam",
-        "--tta",
-        "none",
-    )
+    flags = ["--network", "efficientnet-lite0", "--pretrained", "--augment", "randomised"]
+    flags += ["--optimizer", "adam", "--tta", "none"]
     left, killed = (working_folder(tmp_path / name, cache) for name in ("left", "killed"))
     finish(left, *flags)
     code, output = kill_when(killed, after(1, 3), *flags)
