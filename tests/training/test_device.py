@@ -16,6 +16,8 @@ from models.train_small import CONFIG
 from models.training.device import choose_device, require_kernels, use_device
 from models.training.run import train
 
+pytestmark = pytest.mark.usefixtures("tiny")
+
 
 @pytest.fixture
 def other_default(monkeypatch) -> None:

@@ -131,7 +131,7 @@ def test_autocast_is_of_the_device():
 
 
 @pytest.mark.parametrize("half_first", [False, True], ids=["fp32 then fp16", "fp16 then fp32"])
-def test_a_run_goes_on_with_another_kind_of_device(few, monkeypatch, half_first):
+def test_a_run_goes_on_with_another_kind_of_device(few, tiny, monkeypatch, half_first):
     """Begun on a CPU and gone on with on a GPU, whose scaler then has no state yet, and back."""
     config = replace(CONFIG, name=f"moved_{half_first}", epochs=1, precision="fp16", batch_size=32)
     machine = Machine(work=few.root, device="cpu")

@@ -24,6 +24,8 @@ from models.training.dataset import SliceDataset, StudyDataset
 from models.training.loading import make_loader, require_shared_memory
 from models.training.run import train
 
+pytestmark = pytest.mark.usefixtures("tiny")
+
 
 def options_for(few, name: str, **values) -> TrainOptions:
     config = values.pop("config", CONFIG)

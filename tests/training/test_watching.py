@@ -26,6 +26,8 @@ from models.training.loss import WeightedLogLoss
 from models.training.run import train
 from models.training.steps import StepLearner
 
+pytestmark = pytest.mark.usefixtures("tiny")
+
 
 def options_for(few, name: str, optimizer: str = "radam", **values) -> TrainOptions:
     machine = Machine(work=few.root, device="cpu")
