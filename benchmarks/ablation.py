@@ -29,8 +29,15 @@ import torch
 from ablation_changes import CHANGES, NETWORKS, NOT_SWITCHED, VIEWS, config_of, judge_of, predict_again, train_cell
 from ablation_people import agreement, compare, predict_people
 from comparison import quiet
-from experiment import ExperimentOptions, paired, prepare_phantom, read_out_of_fold, score, working_folder
-from run import commit, describe_machine
+from experiment import (
+    ExperimentOptions,
+    paired,
+    prepare_phantom,
+    read_out_of_fold,
+    score,
+    working_folder,
+    write_results,
+)
 from tqdm.auto import tqdm
 
 from models.common.cli import command
@@ -180,14 +187,18 @@ def report(work: Work, people: Work | None, options: AblationOptions) -> None:
             beyond = f"{row['of people worse by']:+9.4f} on people"
         print(f"{name:30}{row['mean']:9.4f}{describe(row):40}{row['s CPU']:7.0f} s CPU{beyond}   {change.what}")
     settings = {name: value for name, value in asdict(options).items() if isinstance(value, int)}
-    results = {"machine": describe_machine(), "commit": commit(), "settings": settings}
     agreed = agreement(rows)
     for name, count in agreed.items():
         print(f"{name}: {count}")
     told = {name: about(name.split()[1]) | row for name, row in rows.items()}
-    results |= {"agreement": agreed, "not_switched": NOT_SWITCHED, "rows": told}
-    write_text(options.output, json.dumps(results, indent=1) + "\n")
-    print(f"{options.output}: commit {results['commit']}")
+    results = {"settings": settings, "agreement": agreed, "not_switched": NOT_SWITCHED, "rows": told}
+    write_results(options.output, results, another_plan(options))
+
+
+def another_plan(options: AblationOptions) -> str:
+    """What is otherwise than usual, under which name its table stands among the others; empty where nothing is."""
+    asked = {name: (getattr(options, name), getattr(AblationOptions, name)) for name in ("studies", "epochs", "folds")}
+    return ", ".join(f"{ours} {name}" for name, (ours, usual) in asked.items() if ours != usual)
 
 
 def about(change: str) -> dict[str, str]:

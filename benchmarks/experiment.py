@@ -166,12 +166,17 @@ def report(options: Reported, rows: Rows, descriptions: dict[str, str], under: s
     for name, row in rows.items():
         further = "".join(f"; {what} {value}" for what, value in row.items() if what not in ("mean", "spread"))
         print(f"{name:20}{row['mean']:10.4f}{row['spread']:10.4f}   {descriptions[name]}{further}")
-    results = {"machine": describe_machine(), "commit": commit(), "settings": settings, "rows": rows}
-    known = json.loads(options.output.read_text()) if options.output.is_file() else {}
+    write_results(options.output, {"settings": settings, "rows": rows}, under)
+
+
+def write_results(output: Path, results: dict[str, Any], under: str = "") -> None:
+    """Write a table with its machine and commit as JSON; what is written under another name stays."""
+    results = {"machine": describe_machine(), "commit": commit(), **results}
+    known = json.loads(output.read_text()) if output.is_file() else {}
     others = known.get("others", {})
     if under:
         written = {**known, "others": {**others, under: results}}
     else:
         written = {**results, **({"others": others} if others else {})}
-    write_text(options.output, json.dumps(written, indent=1) + "\n")
-    print(f"{options.output}: commit {results['commit']}")
+    write_text(output, json.dumps(written, indent=1) + "\n")
+    print(f"{output}: commit {results['commit']}")

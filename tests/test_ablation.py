@@ -173,6 +173,21 @@ def test_what_is_finished_is_not_made_again_and_the_table_is_of_all_that_is_ther
     assert "small ema" in capsys.readouterr().out
 
 
+def test_a_table_of_another_plan_stands_among_the_others(ablation, scored):
+    options, _ = scored
+    usual = ablation.AblationOptions()
+    ablation.main(options)
+    main = json.loads(options.output.read_text())
+    ablation.main(replace(options, only=("ema",), studies=usual.studies + 1, epochs=8))
+    both = json.loads(options.output.read_text())
+    (other,) = both.pop("others").items()
+    assert both == main
+    assert other[0] == "111 studies, 8 epochs"
+    assert other[1]["rows"] == main["rows"]
+    ablation.main(options)
+    assert json.loads(options.output.read_text()) == {**main, "others": dict([other])}
+
+
 def test_changes_are_compared_on_people_by_the_mean_of_their_folds(ablation, scored, monkeypatch):
     """`ema` is better on drawings, and on people in one fold alone; the mean of both is worse than the base's."""
     options, _ = scored
