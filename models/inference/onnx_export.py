@@ -14,6 +14,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import nn
+from torch.onnx.errors import OnnxExporterError
 
 from models.common.config import SequenceConfig, StudyConfig, TrainConfig
 from models.common.errors import InputError
@@ -33,6 +34,9 @@ from models.training.run_record import RunRecord
 
 Numbers = Literal["float32", "float16", "int8"]
 _EXAMPLE = 7  # slices of a study; others may have any number
+# The lowest torch that writes all networks of this project: older ones know no largest value of a map, as the small
+# network takes it, and write recurrent layers for as many slices as the example has.
+WRITES_ALL = "2.13"
 
 
 class Part(NamedTuple):
@@ -122,22 +126,32 @@ def write_part(part: Part, graphs: dict[str, onnx.ModelProto], folder: Path, num
 
 
 def to_onnx(graph: nn.Module, inputs: dict[str, torch.Tensor], outputs: Sequence[str]) -> onnx.ModelProto:
-    """A module in evaluation, whose inputs and outputs all begin with the slices, any number of them."""
+    """A module in evaluation, whose inputs and outputs all begin with the slices, any number of them.
+
+    Raises InputError where this torch cannot write it so.
+    """
     slices = torch.export.Dim("slices")
+    older = f"torch {torch.__version__} cannot write this network as ONNX; export it with torch {WRITES_ALL} or newer"
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # what torch says of its own exporter
-        program = torch.onnx.export(
-            graph.eval(),
-            tuple(inputs.values()),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes={name: {0: slices} for name in inputs},
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                graph.eval(),
+                tuple(inputs.values()),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes={name: {0: slices} for name in inputs},
+                verbose=False,
+            )
+        except OnnxExporterError as error:
+            raise InputError(older) from error
     assert program is not None  # as it is where dynamo exports
-    return without_origin(program.model_proto)
+    written = without_origin(program.model_proto)
+    if not all(value.type.tensor_type.shape.dim[0].dim_param for value in written.graph.input):
+        raise InputError(older)
+    return written
 
 
 def without_origin(graph: onnx.ModelProto) -> onnx.ModelProto:

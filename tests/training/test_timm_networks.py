@@ -307,7 +307,10 @@ def test_pooling_is_learnt_and_the_rest_is_published(name, pooling, tmp_path):
     else:
         torch.nn.init.ones_(pool.power)
     built.train()(grey(slices=4)).square().sum().backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in pool.parameters())
+    # Of a bias, which moves the scores of all places alike, the gradient is rounding, or nothing.
+    learnt = [parameter for name, parameter in pool.named_parameters() if not name.endswith("bias")]
+    assert learnt
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in learnt)
 
 
 def test_a_generalised_mean_is_between_the_mean_and_the_largest():
