@@ -20,13 +20,13 @@ from models.common.config import StudyConfig, TrainConfig
 from models.common.errors import InputError
 from models.common.labels import ANY, LABELS
 from models.export_onnx import ExportOptions
-from models.inference import onnx_graphs
+from models.inference import onnx_export, onnx_graphs
 from models.inference.asked_runs import Study, find_folds
 from models.inference.ensemble import Ensemble
 from models.inference.heat import features_with_places
 from models.inference.onnx_check import EXACT
 from models.inference.onnx_engine import OnnxEngine, count_planes, plane_of
-from models.inference.onnx_export import WRITES_ALL, half_weights, precise_nodes, to_onnx
+from models.inference.onnx_export import half_weights, precise_nodes, to_onnx
 from models.inference.onnx_files import NOTES, SLICES
 from models.inference.onnx_graphs import LayersGraph, SlicesGraph, feature_weights
 from models.preprocessing.hounsfield import HOUNSFIELD_RANGE
@@ -190,10 +190,15 @@ class WithoutWord(nn.Module):
         return torch.special.bessel_j0(seen)
 
 
+@pytest.mark.parametrize(
+    ("enough", "repair"),
+    [("1.13", "predict with torch, --engine torch"), ("99.0", "export it with torch 99.0 or newer")],
+)
 @pytest.mark.parametrize("network", [OneByOne(), WithoutWord()], ids=lambda network: type(network).__name__)
-def test_what_this_torch_cannot_write_is_refused_with_one_that_can(network):
-    here, enough = re.escape(torch.__version__), re.escape(WRITES_ALL)
-    with pytest.raises(InputError, match=f"^torch {here} cannot write this network .* torch {enough} or newer$"):
+def test_what_this_torch_cannot_write_is_refused_with_the_repair(monkeypatch, network, enough, repair):
+    monkeypatch.setattr(onnx_export, "WRITES_ALL", enough)
+    message = f"torch {torch.__version__} cannot write this network as ONNX; {repair}"
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         to_onnx(network, {"seen": torch.zeros(7, 3)}, ["logits"])
 
 
@@ -322,6 +327,13 @@ def test_a_run_is_named_as_in_the_working_folder(runs, tmp_path, monkeypatch):
     (work / "runs").symlink_to(runs["slices"].parent.parent)
     export_onnx.export(ExportOptions((Path("slices"),), output=output, work=work))
     assert (output / "slices/fold0/config.json").read_bytes() == (runs["slices"] / "config.json").read_bytes()
+
+
+def test_a_run_that_this_torch_cannot_write_is_named_and_nothing_is_left(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(SlicesGraph, "forward", lambda _, hounsfield: torch.special.bessel_j0(hounsfield.float()))
+    with pytest.raises(InputError, match=f"^{re.escape(str(runs['slices']))}: torch .* cannot write this network"):
+        export_onnx.export(ExportOptions((runs["slices"],), output=tmp_path / "onnx", work=tmp_path))
+    assert not list((tmp_path / "onnx").iterdir())
 
 
 def test_a_graph_that_differs_from_torch_is_not_written(runs, tmp_path, monkeypatch):

@@ -131,7 +131,6 @@ def to_onnx(graph: nn.Module, inputs: dict[str, torch.Tensor], outputs: Sequence
     Raises InputError where this torch cannot write it so.
     """
     slices = torch.export.Dim("slices")
-    older = f"torch {torch.__version__} cannot write this network as ONNX; export it with torch {WRITES_ALL} or newer"
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # what torch says of its own exporter
         try:
@@ -146,12 +145,18 @@ def to_onnx(graph: nn.Module, inputs: dict[str, torch.Tensor], outputs: Sequence
                 verbose=False,
             )
         except OnnxExporterError as error:
-            raise InputError(older) from error
+            raise InputError(_not_written()) from error
     assert program is not None  # as it is where dynamo exports
     written = without_origin(program.model_proto)
     if not all(value.type.tensor_type.shape.dim[0].dim_param for value in written.graph.input):
-        raise InputError(older)
+        raise InputError(_not_written())
     return written
+
+
+def _not_written() -> str:
+    enough = torch.__version__ >= WRITES_ALL
+    repair = "predict with torch, --engine torch" if enough else f"export it with torch {WRITES_ALL} or newer"
+    return f"torch {torch.__version__} cannot write this network as ONNX; {repair}"
 
 
 def without_origin(graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -194,15 +199,18 @@ def precise_nodes(graph: onnx.ModelProto) -> list[str]:
 
 
 def _graphs(folds: Sequence[Fold], engine: TorchEngine) -> Iterator[tuple[Part, dict[str, onnx.ModelProto]]]:
-    """The graphs of each part of some folds."""
+    """The graphs of each part of some folds. Raises InputError, which names the part, where torch cannot write one."""
     for part in _parts(folds):
         config, graphs = part.record.config, {}
-        if isinstance(config, TrainConfig):
-            eye = next(eye for fold in folds for eye in fold.eyes if eye.folder.resolve() == part.folder.resolve())
-            graphs[SLICES] = _slices_graph(eye, config, engine)
-        if isinstance(config, SequenceConfig | StudyConfig):
-            fold = next(fold for fold in folds if fold.folder.resolve() == part.folder.resolve())
-            graphs[LAYERS] = _layers_graph(fold, engine)
+        try:
+            if isinstance(config, TrainConfig):
+                eye = next(eye for fold in folds for eye in fold.eyes if eye.folder.resolve() == part.folder.resolve())
+                graphs[SLICES] = _slices_graph(eye, config, engine)
+            if isinstance(config, SequenceConfig | StudyConfig):
+                fold = next(fold for fold in folds if fold.folder.resolve() == part.folder.resolve())
+                graphs[LAYERS] = _layers_graph(fold, engine)
+        except InputError as error:
+            raise InputError(f"{part.folder}: {error}") from error
         yield part, graphs
 
 
