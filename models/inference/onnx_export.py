@@ -125,10 +125,12 @@ def write_part(part: Part, graphs: dict[str, onnx.ModelProto], folder: Path, num
     _note(folder, part, numbers, [])
 
 
-def to_onnx(graph: nn.Module, inputs: dict[str, torch.Tensor], outputs: Sequence[str]) -> onnx.ModelProto:
+def to_onnx(
+    graph: nn.Module, inputs: dict[str, torch.Tensor], outputs: Sequence[str], of: Path | str = "this network"
+) -> onnx.ModelProto:
     """A module in evaluation, whose inputs and outputs all begin with the slices, any number of them.
 
-    Raises InputError where this torch cannot write it so.
+    Raises InputError, which tells what it is `of`, where this torch cannot write it so.
     """
     slices = torch.export.Dim("slices")
     with warnings.catch_warnings(), torch.no_grad():
@@ -145,18 +147,18 @@ def to_onnx(graph: nn.Module, inputs: dict[str, torch.Tensor], outputs: Sequence
                 verbose=False,
             )
         except OnnxExporterError as error:
-            raise InputError(_not_written()) from error
+            raise InputError(_not_written(of)) from error
     assert program is not None  # as it is where dynamo exports
     written = without_origin(program.model_proto)
     if not all(value.type.tensor_type.shape.dim[0].dim_param for value in written.graph.input):
-        raise InputError(_not_written())
+        raise InputError(_not_written(of))
     return written
 
 
-def _not_written() -> str:
+def _not_written(of: Path | str) -> str:
     enough = torch.__version__ >= WRITES_ALL
     repair = "predict with torch, --engine torch" if enough else f"export it with torch {WRITES_ALL} or newer"
-    return f"torch {torch.__version__} cannot write this network as ONNX; {repair}"
+    return f"torch {torch.__version__} cannot write {of} as ONNX; {repair}"
 
 
 def without_origin(graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -199,18 +201,15 @@ def precise_nodes(graph: onnx.ModelProto) -> list[str]:
 
 
 def _graphs(folds: Sequence[Fold], engine: TorchEngine) -> Iterator[tuple[Part, dict[str, onnx.ModelProto]]]:
-    """The graphs of each part of some folds. Raises InputError, which names the part, where torch cannot write one."""
+    """The graphs of each part of some folds. Raises InputError as `to_onnx`."""
     for part in _parts(folds):
         config, graphs = part.record.config, {}
-        try:
-            if isinstance(config, TrainConfig):
-                eye = next(eye for fold in folds for eye in fold.eyes if eye.folder.resolve() == part.folder.resolve())
-                graphs[SLICES] = _slices_graph(eye, config, engine)
-            if isinstance(config, SequenceConfig | StudyConfig):
-                fold = next(fold for fold in folds if fold.folder.resolve() == part.folder.resolve())
-                graphs[LAYERS] = _layers_graph(fold, engine)
-        except InputError as error:
-            raise InputError(f"{part.folder}: {error}") from error
+        if isinstance(config, TrainConfig):
+            eye = next(eye for fold in folds for eye in fold.eyes if eye.folder.resolve() == part.folder.resolve())
+            graphs[SLICES] = _slices_graph(eye, config, engine)
+        if isinstance(config, SequenceConfig | StudyConfig):
+            fold = next(fold for fold in folds if fold.folder.resolve() == part.folder.resolve())
+            graphs[LAYERS] = _layers_graph(fold, engine)
         yield part, graphs
 
 
@@ -222,14 +221,14 @@ def _slices_graph(eye: Eye, config: TrainConfig, engine: TorchEngine) -> onnx.Mo
     plain = SlicesGraph(network, config)
     weigh = feature_weights(network, plain.images(images))
     outputs = ["embedding", "logits", *(["heat"] if weigh is not None else [])]
-    return to_onnx(SlicesGraph(network, config, weigh), {"hounsfield": images}, outputs)
+    return to_onnx(SlicesGraph(network, config, weigh), {"hounsfield": images}, outputs, eye.folder)
 
 
 def _layers_graph(fold: Fold, engine: TorchEngine) -> onnx.ModelProto:
     width = sum(engine.eye(eye).width for eye in fold.eyes)
     seen = torch.zeros(_EXAMPLE, width + len(fold.eyes) * len(LABELS))
     place = torch.stack([torch.zeros(_EXAMPLE), 5.0 * torch.arange(_EXAMPLE), torch.zeros(_EXAMPLE)], dim=1)
-    return to_onnx(LayersGraph(engine.layers(fold, width)), {"seen": seen, "place": place}, ["logits"])
+    return to_onnx(LayersGraph(engine.layers(fold, width)), {"seen": seen, "place": place}, ["logits"], fold.folder)
 
 
 def _parts(folds: Sequence[Fold]) -> list[Part]:
