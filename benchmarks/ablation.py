@@ -10,7 +10,8 @@ of one change, its mean over the seeds, and how much it is worse than what it st
 a 95 % interval over drawn patients and drawn seeds, paired. One of which the interval holds zero is "no effect". Where
 a run is there it is not trained again; all that is finished is in the table. With labelled studies of people the table
 tells, too, how much each change is worse on them, of whom no network has seen one, and of how many changes the sign is
-the same.
+the same. What each cell scores is kept beside the table, patient by patient: a seed that is whole there is not trained
+again in another folder either, so that seeds can be added day by day, or on several machines.
 """
 
 import json
@@ -18,26 +19,18 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from ablation_changes import CHANGES, NETWORKS, NOT_SWITCHED, VIEWS, config_of, judge_of, predict_again, train_cell
-from ablation_people import agreement, compare, predict_people
+from ablation_kept import CELL, COLUMNS, DRAWINGS, PEOPLE, Cell, keep, patient_losses, read_kept, resampled
+from ablation_people import agreement, mean_of_folds, predict_people
 from comparison import quiet
-from experiment import (
-    ExperimentOptions,
-    paired,
-    prepare_phantom,
-    read_out_of_fold,
-    score,
-    working_folder,
-    write_results,
-)
+from experiment import ExperimentOptions, paired, prepare_phantom, read_out_of_fold, working_folder, write_results
+from run import commit
 from tqdm.auto import tqdm
 
 from models.common.cli import command
@@ -73,43 +66,64 @@ class AblationOptions(ExperimentOptions):
     """folder of labelled studies of people, in Kaggle's layout"""
 
 
-class Cell(NamedTuple):
-    """A change of a network with a seed."""
-
-    network: str
-    change: str
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """That of its run."""
-        return f"{self.network}_{self.change}_{self.seed}"
-
-
 def main(options: AblationOptions) -> None:
-    """Train and predict as many cells as there is time for; print the table of all that is there, and write it."""
+    """Train and predict as many cells as there is time for; print the table of all that is kept, and write it."""
+    due = cells_due(options)
+    if due:
+        with working_folder(options.work) as folder:
+            measured = measure(due, Work(folder), options)
+        if len(measured):
+            keep(file_of(options), measured)
+        if left := len(due) - measured.groupby(CELL).ngroups:
+            print(f"{left} cells are left; the same command goes on with them")
+    report(options)
+
+
+def cells_due(options: AblationOptions) -> list[Cell]:
+    """The cells of those seeds and networks of which the file beside the table lacks any."""
+    kept = read_kept(file_of(options), name_of_plan(options))
+    there = {whom: set(of[CELL].itertuples(index=False, name=None)) for whom, of in kept.groupby("whom")}
+    wanted = list(plan(options))
+    lacking = {
+        (cell.network, cell.seed)
+        for cell in wanted
+        for whom in (DRAWINGS, PEOPLE if options.people and is_trained(cell) else DRAWINGS)
+        if cell not in there.get(whom, set())
+    }
+    return [cell for cell in wanted if (cell.network, cell.seed) in lacking]
+
+
+def measure(cells: list[Cell], work: Work, options: AblationOptions) -> pd.DataFrame:
+    """Make what is not there of cells while there is time, and give what those that are there score, to be kept."""
     began = time.monotonic()
-    with working_folder(options.work) as folder:
-        work = Work(folder)
-        prepare_phantom(folder, options)
-        (folder / "cells").mkdir(exist_ok=True)
-        left = 0
-        with ProcessPoolExecutor(options.processes, get_context("spawn"), torch.set_num_threads, (THREADS,)) as pool:
-            for cell in tqdm(list(plan(options)), desc="cells"):
-                if is_finished(cell, work):
-                    continue
-                if time.monotonic() - began > 3600 * options.hours:
-                    left += 1
-                    continue
+    prepare_phantom(work.root, options)
+    (work.root / "cells").mkdir(exist_ok=True)
+    with ProcessPoolExecutor(options.processes, get_context("spawn"), torch.set_num_threads, (THREADS,)) as pool:
+        for cell in tqdm(cells, desc="cells"):
+            if not is_finished(cell, work) and time.monotonic() - began <= 3600 * options.hours:
                 seconds = make_cell(cell, work, options, pool)
-                write_text(note_of(cell, work), json.dumps({"s CPU": round(seconds, 1)}))
-            people = None
-            if options.people is not None:
-                runs = [cell.name for cell in plan(options) if is_finished(cell, work) and is_trained(cell)]
-                people = predict_people(runs, work, options.people, options.folds, options.device, pool)
-        report(work, people, options)
-    if left:
-        print(f"{left} cells are left; the same command goes on with them")
+                write_text(note_of(cell, work), json.dumps({"s CPU": round(seconds, 1), "commit": commit()}))
+        finished = [cell for cell in cells if is_finished(cell, work)]
+        people = None
+        if options.people is not None:
+            runs = [cell.name for cell in finished if is_trained(cell)]
+            people = predict_people(runs, work, options.people, options.folds, options.device, pool)
+    tables = [scored(cell, work, people, options) for cell in finished]
+    return pd.concat(tables) if tables else pd.DataFrame(columns=COLUMNS)
+
+
+def scored(cell: Cell, work: Work, people: Work | None, options: AblationOptions) -> pd.DataFrame:
+    """What a finished cell scores on drawings and, if it has networks that have predicted people, on them."""
+    told = {"plan": name_of_plan(options), **cell._asdict(), **json.loads(note_of(cell, work).read_text())}
+    losses = {DRAWINGS: patient_losses(predictions(cell, work, options.folds), work)}
+    if people is not None and is_trained(cell):
+        losses[PEOPLE] = patient_losses(mean_of_folds(people, cell.name, options.folds), people)
+    return pd.concat([of.assign(**told, whom=whom) for whom, of in losses.items()])[COLUMNS]
+
+
+def file_of(options: AblationOptions) -> Path:
+    """Where it is kept what each cell scores, beside the table."""
+    return options.output.with_name(f"{options.output.stem}_patients.parquet")
 
 
 def plan(options: AblationOptions) -> Iterator[Cell]:
@@ -170,16 +184,15 @@ def judge_options(cell: Cell, work: Work, options: AblationOptions) -> Iterator[
 # ---- the table ----
 
 
-def report(work: Work, people: Work | None, options: AblationOptions) -> None:
-    """Print a row for each change of each network that is finished, and write them as JSON.
-
-    `people` is where their networks have predicted people, if they have.
-    """
+def report(options: AblationOptions) -> None:
+    """Print a row for each change of each network that is kept, and write them as JSON."""
+    kept = read_kept(file_of(options), name_of_plan(options))
+    cells = {Cell(*name): of for name, of in kept[kept["seed"] < options.seeds].groupby(CELL)}
     rows = {
         f"{network} {change}": row
         for network in options.networks
         for change in CHANGES
-        if (row := row_of(network, change, work, people, options))
+        if (row := row_of(network, change, cells))
     }
     for name, row in rows.items():
         change, beyond = CHANGES[name.split()[1]], ""
@@ -191,8 +204,14 @@ def report(work: Work, people: Work | None, options: AblationOptions) -> None:
     for name, count in agreed.items():
         print(f"{name}: {count}")
     told = {name: about(name.split()[1]) | row for name, row in rows.items()}
-    results = {"settings": settings, "agreement": agreed, "not_switched": NOT_SWITCHED, "rows": told}
+    of_cells = {"settings": settings, "commits of the cells": sorted(kept["commit"].unique())}
+    results = of_cells | {"agreement": agreed, "not_switched": NOT_SWITCHED, "rows": told}
     write_results(options.output, results, another_plan(options))
+
+
+def name_of_plan(options: AblationOptions) -> str:
+    """What cells have in common that can be compared."""
+    return f"{options.studies} studies, {options.epochs} epochs, {options.folds} folds"
 
 
 def another_plan(options: AblationOptions) -> str:
@@ -215,30 +234,30 @@ def predictions(cell: Cell, work: Work, folds: int) -> pd.DataFrame:
     return pd.concat([pd.read_parquet(file) for file in files]).set_index("image_id").sort_index()[list(LABELS)]
 
 
-def row_of(
-    network: str, change: str, work: Work, people: Work | None, options: AblationOptions
-) -> dict[str, float | int]:
-    """A row of the table, of the seeds that are finished; empty where there is none."""
-    finished = [cell for seed in range(options.seeds) if is_finished(cell := Cell(network, change, seed), work)]
-    if not finished:
+def row_of(network: str, change: str, cells: dict[Cell, pd.DataFrame]) -> dict[str, float | int]:
+    """A row of the table, of the seeds that are kept; empty where there is none."""
+    ours = [cell for cell in cells if (cell.network, cell.change) == (network, change)]
+    if not ours:
         return {}
-    beside = [cell._replace(change=CHANGES[change].beside) for cell in finished]
-    ours = [scored(cell, work, options.folds) for cell in finished]
-    seconds = float(np.mean([json.loads(note_of(cell, work).read_text())["s CPU"] for cell in finished]))
-    scores = [float(of.value[0]) for of in ours]
-    row = {"seeds": len(finished), "mean": round(float(np.mean(scores)), 4), "s CPU": round(seconds, 1)}
+    scores = [float(losses_on(DRAWINGS, cells[cell]).value[0]) for cell in ours]
+    seconds = float(np.mean([cells[cell]["s CPU"].iloc[0] for cell in ours]))
+    row = {"seeds": len(ours), "mean": round(float(np.mean(scores)), 4), "s CPU": round(seconds, 1)}
     if change == "base":
         return row
-    row |= paired(ours, [scored(cell, work, options.folds) for cell in beside])
-    if people and is_trained(finished[0]) and not CHANGES[change].scored_on_seen:
-        row |= compare(people, [cell.name for cell in finished], [cell.name for cell in beside], options.folds)
+    for whom, prefix in {DRAWINGS: "", PEOPLE: "of people "}.items():
+        if whom == PEOPLE and CHANGES[change].scored_on_seen:
+            continue
+        pairs = [(cells[cell], cells[cell._replace(change=CHANGES[change].beside)]) for cell in ours]
+        told = [pair for pair in pairs if all(whom in set(of["whom"]) for of in pair)]
+        if told:
+            beside = paired(*([losses_on(whom, of) for of in side] for side in zip(*told, strict=True)))
+            row |= {f"{prefix}{name}": value for name, value in beside.items()}
     return row
 
 
-@cache
-def scored(cell: Cell, work: Work, folds: int) -> Resampled:
-    """The out-of-fold loss of a cell."""
-    return score(predictions(cell, work, folds), work)
+def losses_on(whom: str, cell: pd.DataFrame) -> Resampled:
+    """The loss of what is kept of a cell."""
+    return resampled(cell[cell["whom"] == whom])
 
 
 def is_trained(cell: Cell) -> bool:

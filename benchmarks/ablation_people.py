@@ -1,19 +1,16 @@
 """The networks of the ablation, which have learnt from drawings alone, on labelled studies of people."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
 from ablation_changes import VIEWS
 from comparison import quiet
-from experiment import paired, score
 
 from models.common.folders import Work
 from models.common.labels import LABELS
 from models.common.options import InferOptions, Machine
-from models.inference.comparing import Resampled
 from models.inference.predict import infer
 from models.preprocessing.preparation import PrepareOptions, prepare
 from models.train_small import CONFIG as SMALL
@@ -39,17 +36,10 @@ def predict_people(
     return people
 
 
-def compare(people: Work, ours: Sequence[str], theirs: Sequence[str], folds: int) -> dict[str, float]:
-    """How much higher the loss of some runs is on people than that of others, a run a seed, with its interval."""
-    beside = paired(*([_scored(run, people, folds) for run in runs] for runs in (ours, theirs)))
-    return {f"of people {name}": value for name, value in beside.items()}
-
-
-@cache
-def _scored(run: str, people: Work, folds: int) -> Resampled:
-    """The loss of the mean of a run's folds, none of which has seen a person."""
+def mean_of_folds(people: Work, run: str, folds: int) -> pd.DataFrame:
+    """What a run says of people, indexed by `image_id`, columns LABELS: the mean of its folds, which saw none."""
     tables = [pd.read_parquet(people.prediction(run, fold, "train")) for fold in range(folds)]
-    return score(pd.concat(tables).groupby("image_id")[list(LABELS)].mean(), people)
+    return pd.concat(tables).groupby("image_id")[list(LABELS)].mean()
 
 
 def agreement(rows: dict[str, dict[str, float | int]]) -> dict[str, int]:

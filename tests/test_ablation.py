@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from models.common.errors import InputError
 from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.labels import ANY, LABELS
@@ -129,11 +130,17 @@ def test_what_seeds_alone_differ_by_is_seldom_called_an_effect(ablation, seeds):
     assert wrong / 300 < 0.09
 
 
+def link_cache(folder, prepared):
+    """Stands for a phantom that is drawn there."""
+    folder.mkdir(exist_ok=True)
+    if not (folder / "cache").exists():
+        (folder / "cache").symlink_to(prepared.cache)
+
+
 @pytest.fixture
 def scored(ablation, few, tmp_path, monkeypatch):
     """A working folder with a plan of three cells, whose trainings are made up."""
     labels = read_slices(few, "train").dropna(subset=list(LABELS))
-    (tmp_path / "cache").symlink_to(few.cache)
     made = []
 
     def make(cell, work, options, pool):
@@ -147,7 +154,7 @@ def scored(ablation, few, tmp_path, monkeypatch):
         return 2.5
 
     monkeypatch.setattr(ablation, "make_cell", make)
-    monkeypatch.setattr(ablation, "prepare_phantom", lambda *_: None)
+    monkeypatch.setattr(ablation, "prepare_phantom", lambda folder, _: link_cache(folder, few))
     options = ablation.AblationOptions(
         work=tmp_path, output=tmp_path / "ablation.json", only=("ema", "cosine"), networks=("small",), seeds=1
     )
@@ -173,6 +180,60 @@ def test_what_is_finished_is_not_made_again_and_the_table_is_of_all_that_is_ther
     assert "small ema" in capsys.readouterr().out
 
 
+def test_a_seed_that_is_kept_whole_is_not_made_again_in_another_folder_and_others_are_added(ablation, scored):
+    options, made = scored
+    ablation.main(options)
+    one = json.loads(options.output.read_text())
+    made.clear()
+    elsewhere = replace(options, work=options.work / "elsewhere")
+    ablation.main(elsewhere)
+    assert made == []
+    assert not elsewhere.work.exists()
+    assert json.loads(options.output.read_text()) == one
+    ablation.main(replace(elsewhere, seeds=2))
+    assert made == ["base", "ema", "cosine"]
+    two = json.loads(options.output.read_text())
+    assert {row["seeds"] for row in two["rows"].values()} == {2}
+    assert two["rows"]["small ema"]["mean"] == one["rows"]["small ema"]["mean"]
+    ablation.main(replace(elsewhere, seeds=1))
+    assert {row["seeds"] for row in json.loads(options.output.read_text())["rows"].values()} == {1}
+
+
+def test_of_a_seed_that_is_kept_in_part_all_is_made_in_another_folder(ablation, scored):
+    """Or a change would stand beside the base of another machine, of which each rounds otherwise."""
+    options, made = scored
+    ablation.main(replace(options, only=("ema",)))
+    made.clear()
+    ablation.main(replace(options, work=options.work / "elsewhere"))
+    assert made == ["base", "ema", "cosine"]
+    kept = sys.modules["ablation_kept"].read_kept(ablation.file_of(options), ablation.name_of_plan(options))
+    assert not kept.duplicated(["network", "change", "seed", "whom", "patient"]).any()
+    assert len(kept.groupby(["network", "change", "seed"])) == 3
+
+
+def test_what_is_kept_of_other_patients_is_refused_and_stays(ablation, scored):
+    options, _ = scored
+    ablation.main(replace(options, only=("ema",)))
+    file = ablation.file_of(options)
+    kept = pd.read_parquet(file)
+    write_parquet(file, kept.assign(seed=1, slices=kept["slices"] + (kept["patient"] == 1)))
+    before = file.read_bytes()
+    with pytest.raises(InputError, match=r"is of other drawings .* move it away"):
+        ablation.main(options)
+    assert file.read_bytes() == before
+
+
+def test_losses_of_patients_are_enough_for_the_loss_of_all_and_of_drawn_ones(ablation, few):
+    kept = sys.modules["ablation_kept"]
+    labels = read_slices(few, "train").dropna(subset=list(LABELS)).set_index("image_id")
+    said = pd.DataFrame(np.random.default_rng(0).random((len(labels), 6)), labels.index, list(LABELS))
+    whole = resample(labels[list(LABELS)].to_numpy(), said.to_numpy(), labels["patient_id"].to_numpy())
+    ours = kept.resampled(kept.patient_losses(said.sample(frac=1, random_state=0), few))
+    np.testing.assert_allclose(ours.draws[:, 0], whole.draws[:, 0])
+    np.testing.assert_allclose(ours.value[0], whole.value[0])
+    assert (ours.patients, ours.seed) == (whole.patients, whole.seed)
+
+
 def test_a_table_of_another_plan_stands_among_the_others(ablation, scored):
     options, _ = scored
     usual = ablation.AblationOptions()
@@ -183,15 +244,15 @@ def test_a_table_of_another_plan_stands_among_the_others(ablation, scored):
     (other,) = both.pop("others").items()
     assert both == main
     assert other[0] == "111 studies, 8 epochs"
-    assert other[1]["rows"] == main["rows"]
+    assert other[1]["rows"] == {name: main["rows"][name] for name in ("small base", "small ema")}
     ablation.main(options)
     assert json.loads(options.output.read_text()) == {**main, "others": dict([other])}
 
 
-def test_changes_are_compared_on_people_by_the_mean_of_their_folds(ablation, scored, monkeypatch):
+def test_changes_are_compared_on_people_by_the_mean_of_their_folds(ablation, scored, few, monkeypatch):
     """`ema` is better on drawings, and on people in one fold alone; the mean of both is worse than the base's."""
     options, _ = scored
-    labels = read_slices(Work(options.work), "train").dropna(subset=list(LABELS))
+    labels = read_slices(few, "train").dropna(subset=list(LABELS))
     target = labels[list(LABELS)].to_numpy(float)
     asked = {}
 
@@ -322,7 +383,7 @@ def test_the_page_tells_every_row_that_was_written():
         due.append([name.split()[0], row["what"] + beside, worse, on_people])
     assert rows == due
     assert f"commit `{written['commit'][:7]}`" in section
-    assert f"this seed took {sum(row['s CPU'] for row in written['rows'].values()) / 60:.0f} CPU minutes" in section
+    assert f"a seed took {sum(row['s CPU'] for row in written['rows'].values()) / 60:.0f} CPU minutes" in section
     agreed = written["agreement"]
     signs = f"of {agreed['changes']} changes the sign is the same on people in {agreed['changes, same sign on people']}"
     assert signs in " ".join(section.split())

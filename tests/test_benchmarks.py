@@ -30,8 +30,8 @@ from models.training.callbacks import History
 REPOSITORY = Path(__file__).parent.parent
 FOLDER = REPOSITORY / "benchmarks"
 SCRIPTS = {path.stem for path in FOLDER.glob("*.py")}
-SHARED = {"run", "comparison", "experiment", "ablation_changes", "ablation_people", "gpu_rows", "gpu_tests"}
-SHARED |= {"realism_slices", "realism_features", "realism_measures"}
+SHARED = {"run", "comparison", "experiment", "ablation_changes", "ablation_kept", "ablation_people"}
+SHARED |= {"gpu_rows", "gpu_tests", "realism_slices", "realism_features", "realism_measures"}
 FAKE = """
 import os
 
