@@ -2,6 +2,7 @@
 
 PYTHON := .venv/bin/python
 INSTALL := $(PYTHON) -m pip install --disable-pip-version-check
+TESTED := --require-hashes --no-build-isolation -r constraints.txt
 REAL   := ../shared/rsna_sample
 # The network that lies in the repository, trained already, once it has been made there.
 DEFAULT := $(wildcard models/inference/default_network/studies/fold0)
@@ -19,12 +20,13 @@ export GOMP_SPINCOUNT := 10000
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 
-# The tested set, each file by its hash. The build backend comes first: it builds what has no wheel, and this package.
+# The tested set, each file by its hash. First what installs it: the build backend, for what has no wheel and this package,
+# and uv, which takes less than half of pip's time. It knows no pip.conf: where it does not find the index pip does it.
 .venv/installed: constraints.txt pyproject.toml
 	python3 -m venv .venv
-	sed -n '/^setuptools==/,/[^\\]$$/p' constraints.txt > .venv/backend.txt
-	$(INSTALL) --require-hashes -r .venv/backend.txt
-	$(INSTALL) --require-hashes --no-build-isolation -r constraints.txt
+	sed -n -E '/^(setuptools|uv)==/,/[^\\]$$/p' constraints.txt > .venv/first.txt
+	$(INSTALL) --require-hashes -r .venv/first.txt
+	.venv/bin/uv pip install --python $(PYTHON) --compile-bytecode $(TESTED) || $(INSTALL) $(TESTED)
 	$(INSTALL) --no-build-isolation --no-deps -e .
 	touch $@
 

@@ -41,6 +41,7 @@ from models.common.labels import LABELS
 from models.common.options import Machine, TrainOptions
 from models.inference.comparing import Resampled
 from models.inference.smoothed_run import SmoothOptions, smooth_run
+from models.phantom.dicom import VERSION
 
 RESULTS = Path(__file__).parent / "ablation.json"
 THREADS = 1  # of each process: a small network makes little use of more
@@ -211,7 +212,7 @@ def report(options: AblationOptions) -> None:
 
 def name_of_plan(options: AblationOptions) -> str:
     """What cells have in common that can be compared."""
-    return f"{options.studies} studies, {options.epochs} epochs, {options.folds} folds"
+    return f"drawing {VERSION}, {options.studies} studies, {options.epochs} epochs, {options.folds} folds"
 
 
 def another_plan(options: AblationOptions) -> str:

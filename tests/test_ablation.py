@@ -211,6 +211,18 @@ def test_a_seed_that_is_kept_in_part_begins_anew_in_another_folder(ablation, sco
     assert set(kept["change"]) == {"base", "cosine"}
 
 
+def test_what_is_kept_of_another_drawing_is_not_taken_for_this_ones_and_stays(ablation, scored, monkeypatch):
+    options, made = scored
+    ablation.main(options)
+    made.clear()
+    monkeypatch.setattr(ablation, "VERSION", ablation.VERSION + 1)
+    ablation.main(replace(options, work=options.work / "elsewhere"))
+    assert made == ["base", "ema", "cosine"]
+    kept = pd.read_parquet(ablation.file_of(options))
+    assert kept.groupby("plan").size().nunique() == 1
+    assert kept["plan"].nunique() == 2
+
+
 def test_what_is_kept_of_other_patients_is_refused_and_stays(ablation, scored):
     options, _ = scored
     ablation.main(replace(options, only=("ema",)))
