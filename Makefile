@@ -21,12 +21,14 @@ help:           ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 
 # The tested set, each file by its hash. First what installs it: the build backend, for what has no wheel and this package,
-# and uv, which takes less than half of pip's time. It knows no pip.conf: where it does not find the index pip does it.
+# and uv, which takes less than half of pip's time. It knows no pip.conf: where it does not find the index pip does it. Its
+# cache lies where it takes no space of its own, by links, and goes: homes have quotas.
 .venv/installed: constraints.txt pyproject.toml
 	python3 -m venv .venv
 	sed -n -E '/^(setuptools|uv)==/,/[^\\]$$/p' constraints.txt > .venv/first.txt
 	$(INSTALL) --require-hashes -r .venv/first.txt
-	.venv/bin/uv pip install --python $(PYTHON) --compile-bytecode $(TESTED) || $(INSTALL) $(TESTED)
+	.venv/bin/uv pip install --cache-dir .venv/uv --python $(PYTHON) --compile-bytecode $(TESTED) || $(INSTALL) $(TESTED)
+	rm -rf .venv/uv
 	$(INSTALL) --no-build-isolation --no-deps -e .
 	touch $@
 
