@@ -187,8 +187,8 @@ def judge_options(cell: Cell, work: Work, options: AblationOptions) -> Iterator[
 
 def report(options: AblationOptions) -> None:
     """Print a row for each change of each network that is kept, and write them as JSON."""
-    kept = read_kept(file_of(options), name_of_plan(options))
-    cells = {Cell(*name): of for name, of in kept[kept["seed"] < options.seeds].groupby(CELL)}
+    kept = read_kept(file_of(options), name_of_plan(options)).query("seed < @options.seeds")
+    cells = {Cell(*name): of for name, of in kept.groupby(CELL)}
     rows = {
         f"{network} {change}": row
         for network in options.networks
