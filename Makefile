@@ -21,7 +21,7 @@ help:           ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 
 # The tested set, each file by its hash. First what installs it: the build backend, for what has no wheel and this package,
-# and uv, which takes less than half of pip's time. It knows no pip.conf: where it does not find the index pip does it. Its
+# and uv, which unpacks and compiles on all cores. It knows no pip.conf: where it does not find the index pip does it. Its
 # cache lies where it takes no space of its own, by links, and goes: homes have quotas.
 .venv/installed: constraints.txt pyproject.toml
 	python3 -m venv .venv

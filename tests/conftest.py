@@ -34,7 +34,7 @@ gc.disable()  # until all modules are imported: see pytest_collection_finish
 # system after each step of a training, and to be given it anew, costs a tenth of that step.
 for threshold in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
     os.environ.setdefault(threshold, str(1 << 28))  # bytes
-settings.register_profile("busy machines too", deadline=None, max_examples=40)
+settings.register_profile("busy machines too", deadline=None)
 settings.load_profile("busy machines too")
 
 HEADS, HEAD_SIDE = (10, 8), 96  # seeds and pixels of the drawn heads, whose slices lie 5 mm apart

@@ -105,6 +105,7 @@ NETWORKS = [
     "small",
     "efficientnet-lite0",
     "efficientnet-b0",
+    pytest.param("efficientnet-b2", marks=pytest.mark.slow),
     pytest.param("resnext101_32x4d", marks=pytest.mark.slow),
     "timm/resnet18",
 ]

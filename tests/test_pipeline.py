@@ -61,7 +61,7 @@ def test_the_real_sample_ends_in_a_valid_submission(real_sample, tmp_path):
 
 @pytest.mark.parametrize("length", [1, 400])
 def test_studies_of_one_slice_and_of_four_hundred_are_trained_on_and_predicted(prepared, tmp_path, length):
-    """Tables whose every sixth series has so many slices; all others are as they were."""
+    """Tables whose every third series has so many slices; all others are as they were."""
     work, machine = Work(tmp_path), Machine(work=tmp_path, device="cpu")
     work.cache.mkdir()
     for path in (prepared.slices(64), prepared.folds, prepared.prepared):
@@ -84,9 +84,9 @@ def test_studies_of_one_slice_and_of_four_hundred_are_trained_on_and_predicted(p
 
 
 def with_length(series, length):
-    """Every sixth of some series cut to one length, or repeated up to it, half a millimetre apart."""
+    """Every third of some series cut to one length, or repeated up to it, half a millimetre apart."""
     for number, rows in enumerate(series):
-        if number % 6:
+        if number % 3:
             yield rows
             continue
         repeated = pd.concat([rows] * -(-length // len(rows)), ignore_index=True).head(length)

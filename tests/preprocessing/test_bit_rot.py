@@ -187,7 +187,7 @@ def damaged(whole, tmp_path) -> Path:
 
 
 def test_a_flipped_bit_is_refused_or_harmless(damaged):
-    flip({kind: 30 if kind in ("store", "metadata", "folds.csv") else 15 for kind in READERS}, damaged)
+    flip({kind: 60 if kind in ("store", "metadata", "folds.csv") else 30 for kind in READERS}, damaged)
 
 
 @pytest.mark.torture
