@@ -105,7 +105,7 @@ def train_demo(folder: Path) -> None:
     prepare(PrepareOptions(data=folder / "data", work=folder, image_size=(64,), jobs=1))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # another number rounds otherwise, and ends with another network
-    config = replace(train_small.CONFIG, epochs=12, max_lr=1e-2)  # fewer studies and epochs than the demo, faster
+    config = replace(train_small.CONFIG, epochs=8, max_lr=1e-2)  # fewer studies and epochs than the demo, faster
     train(TrainOptions(config, fold=0, machine=Machine(work=folder, device="cpu")))
     torch.set_num_threads(threads)
 
@@ -115,9 +115,9 @@ def test_the_small_network_learns_the_phantom(demo):
     predictions = read_predictions(demo.run("small", 0) / "valid.parquet", "")
     labels = read_slices(demo, "train").set_index("image_id")
     row = score_table(labels, {"small": predictions}).loc["small"]
-    # .73 and .76 were seen: another processor, or number of threads, rounds otherwise and ends with another network.
+    # .73 to .81 were seen, of four seeds: another processor rounds otherwise, and ends with another network, too.
     assert row["weighted log loss"] < 0.85 * row["prior"]
-    assert row["AUC any"] > 0.74  # .84 and .85 were seen
+    assert row["AUC any"] > 0.8  # .87 to .91 were seen
 
 
 @pytest.mark.slow
