@@ -2,7 +2,7 @@
 
 FOLDER/stage_2_train/ID_<hex>.dcm   stage_2_train.csv
 FOLDER/stage_2_test/ID_<hex>.dcm    stage_2_sample_submission.csv   phantom_test_labels.csv (the answers)
-FOLDER/contact_sheet.png            phantom.json (the parameters, written last)
+FOLDER/contact_sheet.png            phantom.json (the parameters and all names, written last)
 
 These are the names of the layout "stage_2"; layouts.py holds the others. With traps (traps.py) there
 is also phantom_traps.csv.
@@ -64,6 +64,7 @@ FAMILIES = (
 
 
 _ROOT = "2.25."
+_FILES = "files"  # of phantom.json: the names of all that was written (models/preprocessing/drawn.py)
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def _is_complete(folder: Path, parameters: dict) -> bool:
     repair = "choose another folder or remove this one first"
     if not mark.is_file():
         raise InputError(f"{folder} holds other files than a phantom; {repair}")
-    found = json.loads(mark.read_text())
+    found = {name: value for name, value in json.loads(mark.read_text()).items() if name != _FILES}
     if found != parameters:
         names = [name for name in {**found, **parameters} if found.get(name) != parameters.get(name)]
         differences = ", ".join(f"{n} {found.get(n)} instead of {parameters.get(n)}" for n in names)
@@ -188,7 +189,8 @@ def _write(folder: Path, parameters: dict, jobs: int) -> None:
         cv2.imwrite(str(folder / "contact_sheet.png"), contact_sheet(np.stack(images), captions, title=SYNTHETIC))
     if traps := parameters.get("traps"):
         plant(folder, layout, {image: split for split in tables for image in tables[split].index}, traps, seed)
-    (folder / DRAWN).write_text(json.dumps(parameters, indent=2) + "\n")
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    (folder / DRAWN).write_text(json.dumps({**parameters, _FILES: names}, indent=2) + "\n")
 
 
 def _write_tables(folder: Path, layout: Layout, tables: dict[str, pd.DataFrame]) -> None:

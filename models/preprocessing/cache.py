@@ -15,13 +15,12 @@ import pandas as pd
 from models.common.errors import InputError
 from models.common.files import damaged, hash_file, legible, read_json, write_json
 from models.common.folders import STORED, Work
-from models.preprocessing.archives import archive_of, members
 from models.preprocessing.elements import stamp
 from models.preprocessing.frames import FRAME
 from models.preprocessing.grouping import Look
 from models.preprocessing.manifest import Known
 from models.preprocessing.options import PrepareOptions
-from models.preprocessing.origin import DRAWN, noted, prepare_command
+from models.preprocessing.origin import noted, prepare_command
 from models.preprocessing.problems import wait_for_decoder
 from models.preprocessing.raw import RawFolder
 from models.preprocessing.tables import UNREADABLE, read_slices
@@ -42,24 +41,12 @@ def source_of(raw: RawFolder, labels: Path | None, looks: Mapping[str, Iterable[
     return digest.hexdigest()[:16]
 
 
-def is_drawn(root: Path, *others: Path) -> bool:
-    """Whether a raw folder is a phantom's, or one of its folders, by the mark that make_phantom.py leaves there.
-
-    Packed or not; `others` are more folders that may have the mark. Raises ArchiveError, and OSError, as `members`
-    does.
-    """
-    archive = archive_of(root)
-    if archive is not None and any(file.name == DRAWN and file.inner.count("/") < 2 for file in members(archive)):
-        return True
-    return any((folder / DRAWN).is_file() for folder in (root, root.parent, *others))
-
-
-def origin_of(raw: RawFolder, data: Path, labels: Path | None) -> dict[str, str]:
+def origin_of(raw: RawFolder, data: Path, labels: Path | None, drawn: bool) -> dict[str, str]:
     """Where a raw folder lies, for the messages that tell how to make the cache anew.
 
-    Of own files the path may name a patient: only that there were labels is told.
+    Of own files, which were not drawn, the path may name a patient: only that there were labels is told.
     """
-    if raw.stage is None and not is_drawn(raw.root, data):
+    if raw.stage is None and not drawn:
         return {"labels": "LABELS.csv"} if labels else {}
     paths = {"data": data} | ({"labels": labels} if labels else {})
     return {name: legible(path.absolute()) for name, path in paths.items()}

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from models.common.errors import InputError
 from models.common.folders import Work
-from models.preprocessing.cache import cached_settings, is_drawn, origin_of, refuse_older, refuse_other_raw, source_of
+from models.preprocessing.cache import cached_settings, origin_of, refuse_older, refuse_other_raw, source_of
 from models.preprocessing.dicomdir import absent_files
+from models.preprocessing.drawn import is_drawn
 from models.preprocessing.grouping import BATCH, Look, SeriesTask, group_by_series, look_at, named_files
 from models.preprocessing.manifest import FORMAT, Known, known_files
 from models.preprocessing.options import PrepareOptions
@@ -46,9 +48,9 @@ def survey(raw: RawFolder, work: Work, options: PrepareOptions) -> Survey:
     cached = cached_settings(work, settings)
     pseudonyms = Pseudonyms(read_key(work.key), challenge=raw.stage is not None)
     known = {} if options.check else read_manifest(work, options.jobs)
-    looks = {}
-    for split in raw.splits:
-        files = named_files(raw.files(split), raw.root, pseudonyms, known)
+    looks, found = {}, {split: raw.files(split) for split in raw.splits}
+    for split, of_split in found.items():
+        files = named_files(of_split, raw.root, pseudonyms, known)
         look, title = partial(look_at, pseudonyms), f"{split}: series of each file"
         looks[split] = progress_batches(look, files, options.jobs, title, BATCH, options.dask)
     refuse_other_raw(work, known, (file for split in looks.values() for file in split))
@@ -58,9 +60,9 @@ def survey(raw: RawFolder, work: Work, options: PrepareOptions) -> Survey:
         "take": sorted(options.take),
         "image_size": sorted(sizes),
     }
-    if is_drawn(raw.root, options.data):
+    if drawn := is_drawn(chain.from_iterable(found.values()), raw.root):
         settings["synthetic"] = True
-    return Survey(looks, known, cached, settings, pseudonyms, origin_of(raw, options.data, options.labels))
+    return Survey(looks, known, cached, settings, pseudonyms, origin_of(raw, options.data, options.labels, drawn))
 
 
 def read_manifest(work: Work, jobs: int) -> dict[str, Known]:

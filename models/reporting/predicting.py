@@ -11,7 +11,7 @@ from models.common.errors import InputError
 from models.common.patience import GoneError
 from models.common.progress import say
 from models.inference.asked import PredictOptions
-from models.preprocessing.cache import is_drawn
+from models.preprocessing.drawn import is_drawn
 from models.preprocessing.given import Given, find_given
 from models.preprocessing.manifest import Known
 from models.preprocessing.own_studies import OwnStudy, find_studies
@@ -21,7 +21,6 @@ from models.reporting.answers import Errand, answer_all, command_of, court_of, o
 
 SOME_REFUSED = 3  # exit code
 _SHOWN, _KINDS = 20, 3  # studies on the screen, and reasons in an error
-_DEPTH = 3  # folders of a patient, a study and a series, below the one that tells that they are drawn
 _LOOKS = 4  # at a drop folder while a study is to be quiet
 
 
@@ -33,8 +32,7 @@ def predict(options: PredictOptions) -> int:
     """
     paths = options.paths or ((options.watch,) if options.watch else ())
     given = find_given(paths, _own(options)) if options.watch is None else Given(options.watch.absolute(), [])
-    place = given.root.resolve()
-    synthetic = is_drawn(place, *place.parents[:_DEPTH])
+    synthetic = is_drawn(given.files, given.root)
     series = options.series
     court = court_of(options, synthetic)
     for note in court.notes:
@@ -69,7 +67,9 @@ def watch(folder: Path, errand: Errand, pseudonyms: Pseudonyms) -> None:
         studies, problems = _look_into(folder, options, pseudonyms, known)
         ready = drop.quiet({study.key: study.content for study in studies}, options.quiet)
         if ready:
-            for one in answer_all([study for study in studies if study.key in ready], errand):
+            now = [study for study in studies if study.key in ready]
+            synthetic = is_drawn((file.path for study in now for file in study.files), folder.absolute())
+            for one in answer_all(now, errand._replace(synthetic=synthetic)):
                 say(f"{one['study']}: {sentence(one)}")
         strange = drop.quiet({file: problem for file, problem, _ in problems}, options.quiet)
         for file, problem in strange.items():

@@ -296,7 +296,8 @@ def test_without_traps_a_phantom_is_what_it_was_before_there_were_traps(folder, 
         written = folder / "stage_2_test" / f"{name.image_id(index)}.dcm"
         assert written.read_bytes() == (tmp_path / "slice.dcm").read_bytes()
     parameters = {"version": VERSION, "studies": 14, "test_studies": 3, "image_size": 24, "seed": 5}
-    assert (folder / "phantom.json").read_text() == json.dumps(parameters, indent=2) + "\n"
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.name != "phantom.json")
+    assert (folder / "phantom.json").read_text() == json.dumps({**parameters, "files": files}, indent=2) + "\n"
     assert {path.name for path in folder.iterdir()} == {
         "stage_2_train",
         "stage_2_test",

@@ -17,6 +17,7 @@ from models.preprocessing import report
 from models.preprocessing.origin import DRAWN, SYNTHETIC, describe_synthetic, is_synthetic, synthetic_title
 from models.preprocessing.pictures import contact_sheet
 from models.preprocessing.preparation import PrepareOptions, prepare
+from models.preprocessing.raw import NESTED
 from models.score import ScoreOptions, score
 
 SIZE = 32
@@ -44,6 +45,18 @@ def drawn(tmp_path_factory) -> Path:
     shutil.make_archive(str(folder / "folder"), "zip", folder, "data")
     write_phantom(folder / "nested", studies=4, test_studies=1, image_size=SIZE, jobs=1, layout="zip")
     write_phantom(folder / "tree", studies=2, test_studies=1, image_size=SIZE, jobs=1, layout="tree")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def person(tmp_path_factory) -> Path:
+    """Drawings of another seed without a mark, which stand for people: as the challenge's, as a tree, and packed."""
+    folder = tmp_path_factory.mktemp("person")
+    write_phantom(folder / "data", studies=4, test_studies=1, image_size=SIZE, seed=7, jobs=1)
+    write_phantom(folder / "tree", studies=1, test_studies=0, image_size=SIZE, seed=8, jobs=1, layout="tree")
+    for name in ("data", "tree"):
+        (folder / name / DRAWN).unlink()
+    shutil.make_archive(str(folder / "tree"), "zip", folder / "tree")
     return folder
 
 
@@ -75,6 +88,66 @@ def test_slices_that_nobody_has_marked_are_peoples(drawn, tmp_path, titles, caps
     assert pd.read_parquet(Work(tmp_path).metadata("train")).attrs == {}
     for file in (Work(tmp_path).affines(SIZE), Work(tmp_path).series_list):
         assert "synthetic" not in pd.read_csv(file)
+
+
+def unpacked(data: Path, person: Path) -> Path:
+    """The challenge's zip, unpacked into the folder of a phantom."""
+    shutil.copytree(person / "data", data / NESTED)
+    return data
+
+
+def added(data: Path, person: Path) -> Path:
+    """A folder of somebody's files among a phantom's, which is named with them."""
+    shutil.copytree(person / "tree", data / "export")
+    return data
+
+
+def below(data: Path, person: Path) -> Path:
+    """The same, named alone."""
+    return added(data, person) / "export"
+
+
+def packed(data: Path, person: Path) -> Path:
+    """A zip of somebody's files, laid beside a phantom and named alone."""
+    return Path(shutil.copy(person / "tree.zip", data / "export.zip"))
+
+
+def merged(data: Path, person: Path) -> Path:
+    """One slice of a person in the very folder of the drawn ones."""
+    slice_of_person = next((person / "data" / "stage_2_train").iterdir())
+    for folder in (data, data / "stage_2_train"):
+        if folder.is_dir():
+            shutil.copy(slice_of_person, folder / "ID_person.dcm")
+    return data
+
+
+@pytest.mark.parametrize(
+    ("layout", "lay"),
+    [("data", unpacked), ("tree", added), ("tree", below), ("data", below), ("tree", packed), ("data", packed)]
+    + [("tree", merged), ("data", merged)],
+)
+def test_people_whose_files_lie_in_a_phantoms_folder_are_people(layout, lay, drawn, person, tmp_path):
+    data = Path(shutil.copytree(drawn / layout, tmp_path / "data"))
+    prepare(options(data, tmp_path / "before"))
+    assert is_synthetic(Work(tmp_path / "before"))
+    prepare(options(lay(data, person), tmp_path / "after"))
+    assert not is_synthetic(Work(tmp_path / "after"))
+    assert lay in (unpacked, merged) or str(tmp_path) not in (tmp_path / "after" / "cache" / "prepare.json").read_text()
+
+
+def test_tables_and_text_beside_drawings_are_nobody(drawn, tmp_path):
+    data = Path(shutil.copytree(drawn / "tree", tmp_path / "data"))
+    for name in ("labels.csv", "notes.txt"):
+        (data / name).write_text("study,any\n")
+    prepare(options(data, tmp_path))
+    assert is_synthetic(Work(tmp_path))
+
+
+def test_a_phantom_that_lists_no_files_is_drawn_as_before(drawn, tmp_path):
+    data = Path(shutil.copytree(drawn / "tree", tmp_path / "data"))
+    write_json(data / DRAWN, {"version": 4})
+    prepare(options(data, tmp_path))
+    assert is_synthetic(Work(tmp_path))
 
 
 def test_the_mark_counts_for_all_stages(drawn, tmp_path):
