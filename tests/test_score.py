@@ -63,6 +63,14 @@ def scored(work, capsys):
     return print_scores
 
 
+def test_where_every_slice_has_the_same_labels_nothing_is_compared_with_the_prior(work, scored):
+    write_rows(work.root / "labels.csv", NAMES, np.zeros_like(TARGET))
+    last = scored("test.parquet").splitlines()[-1]
+    assert "each label is the same in all slices, which leaves nothing to compare with; no AUC of any over " in last
+    assert "%" not in last
+    assert "nan" not in last
+
+
 def test_patients_and_train_are_those_of_the_stage(work):
     known = read_patients(work).loc[NAMES]
     assert list(known["patient_id"]) == list(PATIENTS)

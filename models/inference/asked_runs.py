@@ -1,6 +1,6 @@
 """The trained runs that a study is to be answered by: somebody's, or the default network. Read without torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from models.common.folders import Work, default_work
 from models.inference.release import is_release, read_release
 from models.preprocessing.geometry import USUAL_GAP
 from models.training.fingerprint import Fingerprint, read_fingerprint
-from models.training.run_record import RunRecord, read_run
+from models.training.run_record import RunRecord, SmoothedRecord, read_record, read_run
 from models.training.sources import find_source
 
 FLAG = "--weights"
@@ -73,7 +73,17 @@ def find_folds(weights: Sequence[Path], work: Path | None = None) -> list[Fold]:
     folds = [_read_fold(folder) for named in weights for folder in _folders(named, work or default_work())]
     built_on = {eye.folder.resolve() for fold in folds for eye in fold.eyes if eye.folder != fold.folder}
     speaking = {fold.folder.resolve(): fold for fold in folds if fold.folder.resolve() not in built_on}
+    _require_names(speaking.values())
     return list(speaking.values())
+
+
+def _require_names(folds: Iterable[Fold]) -> None:
+    """Raise InputError for two folds of one name, by which answers and calibrations are told apart."""
+    places: dict[str, Path] = {}
+    for folder in (part.folder for fold in folds for part in (fold, *fold.eyes)):
+        other = places.setdefault(called(folder), folder)
+        if other.resolve() != folder.resolve():
+            raise InputError(f"{other} and {folder} are called alike; rename the folder of one of these runs")
 
 
 def usual_spacing(folds: Sequence[Fold]) -> float:
@@ -100,8 +110,9 @@ def _folders(named: Path, work: Path) -> list[Path]:
         if (place / "config.json").is_file():
             return [place]
         for pattern in ("fold*/config.json", "*/fold*/config.json"):
-            if folds := sorted(path.parent for path in place.glob(pattern)):
-                return folds
+            folds = sorted(path.parent for path in place.glob(pattern))
+            if trained := [fold for fold in folds if not isinstance(read_record(fold), SmoothedRecord)] or folds:
+                return trained
     raise InputError(f"no finished run in {named}; name the folder of a run, or of one of its folds, with {FLAG}")
 
 

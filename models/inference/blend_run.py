@@ -27,6 +27,7 @@ from models.inference.blend_record import (
 from models.inference.evidence import Fit, Nest, possible_ways, ways_to_try
 from models.inference.runs import Run, load_runs
 from models.inference.submission import describe_mismatches, write_submission
+from models.inference.unlike import describe_left_out, describe_views
 from models.preprocessing.challenge_csv import image_ids, read_sample_submission
 from models.preprocessing.origin import describe_synthetic
 from models.preprocessing.pseudonyms import cached_images
@@ -59,7 +60,10 @@ def carry_out(options: BlendOptions) -> None:
         names = options.runs
         if done is not None and set(names) in (set(), set(done.folds)):
             names = tuple(done.folds)  # in their order: what was fitted is compared number by number
-        material = gather(work, load_runs(work, names))
+        runs = load_runs(work, names)
+        for line in describe_left_out(runs) + describe_views(work, runs):
+            print(line)
+        material = gather(work, runs)
         asked_rows(material, options)  # before minutes of fits, and before a file of the blend is written
         if done is None:
             record, unseen = choose(material, options)

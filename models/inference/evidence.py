@@ -82,7 +82,10 @@ class Nest:
         self.runs, self.target = runs, target
         self.codes, names = pd.factorize(patients, sort=True)
         if len(names) < 2:
-            raise InputError("all predictions are of one patient; blends can be compared on two or more")
+            raise InputError(
+                "the slices that all runs have are of one patient, and blends are compared on two or more; "
+                "train the same folds of each run, or name fewer runs"
+            )
         self.count = min(PARTS_OF_FEW if len(names) < FEW else PARTS, len(names))
         self.patients = len(names)
         self.part = np.empty(len(target), int)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from models.common.errors import InputError
@@ -32,7 +33,7 @@ from models.inference.whose import (
 )
 from models.preprocessing.origin import prepare_command
 from models.preprocessing.pseudonyms import cached_images
-from models.training.scoring import WEIGHTED, label_table
+from models.training.scoring import CERTAIN, WEIGHTED, label_table
 from models.training.seen import Seen
 
 BLEND = "blend"
@@ -112,11 +113,14 @@ def print_table(
 def print_last(table: pd.DataFrame) -> None:
     """The last row of a table of scores, in a sentence."""
     last = table.iloc[-1]
-    share = 1 - last[WEIGHTED] / last["prior"]
-    side = "below" if share >= 0 else "above"
+    if last["prior"] < CERTAIN:
+        beside = "each label is the same in all slices, which leaves nothing to compare with"
+    else:
+        share = 1 - last[WEIGHTED] / last["prior"]
+        beside = f"{abs(share):.0%} {'below' if share >= 0 else 'above'} the prior's {last['prior']:.4f}"
+    auc = "no AUC of any" if np.isnan(last["AUC any"]) else f"AUC of any {last['AUC any']:.3f}"
     print(
-        f"{table.index[-1]}: weighted log loss {last[WEIGHTED]:.4f}, {abs(share):.0%} {side} the prior's "
-        f"{last['prior']:.4f}; AUC of any {last['AUC any']:.3f} over {last['slices']:,.0f} slices"
+        f"{table.index[-1]}: weighted log loss {last[WEIGHTED]:.4f}, {beside}; {auc} over {last['slices']:,.0f} slices"
     )
 
 

@@ -11,12 +11,11 @@ from models.inference.scoring import score_intervals
 from models.reporting.resampling import auc_interval, resample_means, several, to_interval
 from models.reporting.subject import Scored
 from models.training.metric import slice_losses
-from models.training.scoring import WEIGHTED, auc
+from models.training.scoring import CERTAIN, WEIGHTED, auc
 
 NO_BLEED = "no hemorrhage"
 BINS = 10  # of slices, by their probability, in a figure of calibration
 _NORMAL_95 = 1.96
-_CERTAIN = 1e-9  # log loss of a prior that knows: all slices have the label, or none
 _LEAST = 1e-4  # share at least of a label in the reference of a type, which may have no slice at all
 
 
@@ -57,7 +56,7 @@ def _share_of_prior(means: np.ndarray) -> np.ndarray:
     losses, positive = np.split(means, 2, axis=1)
     priors = -xlogy(positive, positive) - xlogy(1 - positive, 1 - positive)
     both = [np.column_stack([values @ METRIC_WEIGHTS / sum(METRIC_WEIGHTS), values]) for values in (losses, priors)]
-    return np.divide(*both, out=np.full_like(both[0], np.nan), where=both[1] > _CERTAIN)
+    return np.divide(*both, out=np.full_like(both[0], np.nan), where=both[1] > CERTAIN)
 
 
 def average_precision(target: np.ndarray, probability: np.ndarray) -> float:
@@ -127,7 +126,7 @@ def confuse_named(scored: Scored) -> pd.DataFrame:
     can be named, too. The first column is `slices`; a type without slices of its own has NaN.
     """
     shares = np.clip(scored.target[:, :ANY].mean(axis=0), _LEAST, 1 - _LEAST)
-    certain = np.clip(scored.probability[:, :ANY], _CERTAIN, 1 - _CERTAIN)
+    certain = np.clip(scored.probability[:, :ANY], CERTAIN, 1 - CERTAIN)
     named = (np.log(certain / (1 - certain)) - np.log(shares / (1 - shares))).argmax(axis=1)
     rows = {}
     for name, chosen in _slices_of_one_type(scored).items():

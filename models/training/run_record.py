@@ -185,7 +185,7 @@ def read_run(folder: Path) -> RunRecord | None:
     """
     record = read_record(folder)
     if isinstance(record, SmoothedRecord):
-        raise InputError(f"{folder} holds smoothed predictions of {record.run} and no network; choose another --name")
+        raise InputError(f"{folder} holds smoothed predictions of {record.run} and no network; name {record.run}")
     return record
 
 

@@ -7,6 +7,7 @@ from models.common.labels import LABELS
 from models.training.metric import log_losses, prior, weighted_log_loss
 
 WEIGHTED = "weighted log loss"
+CERTAIN = 1e-9  # log loss of a prior that knows: all slices have the label, or none
 
 
 def score(target: np.ndarray, probability: np.ndarray) -> pd.Series:

@@ -1,5 +1,6 @@
 """Laws of asking networks: an answer is what the steps by hand give, and means what the run's validation says."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from models.preprocessing.tables import read_slices
 from models.train_small import CONFIG
 from models.training.fingerprint import EDGES, FILE, SUMS, Fingerprint, count_logits, distances, read_fingerprint, sums
 from models.training.run import train
+from models.training.run_record import SmoothedRecord, save_smoothed
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,25 @@ def test_a_run_is_all_of_its_folds(runs):
     assert [fold.name for fold in find_folds([runs["slices"].parent])] == ["asked/fold0"]
     with pytest.raises(InputError, match="no finished run"):
         find_folds([runs["slices"].parent.parent / "nothing"])
+
+
+def test_two_runs_of_one_name_are_refused_and_a_link_to_a_run_is_that_run(runs, tmp_path):
+    """By their names answers note weights and calibrations: one of the two would stand for both."""
+    other = shutil.copytree(runs["slices"].parent, tmp_path / "elsewhere" / "asked")
+    with pytest.raises(InputError, match=r"asked/fold0 and \S+/asked/fold0 are called alike; rename the folder"):
+        find_folds([runs["slices"], other])
+    with pytest.raises(InputError, match="are called alike"):
+        find_folds([runs["layers"], other])  # which build on the first
+    (tmp_path / "asked").symlink_to(runs["slices"].parent)
+    assert len(find_folds([runs["slices"], tmp_path / "asked"])) == 1
+
+
+def test_of_a_folder_of_runs_those_are_asked_that_are_networks(runs, tmp_path):
+    shutil.copytree(runs["slices"].parent, tmp_path / "asked")
+    save_smoothed(tmp_path / "asked_smoothed" / "fold0", SmoothedRecord("asked_smoothed", "asked", 5.0, {}))
+    assert [fold.name for fold in find_folds([tmp_path])] == ["asked/fold0"]
+    with pytest.raises(InputError, match="holds smoothed predictions of asked and no network; name asked"):
+        find_folds([tmp_path / "asked_smoothed"])
 
 
 def test_slices_of_its_own_kind_are_familiar_and_noise_is_not(runs, few):

@@ -210,6 +210,22 @@ def test_runs_can_be_named_and_one_without_test_predictions_is_left_out(work, bl
         blend("b0_224", "small")
 
 
+def test_slices_that_a_run_lacks_are_said_to_be_left_out_also_where_too_few_are_left(work, blend, capsys):
+    shutil.rmtree(work.run("b0_224", 1))
+    lacking, total = (len(read_predictions(work.run("small", fold) / "valid.parquet", "")) for fold in (1, 0))
+    blend(way="equal")
+    said = capsys.readouterr().out
+    assert f"b0_224 has no prediction of {lacking:,} of {lacking + total:,} slices: its fold 1 is not trained" in said
+    assert f"the {total:,} slices that all 2 runs have; the other {lacking:,} are left out" in said
+    shutil.rmtree(work.blend)
+    rows = read_predictions(work.run("b0_224", 0) / "valid.parquet", "").reset_index()
+    patients = read_slices(work, "train").set_index("image_id")["patient_id"].reindex(rows["image_id"]).to_numpy()
+    write_parquet(work.run("b0_224", 0) / "valid.parquet", rows[patients == patients[0]].reset_index(drop=True))
+    with pytest.raises(InputError, match=r"of one patient, .* train the same folds of each run, or name fewer runs"):
+        blend(way="equal")
+    assert "are left out" in capsys.readouterr().out
+
+
 def test_a_single_run_is_called_by_its_name(work, blend, capsys):
     record = blend(way="best_single")
     assert record.name == "small alone"

@@ -424,7 +424,7 @@ def test_a_trained_run_of_that_name_is_not_overwritten(work):
 
 def test_a_smoothed_fold_has_no_network_and_names_its_own_repair(work):
     smooth_b2(work)
-    with pytest.raises(InputError, match=r"smoothed predictions of b2 and no network; choose another --name"):
+    with pytest.raises(InputError, match=r"smoothed predictions of b2 and no network; name b2"):
         read_run(work.run("b2_smoothed", 0))
     (work.run("b2_smoothed", 0) / "test.parquet").unlink()
     (work.run("b2_smoothed", 1) / "valid.parquet").unlink()
