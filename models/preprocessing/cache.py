@@ -18,13 +18,14 @@ from models.common.folders import STORED, Work
 from models.preprocessing.elements import stamp
 from models.preprocessing.frames import FRAME
 from models.preprocessing.grouping import Look
-from models.preprocessing.manifest import Known
+from models.preprocessing.manifest import Known, decoder_set
 from models.preprocessing.options import PrepareOptions
 from models.preprocessing.origin import noted, prepare_command
-from models.preprocessing.problems import wait_for_decoder
+from models.preprocessing.problems import is_unread, wait_for_decoder
 from models.preprocessing.raw import RawFolder
 from models.preprocessing.tables import UNREADABLE, read_slices
 
+_DECODERS = "decoders"  # of prepare.json: the packages and their versions; no setting, by which nothing is refused
 _OLDER = "an older version of this project, whose caches cannot be added to"
 
 
@@ -92,7 +93,8 @@ def _made_with(work: Work, what: str) -> InputError:
 def is_whole(work: Work, cached: dict) -> bool:
     """Whether every file of a finished cache is there still: what was deleted as damaged is made anew.
 
-    `cached` is what cache/prepare.json tells. Raises InputError for a file that has changed.
+    Nor is it whole where other decoders may read what could not be read. `cached` is what cache/prepare.json tells.
+    Raises InputError for a file that has changed.
     """
     files = cached["files"]
     if not all((work.tables / name).is_file() for name in files):
@@ -102,7 +104,8 @@ def is_whole(work: Work, cached: dict) -> bool:
             raise damaged(work.tables / name, prepare_command(work))
     if not all(work.metadata(split).is_file() for split in cached["splits"]):
         return False
-    if wait_for_decoder(read_problems(work)["problem"]):
+    problems = read_problems(work)["problem"]
+    if wait_for_decoder(problems) or (cached.get(_DECODERS) != decoder_set() and any(map(is_unread, problems))):
         return False
     tables = [read_slices(work, split) for split in cached["splits"]]
     stored = {name for table in tables for name in table.loc[table["chunk"] != UNREADABLE, "series_id"].unique()}
@@ -134,7 +137,7 @@ def mark_unfinished(work: Work) -> None:
 def mark_complete(work: Work, settings: dict) -> None:
     """Say that everything else of the cache is written, with these settings. Raises InputError if it cannot."""
     files = {path.name: hash_file(path) for path in plain_files(work) if path.is_file()}
-    write_json(work.prepared, {**settings, "files": files})
+    write_json(work.prepared, {**settings, _DECODERS: decoder_set(), "files": files})
 
 
 def plain_files(work: Work) -> list[Path]:

@@ -17,7 +17,7 @@ from models.common.errors import InputError
 from models.common.folders import Work
 from models.common.session import Session
 from models.phantom.dicom import write_phantom
-from models.preprocessing import dicom, manifest, preparation, series
+from models.preprocessing import cache, dicom, manifest, preparation, series
 from models.preprocessing.elements import Reason, UnreadableSliceError
 from models.preprocessing.origin import noted
 from models.preprocessing.preparation import PrepareOptions, prepare
@@ -214,11 +214,21 @@ def test_what_failed_stays_until_it_is_to_be_tried_again(once_failed, read):
 
 def test_what_failed_is_tried_again_with_other_decoders(once_failed, read, monkeypatch):
     options, image = once_failed
-    monkeypatch.setattr(series, "decoder_set", lambda: {"imagecodecs": "another"})
-    Work(options.work).prepared.unlink()
+    for module in (series, cache):
+        monkeypatch.setattr(module, "decoder_set", lambda: {"imagecodecs": "another"})
     prepare(options)
     assert table_of(options).set_index("image_id").loc[image, "chunk"] >= 0
     assert set(read) == set(files_of(options, table_of(options).set_index("image_id").loc[image, "series_id"]))
+
+
+def test_other_decoders_read_nothing_anew_where_nothing_failed(copied, read, monkeypatch, capsys):
+    prepare(copied)
+    for module in (series, cache):
+        monkeypatch.setattr(module, "decoder_set", lambda: {"imagecodecs": "another"})
+    capsys.readouterr()
+    prepare(copied)
+    assert "nothing to do" in capsys.readouterr().out
+    assert read == []
 
 
 def test_no_table_is_left_that_tells_of_other_slices(copied, monkeypatch):
