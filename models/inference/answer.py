@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from models.common.labels import ANY, LABELS
-from models.inference.asked_runs import Fold
+from models.inference.asked_runs import Fold, of_drawings
 from models.inference.combining import Reading
 from models.inference.judging import Check, Verdict, reasons_of
 from models.inference.operating import Point, Range, predictive_values
@@ -48,6 +48,11 @@ class Answer:
     def any(self) -> float:
         """The probability of any hemorrhage in the study, NaN where it is refused."""
         return float("nan") if self.study_probability is None else float(self.study_probability[ANY])
+
+    @property
+    def by_drawings(self) -> bool:
+        """Whether what is told of how often it is right was counted on drawings, and not on people."""
+        return of_drawings(self.folds)
 
     def highest(self, column: int = ANY) -> int:
         """The row of the slice in which a label is most probable, of those that can be read."""

@@ -62,7 +62,8 @@ def sentence(answer: Answer) -> str:
     if answer.alarm is not None:
         point = answer.points["sensitivity"]
         found, side = point.sensitivity, "above" if answer.alarm else "below"
-        text += f", {side} the threshold of {percent(point.threshold)}: of {point.positives} patients with hemorrhage "
+        whom = "drawn patients" if answer.by_drawings else "patients"
+        text += f", {side} the threshold of {percent(point.threshold)}: of {point.positives} {whom} with hemorrhage "
         text += f"it found {percent(found.value)} ({percent(found.low)} to {percent(found.high)})"
     row = answer.highest()
     kind = int(np.argmax(answer.study_probability[:ANY]))

@@ -14,6 +14,7 @@ from models.common.labels import LABELS
 from models.inference.answer import Answer
 from models.inference.answering import Court, answer_study, open_court
 from models.inference.judging import Check
+from models.inference.operating import Point, Range
 from models.preprocessing.geometry import ORIENTATION
 from models.preprocessing.given import find_given
 from models.preprocessing.own_studies import find_studies
@@ -77,6 +78,17 @@ def test_the_page_is_one_file_that_says_what_the_answer_says(made, pages):
     refusal = pages[1].read_text()
     assert "This study cannot be judged." in refusal
     assert "brain over" in refusal
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_how_often_a_network_was_right_on_drawings_is_not_told_of_people(drawn, made, tmp_path):
+    share = Range(0.9, 0.8, 0.95)
+    folds = [fold._replace(record=fold.record._replace(ran={"synthetic": drawn})) for fold in made.answer.folds]
+    points = {name: Point(0.3, share, share, 43, 20) for name in ("sensitivity", "specificity")}
+    answer = replace(made.answer, folds=folds, points=points, synthetic=False)
+    assert f"of 43 {'drawn ' if drawn else ''}patients with hemorrhage it found" in sentence(answer)
+    text = " ".join(made.write(tmp_path / "page.html", answer).read_text().split())
+    assert ("These patients are drawings of make_phantom.py: nobody was scanned" in text) == drawn
 
 
 def test_the_same_answer_gives_the_same_bytes(made, pages, tmp_path):
