@@ -1,6 +1,7 @@
 """Weights -> probabilities -> submission.
 
-predict       the command line, without torch      (fold: the network over the slices; parts: what is done already)
+predict       the command line, without torch      (fold: the network over the slices; parts: what is done already;
+              stored: whether the slices are still those)
 runs          the predictions of runs              (predictions, aligned: side by side; unlike: what differs)
 blending      runs -> one                          (calibration, stacking; evidence: which way for which label)
 blend_run     the same, written down               (blend_options; blend_record: blend.json, which tells how)

@@ -12,8 +12,9 @@ from models.common.errors import InputError
 from models.common.files import write_parquet
 from models.common.folders import Work
 from models.common.options import InferOptions
-from models.inference.parts import FILLED, Parts, find_run, is_finished, only_inference, parts_of
+from models.inference.parts import FILLED, MADE_FROM, Parts, find_run, is_finished, only_inference, parts_of
 from models.inference.predictions import fill_unreadable
+from models.inference.stored import Stored, look_at
 from models.inference.whose import note_seen
 from models.preprocessing.origin import is_synthetic
 from models.preprocessing.tables import UNREADABLE, read_slices
@@ -43,21 +44,22 @@ def carry_out(options: InferOptions) -> None:
                 processes.on_main(lambda: go_on_from(session, work))
             record = processes.on_main(lambda: find_run(options))
             kind, parts = kind_of(record.config, options.folder), parts_of(options, record)
-            if processes.on_main(lambda: is_finished(options, parts)):
+            if processes.on_main(lambda: is_finished(options, record, parts)):
                 return
             processes.on_main(lambda: held.enter_context(only_inference(output)))
             slices = processes.main_first(lambda: read_slices(work, options.split))
-            processes.on_main(lambda: parts.take_over(output, slices))
+            stored = processes.on_main(lambda: look_at(slices, work, record.config, options.folder))
+            processes.on_main(lambda: parts.take_over(output, slices, stored))
             readable = slices[slices["chunk"] != UNREADABLE]
-            missing = readable[~readable["image_id"].isin(processes.on_main(parts.read).index)]
+            missing = readable[~readable["image_id"].isin(processes.on_main(lambda: parts.read(stored)).index)]
             if len(missing):
                 processes.on_main(lambda: require_sources(kind, record))  # before hours of extraction
                 processes.on_main(lambda: warn_of_drawings(record, work))
                 kind.make_inputs(slices, options.machine, processes)
                 print(f"{output}: {len(missing):,} of {len(slices):,} slices to predict")
                 with processes.as_one():
-                    predict_missing(missing, kind, record, parts, options, processes, stop)
-            processes.on_main(lambda: write_predictions(output, slices, parts, record, options.folder))
+                    predict_missing(missing, stored, kind, record, parts, options, processes, stop)
+            processes.on_main(lambda: write_predictions(output, slices, stored, parts, record, options.folder))
         except Interrupted as interrupted:
             print(f"{output}: stopped by {interrupted}, what is predicted is saved; go on with: {same_command()}")
             raise SystemExit(interrupted.code) from None
@@ -78,6 +80,7 @@ def warn_of_drawings(record: RunRecord, work: Work) -> None:
 
 def predict_missing(
     slices: pd.DataFrame,
+    stored: Stored,
     kind: Kind,
     record: RunRecord,
     parts: Parts,
@@ -109,20 +112,27 @@ def predict_missing(
             count = sum(map(len, pending))
             waited = time.monotonic() - saved >= 60 * options.checkpoint_minutes
             if waited or stop.number is not None or first + count == len(own):
-                parts.write(own.iloc[first : first + count], np.concatenate(pending))
+                parts.write(own.iloc[first : first + count], np.concatenate(pending), stored)
                 first, pending, saved = first + count, [], time.monotonic()
             if stop.number is not None:
                 raise Interrupted(stop.number)
 
 
-def write_predictions(output: Path, slices: pd.DataFrame, parts: Parts, record: RunRecord, folder: Path) -> None:
+def write_predictions(
+    output: Path, slices: pd.DataFrame, stored: Stored, parts: Parts, record: RunRecord, folder: Path
+) -> None:
     """Write the finished file, in the order of the metadata, and delete its parts.
 
     In it is noted whom of its slices the network in `folder` has trained on. Raises InputError if that is damaged.
     """
-    complete = fill_unreadable(slices, parts.read(), pd.Series(record.results["prevalence"])).reset_index()
+    complete = fill_unreadable(slices, parts.read(stored), pd.Series(record.results["prevalence"])).reset_index()
     filled = list(slices.loc[slices["chunk"] == UNREADABLE, "image_id"])
-    complete.attrs = {**parts.origin, **note_seen(folder, slices), FILLED: filled}  # kept in the file
+    complete.attrs = {
+        **parts.origin,
+        **note_seen(folder, slices),
+        MADE_FROM: stored.checksums,
+        FILLED: filled,
+    }  # kept in the file
     write_parquet(output, complete)
     parts.delete()
     print(f"{output}: {len(slices):,} slices")

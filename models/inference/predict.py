@@ -22,7 +22,8 @@ def main(name: str) -> None:
 def infer(options: InferOptions) -> None:
     """Write a prediction file of a fold, one row for every slice of the metadata; one that is there is left alone.
 
-    Where series have gained slices since, or slices that could not be read now can, those series are predicted anew.
+    Series that have gained slices since, of which slices that could not be read now can, or whose slices are others
+    under the same names, are predicted anew.
 
     What is predicted already when it is cut short is kept, and the same command goes on after it. Raises InputError if
     the fold has not been trained, or in this working folder but with other folds than the cache holds, the cache lacks
@@ -35,7 +36,7 @@ def infer(options: InferOptions) -> None:
     if not is_one_of_several():  # those have to see the same, and so ask together
         go_on_from(options.machine.session, options.machine.working_folder)
         record = find_run(options)
-        if is_finished(options, parts_of(options, record)):
+        if is_finished(options, record, parts_of(options, record)):
             return
         require_slices(options.machine.working_folder, options.split)
     from models.inference.fold import carry_out

@@ -97,6 +97,14 @@ def _pack_header(shape: tuple[int, ...], places: list[tuple[int, int, int]], not
     return b"".join([_SHAPE.pack(*shape), *(_CHUNK.pack(*place) for place in places), notes])
 
 
+def made_from(z: np.ndarray, series: Path) -> int:
+    """A checksum of the slices of a series as they are stored, and of where they lie: `z` (slices,), mm.
+
+    Raises InputError if its file is not there or damaged.
+    """
+    return crc32(z.tobytes(), Series(series).checksum)
+
+
 class Series:
     """Read access to the slices of one stored series. Its file is open only while it is read."""
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from functools import lru_cache, partial
 from pathlib import Path
-from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from models.common.files import require_writable
 from models.common.folders import STORED, Work
 from models.common.labels import LABELS
 from models.common.options import Machine
-from models.preprocessing.store import Series, compress_slice, write_series
+from models.preprocessing.store import Series, compress_slice, made_from, write_series
 from models.preprocessing.tables import UNREADABLE
 from models.training.dataset import SliceDataset
 from models.training.device import count_workers
@@ -80,12 +79,7 @@ def _is_of(file: Path, rows: pd.DataFrame, source: Source, work: Work) -> bool:
     series = work.series(source.config.image_size, rows["series_id"].iloc[0])
     if not series.exists():  # the store has been deleted to make room: nobody can tell
         return True
-    return Series(file, "the same command").notes().get("made_from") == _made_from(rows, series)
-
-
-def _made_from(rows: pd.DataFrame, series: Path) -> int:
-    """A checksum of the slices of a series as they are stored, and of where they lie."""
-    return crc32(rows["z"].to_numpy(float).tobytes(), Series(series).checksum)
+    return Series(file, "the same command").notes().get("made_from") == made_from(rows["z"].to_numpy(float), series)
 
 
 def _require_room(source: Source, store: Path, slices: int, views: Views, apart: bool, machine: Machine) -> None:
@@ -117,8 +111,9 @@ def _extract(
     for rows, seen in zip(studies.batches, embeddings, strict=True):
         chunks = [compress_slice(row.view(np.int16)) for row in seen]
         name = slices["series_id"][rows[0]]
-        made_from = _made_from(slices.loc[rows], machine.working_folder.series(config.image_size, name))
-        write_series(store / f"{name}{STORED}", chunks, seen.shape[1:], notes | {"made_from": made_from})
+        z = slices.loc[rows, "z"].to_numpy(float)
+        of = made_from(z, machine.working_folder.series(config.image_size, name))
+        write_series(store / f"{name}{STORED}", chunks, seen.shape[1:], notes | {"made_from": of})
 
 
 def bytes_of_embeddings(source: Source, slices: int, views: Views, apart: bool) -> int:

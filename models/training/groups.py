@@ -49,11 +49,11 @@ def rates(config: RunConfig, network: nn.Module) -> dict[str, float]:
         if isinstance(module, HemorrhageNetwork):
             layers = layers_of(module.backbone)
             pools = tuple(f"{name}." for name, _ in own_pools(module.backbone))
+            layers = {name: layer for name, layer in layers.items() if not name.startswith(pools or "\0")}
             above = max(layers.values(), default=0) + 1
             of_name |= {
                 ".".join(filter(None, (prefix, "backbone", name))): config.layer_decay ** (above - layer)
                 for name, layer in layers.items()
-                if not name.startswith(pools or "\0")
             }
     return of_name
 

@@ -21,14 +21,17 @@ from models.common.labels import LABELS
 from models.common.options import InferOptions, Machine, TrainOptions
 from models.common.prediction_files import read_predictions
 from models.inference import fold as module
-from models.inference.parts import Parts, only_inference
+from models.inference.parts import MADE_FROM, Parts, only_inference
 from models.inference.predict import infer
+from models.inference.stored import Stored
+from models.preprocessing.store import Series, compress_slice, write_series
 from models.preprocessing.tables import UNREADABLE, read_slices
 from models.preprocessing.windows import BRAIN, SOFT_TISSUE, SUBDURAL
 from models.train_small import CONFIG
 from models.training.d4 import mean_probability
 from models.training.dataset import SliceDataset
 from models.training.networks import build_network
+from models.training.planes import open_series
 from models.training.run import train
 from models.training.run_record import save_config
 from models.training.symmetries import D4
@@ -122,7 +125,7 @@ def test_series_that_gain_slices_or_images_are_predicted_anew_and_no_others(own,
         write_parquet(work.metadata("test"), slices)
         infer(options)
     said = capsys.readouterr().out
-    assert f"{output}: slices of 2 series have come since, or can be read now" in said
+    assert f"{output}: slices of 2 series have come or changed since, or can be read now" in said
     assert f"{len(later) + len(mended)} of {len(whole)} slices to predict" in said
     pd.testing.assert_frame_equal(pd.read_parquet(output), read(undisturbed, output.parent), rtol=1e-5)
     infer(options)
@@ -203,8 +206,74 @@ def test_a_second_inference_of_the_same_file_is_refused(own):
         infer(options)
 
 
+def exchange(work: Work, series_id: str) -> None:
+    """Other slices under the same names, as when a study is sent again with another intercept."""
+    path = work.series(64, series_id)
+    slices = [image + 30 for image in Series(path).read_some(range(len(Series(path))))]
+    path.unlink()  # it may be a link
+    write_series(path, list(map(compress_slice, slices)), slices[0].shape, {})
+    open_series.cache_clear()  # as another process would find it
+
+
+@pytest.fixture
+def copied(own, few, tmp_path) -> tuple[InferOptions, Path, Work]:
+    """The same over a cache of its own, and its working folder."""
+    (tmp_path / "cache").unlink()
+    shutil.copytree(few.cache, tmp_path / "cache")
+    return *own, Work(tmp_path)
+
+
+def test_slices_that_are_others_under_the_same_names_are_predicted_anew_and_no_others(copied, undisturbed, capsys):
+    options, output, work = copied
+    infer(options)
+    before, series = read_predictions(output, ""), read_slices(work, "test").groupby("series_id")["image_id"]
+    (name, images), *_ = series
+    capsys.readouterr()
+    infer(options)
+    assert "is there; delete it" in capsys.readouterr().out
+    exchange(work, name)
+    infer(options)
+    assert f"{len(images)} of {len(before)} slices to predict" in capsys.readouterr().out
+    after = read_predictions(output, "")
+    is_other = (after != before.loc[after.index]).any(axis=1)
+    assert set(after.index[is_other]) == set(images)
+    content = output.read_bytes()
+    output.unlink()
+    infer(options)
+    assert output.read_bytes() == content != undisturbed
+    infer(options)
+    assert "is there; delete it" in capsys.readouterr().out
+
+
+def test_predictions_that_were_begun_are_not_of_slices_that_have_been_exchanged_since(copied, monkeypatch):
+    options, output, work = copied
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3, fail)
+        with pytest.raises(OSError, match="went away"):
+            infer(options)
+    assert list(output.with_suffix(".parts").iterdir())
+    exchange(work, read_slices(work, "test")["series_id"].iloc[0])
+    infer(options)
+    content = output.read_bytes()
+    output.unlink()
+    infer(options)
+    assert output.read_bytes() == content
+
+
+def test_of_a_file_that_notes_no_checksums_nothing_is_predicted_anew(copied, capsys):
+    options, output, work = copied
+    infer(options)
+    table = pd.read_parquet(output)
+    del table.attrs[MADE_FROM]
+    write_parquet(output, table)
+    exchange(work, read_slices(work, "test")["series_id"].iloc[0])
+    capsys.readouterr()
+    infer(options)
+    assert "is there; delete it" in capsys.readouterr().out
+
+
 def test_parts_are_only_those_of_their_file(tmp_path):
     parts = Parts(tmp_path / "test.parquet", {})
-    assert parts.read().empty
+    assert parts.read(Stored(pd.Series(dtype=str), {})).empty
     shutil.rmtree(tmp_path)
     parts.delete()  # of what never was

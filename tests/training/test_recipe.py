@@ -208,6 +208,17 @@ def test_rates_fall_from_the_head_to_the_stem(network):
     assert [group.rate for group in groups] == sorted(group.rate for group in groups)
 
 
+@pytest.mark.parametrize("pooling", ["gem", "attention"])
+@pytest.mark.parametrize("network", ["efficientnet-lite0", "timm/resnet10t"])
+def test_a_pool_changes_no_rate_of_what_lies_below_it(network, pooling):
+    config = replace(CONFIG, network=network, layer_decay=0.5)
+    due = rates(config, build_network(config))
+    learnt = replace(config, pooling=pooling)
+    of_name = rates(learnt, build_network(learnt))
+    assert {name: rate for name, rate in of_name.items() if name in due} == due
+    assert {rate for name, rate in of_name.items() if name not in due} == {1.0}
+
+
 def test_recurrent_layers_and_a_learnt_pool_are_new():
     config = replace(RECURRENT, network="efficientnet-lite0", pooling="gem", head_lr=10 * RECURRENT.max_lr)
     of_name = rates(config, build_study_network(config))
