@@ -2,7 +2,8 @@
 
 preparation   the whole of it: raw folder -> cache/      (options; report, pictures: what a person sees of it)
 raw           which files there are                      (archives, member_file: in a zip or tar; dicomdir)
-survey        the first look at each of them             (cache, manifest: what is known already; tables: for others)
+survey        the first look at each of them             (cache, manifest: what is known already; drawn: if nobody is
+                                                         shown; tables: for others)
 grouping      files by patient, study and series         (pseudonyms: what they are called)
 series        the files of a series -> its stores        (slices: one of them; store; notes, metadata: its rows)
 copies, parts which files are one slice, and which slices are one series
