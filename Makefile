@@ -23,7 +23,7 @@ help:           ## this list
 # The tested set, each file by its hash. First what installs it: the build backend, for what has no wheel and this package,
 # and uv, which unpacks and compiles on all cores. It knows no pip.conf: where it does not find the index pip does it. Its
 # cache lies where it takes no space of its own, by links, and goes: homes have quotas. Last this project as bytecode: where
-# Python is told not to write it, as in most images, each process would compile 100 modules, two seconds.
+# Python is told not to write it, as in many images, each process would compile all that it imports anew.
 .venv/installed: constraints.txt pyproject.toml
 	python3 -m venv .venv
 	sed -n -E '/^(setuptools|uv)==/,/[^\\]$$/p' constraints.txt > .venv/first.txt

@@ -185,7 +185,10 @@ def read_run(folder: Path) -> RunRecord | None:
     """
     record = read_record(folder)
     if isinstance(record, SmoothedRecord):
-        raise InputError(f"{folder} holds smoothed predictions of {record.run} and no network; name {record.run}")
+        raise InputError(
+            f"{folder} holds smoothed predictions of {record.run} and no network; name {record.run}, or "
+            "to train a network choose another --name"
+        )
     return record
 
 
